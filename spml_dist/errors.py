@@ -1,0 +1,34 @@
+"""The errors a user can cause. Each says what was wrong, the value seen, and what to do about it."""
+
+from __future__ import annotations
+
+
+class SpmlError(Exception):
+    """A user's mistake or an unusable input: one line, exit status 2.
+
+    what: the file or dotted key and what is wrong with it; value: what was seen, or None;
+    remedy: what to do. Only strings are kept, so that the error survives pickling between processes.
+    """
+
+    def __init__(self, what: str, value: object = None, remedy: str = ""):
+        self.what = what
+        self.value = None if value is None else str(value)
+        self.remedy = remedy
+        super().__init__(what, self.value, remedy)
+
+    def __str__(self) -> str:
+        seen = "" if self.value is None else f" (got {self.value})"
+        todo = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.what}{seen}{todo}".replace("\n", " ")
+
+
+class ConfigError(SpmlError):
+    """A configuration key or value that cannot be used; `what` starts with the dotted key."""
+
+
+class DataError(SpmlError):
+    """A picture, annotation, shard or manifest that cannot be used; `what` starts with the file."""
+
+
+class RunError(SpmlError):
+    """A run folder, checkpoint or cluster that cannot be used; `what` starts with the path or address."""

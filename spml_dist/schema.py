@@ -1,0 +1,116 @@
+"""The records that travel between rooms. Shapes and dtypes are written once, here.
+
+Sizes: B images of this rank, H×W the crop, h×w the embedding grid, n valid pixels, P segments,
+C embedding dimensions, L local features, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+UNLABELLED = 254
+"""A pixel that nobody annotated: it is clustered and contrasted, never used as annotation."""
+
+IGNORED = 255
+"""A pixel that takes no part at all: removed before clustering; crops are padded with it."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture with its weak labels, as a shard holds it (nothing resized, nothing normalised)."""
+
+    key: str
+    image: np.ndarray
+    """[H, W, 3] uint8, RGB"""
+    semantic: np.ndarray
+    """[H, W] uint8: 0..K-1 labelled, 254 unlabelled, 255 ignored"""
+    regions: np.ndarray
+    """[H, W] uint16: over-segmentation, any ids"""
+    tags: tuple[int, ...] | None
+    """classes known to be in the picture, without the background; None = unknown, () = known to hold none"""
+    mask: np.ndarray | None = None
+    """[H, W] uint8 ground truth, evaluation only"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This rank's part of a global batch after augmentation."""
+
+    keys: tuple[str, ...]
+    position: Tensor
+    """[B] int64: place of each image in the global batch"""
+    image: Tensor
+    """[B, 3, H, W] float32, normalised by the ImageNet mean and deviation"""
+    semantic: Tensor
+    """[B, H, W] uint8"""
+    regions: Tensor
+    """[B, H, W] int32"""
+    tags: Tensor
+    """[B, K] bool"""
+    tags_known: Tensor
+    """[B] bool"""
+    epoch: int
+    """epoch of the first image of the global batch"""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """All valid pixels of this rank, image-major, then row-major."""
+
+    embedding: Tensor
+    """[n, C] unit vectors u, with gradient"""
+    feature: Tensor
+    """[n, C+L] unit vectors of (u, local features), with gradient"""
+    semantic: Tensor
+    """[n] int64: 0..K-1, or 254"""
+    region: Tensor
+    """[n] int64"""
+    segment: Tensor
+    """[n] int64: row of this rank's Segments"""
+    image: Tensor
+    """[n] int64: index into the rank's images"""
+
+
+@dataclass(frozen=True)
+class Segments:
+    """This rank's segments, ordered by (image, cluster, semantic, region)."""
+
+    prototype: Tensor
+    """[P, C] unit vectors μ, with gradient"""
+    prototype_feature: Tensor
+    """[P, C+L] unit vectors, with gradient"""
+    semantic: Tensor
+    """[P] int64: 0..K-1, or 254"""
+    region: Tensor
+    """[P] int64"""
+    image: Tensor
+    """[P] int64: index into the rank's images"""
+
+    def __len__(self) -> int:
+        return len(self.semantic)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The segments that pixels are contrasted with; the same on every rank: this step's segments of
+    all ranks (with gradient), then rows of the bank (constants)."""
+
+    prototype: Tensor
+    """[P, C] unit vectors"""
+    semantic: Tensor
+    """[P] int64: 0..K-1, or 254"""
+    tags: Tensor
+    """[P, K] bool: tags of the segment's image"""
+    tags_known: Tensor
+    """[P] bool"""
+
+    def __len__(self) -> int:
+        return len(self.semantic)
