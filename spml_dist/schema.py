@@ -99,18 +99,59 @@ class Segments:
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """The segments that pixels are contrasted with; the same on every rank: this step's segments of
-    all ranks (with gradient), then rows of the bank (constants)."""
+class Rows:
+    """Segments as others see them: this step's of all ranks, those a bank remembers, or both."""
 
     prototype: Tensor
-    """[P, C] unit vectors"""
+    """[P, C] unit vectors μ"""
     semantic: Tensor
     """[P] int64: 0..K-1, or 254"""
     tags: Tensor
     """[P, K] bool: tags of the segment's image"""
     tags_known: Tensor
     """[P] bool"""
+    image: Tensor
+    """[P] int64: number of the segment's image, unique over the steps a bank remembers"""
 
     def __len__(self) -> int:
         return len(self.semantic)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Who attracts and who repels whom. The masks factor through groups of pixels."""
+
+    group: Tensor
+    """[n] int64: group of each pixel, -1 = takes no part"""
+    attract: Tensor
+    """[G, P] bool: candidates that attract the pixels of a group (the own segment is excluded by the loss)"""
+    repel: Tensor
+    """[G, P] bool: candidates that repel the pixels of a group"""
+    concentration: float
+    """κ, at most 40: the loss uses the fixed shift exp(κ(s - 1)), which underflows float32 beyond"""
+    own_repels: bool = False
+    """the release's double count: the own segment stays among the negatives if `repel` names it"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A range of pixels contrasted with a range of candidates, under one relation or several."""
+
+    rows: slice
+    columns: slice
+    relations: tuple[Relation, ...]
+    """over these rows and columns only"""
+    scale: tuple[Tensor | float, ...]
+    """what each relation's sum over the rows is multiplied by (1 ÷ count)"""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What the loss says of a step."""
+
+    loss: Tensor
+    """scalar with gradient: Σ weight · value"""
+    values: Tensor
+    """[R] each relation's scaled sum, without weight or gradient"""
+    without_positive: Tensor
+    """[R] int64: pixels that fell back to their own segment"""

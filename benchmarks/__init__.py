@@ -1,0 +1,1 @@
+"""Measurements: ratios from one run, each by a command that anyone can repeat."""

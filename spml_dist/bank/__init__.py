@@ -1,0 +1,1 @@
+"""The memory of segments: rows, and who is searched for among them."""

@@ -1,0 +1,101 @@
+"""The command line. A user's mistake is one line and exit status 2.
+
+A verb is a module with `add(subparsers)`, which sets the default `run`, a function from the parsed arguments
+to the exit status; `key=value` overrides go by the name `overrides`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from spml_dist import __version__
+from spml_dist.cli import config, evaluate, pack, train, verify
+from spml_dist.errors import SpmlError
+
+VERBS = (pack, verify, config, train, evaluate)
+
+EXAMPLES = """\
+the whole path, from generated scenes to a table:
+  spml-dist pack sample --out data/sample
+  spml-dist verify data/sample
+  spml-dist config configs/quickstart.yaml engine.workers=1
+  spml-dist train configs/quickstart.yaml
+  spml-dist evaluate runs/quickstart --split val
+
+one's own pictures, a folder with images/, classes.txt, train.txt and weak/:
+  spml-dist pack folder DIR --labels scribble100 --split train --out data/mine/train
+  spml-dist train configs/quickstart.yaml name=mine data.train=data/mine/train data.val=data/mine/val
+
+`spml-dist VERB --help` tells more. Exit status: 0, 2 for a mistake in what was given, 130 when interrupted.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. Returns the exit status: the verb's own, 2 for a mistake, 130 after an interrupt."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    try:
+        status = _run([word for word in argv if word != "--debug"])
+        sys.stdout.flush()
+        return status
+    except SpmlError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"spml-dist: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        print("spml-dist: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (`| head`); without this the interpreter complains when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(argv: list[str]) -> int:
+    parser, verbs = _parser()
+    verb = next((word for word in argv if not word.startswith("-")), None)
+    if verb is not None and verb not in verbs:
+        near = difflib.get_close_matches(verb, verbs, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(verbs)}"
+        raise SpmlError(f"{verb} is not a verb", None, hint)
+    try:
+        arguments = _parse(parser, argv)
+    except SystemExit as stop:  # --help, --version and usage errors
+        return int(stop.code or 0)
+    return arguments.run(arguments)
+
+
+def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parse; `key=value` may follow options too, which argparse by itself calls unrecognised."""
+    arguments, rest = parser.parse_known_args(argv)
+    late = [word for word in rest if "=" in word and not word.startswith("-")]
+    if late != rest or (late and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if late:
+        arguments.overrides = [*arguments.overrides, *late]
+    return arguments
+
+
+def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="spml-dist",
+        description="Weakly supervised segmentation by pixel-to-segment contrastive learning, distributed.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"spml-dist {__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of an error, anywhere on the line"
+    )
+    subparsers = parser.add_subparsers(metavar="VERB", required=True, dest="verb", title="verbs")
+    for module in VERBS:
+        module.add(subparsers)
+    return parser, list(subparsers.choices)

@@ -1,0 +1,198 @@
+"""spml-dist evaluate: how good a trained run is on a split, by both read-outs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from spml_dist.errors import RunError
+
+
+def add(subparsers) -> None:
+    """Add the verb to the command line."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure a trained run on a split",
+        description="mIoU of a trained run by its classifier and by nearest neighbours; writes the result, "
+        "pictures and the report into the run folder.",
+    )
+    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder that `spml-dist train` wrote")
+    parser.add_argument("--split", choices=("val", "test", "train"), default="val", help="default: val")
+    parser.add_argument(
+        "--oracle",
+        action="store_true",
+        help="label the neighbours' prototypes with ground truth, for comparison",
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result here too")
+    parser.add_argument(
+        "--pictures", metavar="N", type=int, help="pictures to draw; default: evaluation.pictures"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args) -> int:
+    """Evaluate, print the table, and write what is to be looked at."""
+    from spml_dist.config import load
+    from spml_dist.report import write_report
+    from spml_dist.report.run_folder import suffixed
+
+    folder = args.folder
+    _require_trained(folder)
+    config = load(folder / "config.yaml")
+    data = getattr(config.data, args.split)
+    if data is None:
+        raise RunError(
+            f"{folder}/config.yaml: data.{args.split} is null",
+            None,
+            f"set data.{args.split} to a packed split",
+        )
+    shown = config.evaluation.pictures if args.pictures is None else args.pictures
+    result, drawn = _evaluated(args, config, data, shown)
+
+    name = suffixed(args.split, args.oracle)
+    stem = "result" if name == "val" else f"result_{name}"
+    table = _table(result)
+    written = [folder / f"{stem}.json", folder / f"{stem}.md"]
+    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    _write(written[0], text)
+    _write(written[1], table)
+    if args.json is not None:
+        _write(args.json, text)
+    written += _pictures(folder / "pictures", name, drawn, result)
+    written.append(write_report(folder))
+    print(table)
+    print("\n".join(f"wrote {path}" for path in written))
+    _track(folder, result, name, written)
+    return 0
+
+
+def _require_trained(folder: Path) -> None:
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such run folder", None, "give the folder that `spml-dist train` wrote")
+    if not (folder / "export").is_dir():
+        raise RunError(
+            f"{folder}/export: no trained model yet", None, "finish the training: the same command resumes it"
+        )
+
+
+def _evaluated(args, config, data, shown: int) -> tuple[dict, list]:
+    """The result, and `shown` pictures spread evenly over the split."""
+    import numpy as np
+    import torch
+
+    from spml_dist.labeling.evaluate import evaluate
+    from spml_dist.model.export import load
+    from spml_dist.shards.manifest import read_manifest
+
+    model, info = load(args.folder / "export")
+    device = config.engine.device
+    model.to("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    wanted = set(np.linspace(0, read_manifest(data).samples - 1, shown).round().astype(int).tolist())
+    drawn = []
+    result = evaluate(
+        model,
+        info,
+        data,
+        config.data.train,
+        config.evaluation,
+        split=args.split,
+        seed=config.seed,
+        oracle=args.oracle,
+        each=lambda picture: drawn.append(picture) if picture.number in wanted else None,
+    )
+    return {"run": config.name, "step": info.get("step"), **result}, drawn
+
+
+def _table(result: dict) -> str:
+    """Both read-outs side by side in per cent, as Markdown."""
+    readouts = result["readouts"]
+    there = set(result["classes_present"])
+    rows = [[name, *(v["iou"][name] for v in readouts.values())] for name in result["classes"]]
+    rows += [["mean IoU", *(v["miou"] for v in readouts.values())]]
+    rows += [["pixel accuracy", *(v["pixel_accuracy"] for v in readouts.values())]]
+    names = [
+        row[0] + ("" if row[0] in there or row[0] not in result["classes"] else " (not shown)")
+        for row in rows
+    ]
+    first = max(map(len, [*names, "class"]))
+    titles = [name.replace("_oracle", " (oracle)") for name in readouts]
+    lines = [f"| {'class':<{first}} | " + " | ".join(titles) + " |"]
+    lines += [f"| {'-' * first} | " + " | ".join("-" * (len(title) - 1) + ":" for title in titles) + " |"]
+    for name, (_, *values) in zip(names, rows, strict=True):
+        cells = [f"{100 * value:>{len(title)}.1f}" for value, title in zip(values, titles, strict=True)]
+        lines.append(f"| {name:<{first}} | " + " | ".join(cells) + " |")
+    head = f"{result['run']} on {result['split']}: {result['images']} pictures, IoU in per cent"
+    return "\n".join([head, "", *lines]) + "\n"
+
+
+def _pictures(folder: Path, name: str, drawn: list, result: dict) -> list[Path]:
+    """The contact sheet and the confusion matrices of both read-outs."""
+    import numpy as np
+
+    from spml_dist import pictures
+    from spml_dist.report.charts import confusion_picture
+
+    classes = result["classes"]
+    titles = {key: key.replace("_oracle", " (oracle)").capitalize() for key in result["readouts"]}
+    matrices = [confusion_picture(result["confusion"][key], classes, titles[key]) for key in titles]
+    written = [folder / f"confusion_{name}.png"]
+    pictures.write_png(written[0], np.concatenate(matrices, axis=1))
+    if drawn:
+        colours = pictures.palette(len(classes), result["background"])
+        rows = [
+            [
+                picture.sample.image,
+                pictures.overlay(picture.sample.image, picture.sample.semantic, colours, opacity=0.9),
+                pictures.outline(picture.sample.image, picture.segments),
+                *(
+                    pictures.overlay(picture.sample.image, picture.predictions[key], colours)
+                    for key in titles
+                ),
+                pictures.overlay(picture.sample.image, picture.sample.mask, colours),
+            ]
+            for picture in drawn
+        ]
+        heads = ["Picture", "Weak labels", "Segments", *titles.values(), "Ground truth"]
+        written.append(folder / f"{name}.png")
+        pictures.write_png(written[-1], pictures.panel(rows, heads, classes, colours))
+    return written
+
+
+def _track(folder: Path, result: dict, name: str, written: list[Path]) -> None:
+    """Add the result to the run's MLflow record, if it has one; a server out of reach loses nothing."""
+    if not (folder / "mlflow.json").exists():
+        return
+    try:
+        from spml_dist.engine.tracking import log_evaluation
+
+        place = json.loads((folder / "mlflow.json").read_text(encoding="utf-8"))
+        log_evaluation(
+            place["uri"], place["run_id"], _flat(result, name), {path: "evaluation" for path in written}
+        )
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        print(f"MLflow was not told of this evaluation: {reason}", file=sys.stderr)
+
+
+def _flat(result: dict, name: str) -> dict[str, float]:
+    """`eval/SPLIT/miou`, `eval/SPLIT/READOUT/miou`, `eval/SPLIT/READOUT/iou/CLASS` and so on."""
+    flat = {f"eval/{name}/miou": result["miou"]}
+    for readout, values in result["readouts"].items():
+        for key, value in values.items():
+            if key != "iou":
+                flat[f"eval/{name}/{readout}/{key}"] = value
+        for label, value in values["iou"].items():
+            flat[f"eval/{name}/{readout}/iou/{re.sub(r'[^A-Za-z0-9_. -]', '_', label)}"] = value
+    return flat
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written", error.strerror, "choose a writable place") from error

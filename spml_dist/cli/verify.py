@@ -1,0 +1,84 @@
+"""`spml-dist verify`: read every byte of a pack and compare it with its manifest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from spml_dist.errors import DataError
+
+NAME = "verify"
+
+EXAMPLES = """\
+checks that every tar has the manifest's size and sha256, that every sample is complete and decodes, that
+labels are classes and maps have their picture's size, and that keys and counts agree.
+
+examples:
+  spml-dist verify data/sample
+  spml-dist verify data/mine/train --json report.json
+"""
+
+
+def add(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        NAME,
+        help="check packed shards against their manifest",
+        description="Check packed shards, byte by byte and sample by sample, against their manifest.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, help="a packed folder, or a folder of packed folders"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from spml_dist.shards.manifest import write_json
+
+    reports = [_verified(folder) for folder in _packs(arguments.out)]
+    print(_table(reports))
+    if arguments.json:
+        write_json(arguments.json, {report["folder"]: report for report in reports})
+    broken = [(report, problem) for report in reports for problem in report["problems"]]
+    if broken:
+        report, first = broken[0]
+        key = f", {first['key']}" if first["key"] else ""
+        raise DataError(
+            f"{Path(report['folder']) / first['tar']}{key}: {first['problem']}",
+            f"{len(broken)} problems" if len(broken) > 1 else "1 problem",
+            "pack again, or copy the file again from where it was packed",
+        )
+    return 0
+
+
+def _packs(out: Path) -> list[Path]:
+    from spml_dist.shards.manifest import FILE
+
+    below = [] if (out / FILE).exists() else sorted(path.parent for path in out.glob(f"*/{FILE}"))
+    return below or [out]
+
+
+def _verified(folder: Path) -> dict[str, Any]:
+    from tqdm import tqdm
+
+    from spml_dist.shards.verify import verify
+
+    pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
+    return verify(folder, lambda shards: tqdm(shards, desc=str(folder), unit=" tars", mininterval=pause))
+
+
+def _table(reports: list[dict[str, Any]]) -> str:
+    width = max(len(report["folder"]) for report in reports)
+    lines = [f"{'folder':<{width}}  {'samples':>8}  {'shards':>6}  {'MB':>9}  {'problems':>8}"]
+    for report in reports:
+        size, problems = report["bytes"] / 1e6, len(report["problems"])
+        numbers = f"{report['samples']:>8}  {report['shards']:>6}  {size:>9.1f}  {problems:>8}"
+        lines.append(f"{report['folder']:<{width}}  {numbers}")
+        for problem in report["problems"]:
+            where = " ".join(filter(None, (problem["tar"], problem["key"])))
+            lines.append(f"  {where}: {problem['problem']}")
+    return "\n".join(lines)

@@ -1,0 +1,76 @@
+"""Rank, world and the few collectives that the step needs. Without a process group: a world of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def barrier() -> None:
+    if world() > 1:
+        dist.barrier()
+
+
+def sum_all(tensor: Tensor) -> Tensor:
+    """Sum over all ranks, without gradient; the same bits on every rank."""
+    total = tensor.detach().clone()
+    if world() > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def from_rank_zero(value):
+    """Rank 0's picklable value on every rank."""
+    box = [value]
+    if world() > 1:
+        dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_counts(count: int, device=None) -> list[int]:
+    """Every rank's count, in rank order."""
+    if world() == 1:
+        return [count]
+    counts = torch.empty(world(), dtype=torch.int64, device=device)
+    dist.all_gather_into_tensor(counts, torch.tensor([count], device=device))
+    return counts.tolist()
+
+
+def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """Rows of all ranks in rank order, [sum(counts), ...]; counts may differ and may be zero.
+
+    rows: [counts[rank], ...]. Gradient flows back to each row's owner, summed over the ranks.
+    """
+    if world() == 1:
+        return rows
+    return _GatherRows.apply(rows, tuple(counts))
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, rows: Tensor, counts: tuple[int, ...]) -> Tensor:
+        ctx.counts = counts
+        widest = max(counts)
+        padded = rows.new_zeros(widest, *rows.shape[1:])
+        padded[: len(rows)] = rows
+        everything = rows.new_empty(len(counts) * widest, *rows.shape[1:])
+        dist.all_gather_into_tensor(everything, padded)
+        return torch.cat([everything[r * widest : r * widest + n] for r, n in enumerate(counts)])
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        grad = grad.contiguous().clone()
+        dist.all_reduce(grad)
+        start = sum(ctx.counts[: rank()])
+        return grad[start : start + ctx.counts[rank()]], None

@@ -1,0 +1,105 @@
+"""Rules between fields, each an error that names the keys it is about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spml_dist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from spml_dist.config.sections import Config
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for the first rule that `config` breaks."""
+    for rule in (_batch, _scale, _grid, _terms, _warmup, _policy, _decays, _weights, _tracking):
+        rule(config)
+
+
+def _batch(config: Config) -> None:
+    batch, parts, workers = config.stream.batch, config.engine.accumulation, config.engine.workers
+    if batch % parts:
+        raise ConfigError(
+            "stream.batch", batch, f"it must be a multiple of engine.accumulation, which is {parts}"
+        )
+    if batch // parts < workers:
+        raise ConfigError(
+            "stream.batch",
+            batch,
+            f"a micro-batch (stream.batch / engine.accumulation = {batch // parts}) needs an image for each "
+            f"of the {workers} engine.workers: raise stream.batch or lower engine.accumulation or workers",
+        )
+
+
+def _scale(config: Config) -> None:
+    low, high = config.stream.scale
+    if low > high:
+        raise ConfigError("stream.scale", [low, high], f"the lowest factor comes first: [{high}, {low}]")
+
+
+def _grid(config: Config) -> None:
+    side = config.stream.crop // 4
+    if max(config.segments.grid) > side:
+        raise ConfigError(
+            "segments.grid",
+            list(config.segments.grid),
+            f"at most {side} a side: the embedding has one pixel for 4 of stream.crop ({config.stream.crop})",
+        )
+
+
+def _terms(config: Config) -> None:
+    relations = config.relations
+    weights = (relations.image_similarity.weight, relations.annotation.weight, relations.cooccurrence.weight)
+    if not any((*weights, config.loss.cross_entropy)):
+        raise ConfigError(
+            "relations.annotation.weight",
+            0,
+            "nothing would be trained: make it, another relation's weight or loss.cross_entropy positive",
+        )
+
+
+def _warmup(config: Config) -> None:
+    steps, warmup = config.schedule.steps, config.schedule.warmup
+    if warmup >= steps:
+        raise ConfigError("schedule.warmup", warmup, f"it must be below schedule.steps, which is {steps}")
+
+
+def _policy(config: Config) -> None:
+    schedule = config.schedule
+    if schedule.policy == "poly" and schedule.power is None:
+        raise ConfigError("schedule.power", "null", "schedule.policy poly needs one, such as 0.9")
+    if schedule.policy == "step" and schedule.power is not None:
+        raise ConfigError("schedule.power", schedule.power, "schedule.policy step has none: set it to null")
+
+
+def _decays(config: Config) -> None:
+    schedule, decays = config.schedule, list(config.schedule.decays)
+    if schedule.policy == "poly" and decays:
+        raise ConfigError("schedule.decays", decays, "schedule.policy poly has none: set it to []")
+    if schedule.policy == "step" and not decays:
+        raise ConfigError("schedule.decays", "[]", "schedule.policy step needs steps at which to decay")
+    if decays != sorted(set(decays)) or (decays and decays[-1] >= schedule.steps):
+        raise ConfigError(
+            "schedule.decays",
+            decays,
+            f"steps must rise and stay below schedule.steps, which is {schedule.steps}",
+        )
+
+
+def _weights(config: Config) -> None:
+    if config.model.pretrained and config.model.weights is not None:
+        raise ConfigError(
+            "model.weights",
+            config.model.weights,
+            "model.pretrained is true: choose one, null or false for the other",
+        )
+
+
+def _tracking(config: Config) -> None:
+    uri = config.tracking.uri
+    if "://" not in uri or uri.startswith("file:"):
+        raise ConfigError(
+            "tracking.uri",
+            uri,
+            "MLflow keeps runs in a database or on a server: sqlite:///FILE or http://HOST:PORT",
+        )

@@ -1,0 +1,109 @@
+"""A YAML file as flat entries: dotted key → value and the line it stands on.
+
+Plain scalars follow YAML 1.2: `1e-3` is a number; `yes`, `on` and `1:30` are text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spml_dist.errors import ConfigError
+
+OVERRIDE = "override"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value and where it was written: `FILE:LINE`, or `override`."""
+
+    value: Any
+    origin: str
+
+    @property
+    def place(self) -> str:
+        return "on the command line" if self.origin == OVERRIDE else f"at {self.origin}"
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012
+
+
+for _tag, _pattern in {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?(0|[1-9][0-9_]*)",
+    "float": r"[-+]?([0-9][0-9_]*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), None)
+
+
+def parse(text: str) -> Any:
+    """The value that `text` stands for. Raises yaml.YAMLError."""
+    return yaml.load(text, _Loader)
+
+
+def entries(path: Path) -> dict[str, Entry]:
+    """The file's leaves in their order. Raises ConfigError for a file that is absent, is not YAML, is not a
+    mapping, or has a key twice."""
+    loader = _Loader(_text(path))
+    try:
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{path}", None, "a configuration is a mapping of sections")
+        return dict(_leaves(loader, node, "", path))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+        raise ConfigError(f"{place} is not YAML: {reason}", None, "correct that line") from error
+    finally:
+        loader.dispose()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist", None, _nearest_file(path)) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text", None, "give a YAML file") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", None, "give a YAML file") from error
+
+
+def _nearest_file(path: Path) -> str:
+    present = sorted(file.name for file in path.parent.glob("*.yaml"))
+    if not present:
+        return f"there is no YAML file in {path.parent}"
+    near = difflib.get_close_matches(path.name, present, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {path.parent / near[0]}?"
+    return f"{path.parent} has {', '.join(present)}"
+
+
+def _leaves(loader: _Loader, node: yaml.MappingNode, prefix: str, path: Path) -> Iterator[tuple[str, Entry]]:
+    seen: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        name = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
+        key = prefix + name
+        if "." in name:
+            raise ConfigError(
+                f"{key} at {path}:{line} has a dot", None, "write it as a section with a key under it"
+            )
+        if name in seen:
+            raise ConfigError(
+                f"{key} at {path}:{line} is given twice", None, f"it is also at line {seen[name]}"
+            )
+        seen[name] = line
+        if isinstance(value_node, yaml.MappingNode) and value_node.value:
+            yield from _leaves(loader, value_node, f"{key}.", path)
+        else:
+            yield key, Entry(loader.construct_object(value_node, deep=True), f"{path}:{line}")

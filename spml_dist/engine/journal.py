@@ -1,0 +1,85 @@
+"""What a run says of itself: metrics.jsonl, a line per logged step, and train.log for people."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import psutil
+
+
+class Stopwatch:
+    """Seconds spent in each phase since the last `lap`."""
+
+    def __init__(self):
+        self._spent: dict[str, float] = {}
+        self._mark = time.perf_counter()
+
+    def phase(self, name: str) -> None:
+        """What happened since the last call was `name`."""
+        now = time.perf_counter()
+        self._spent[name] = self._spent.get(name, 0.0) + now - self._mark
+        self._mark = now
+
+    def lap(self) -> dict[str, float]:
+        spent, self._spent = self._spent, {}
+        return spent
+
+
+class Journal:
+    """Appends to RUN/metrics.jsonl and RUN/train.log; every line is on disk when the call returns."""
+
+    def __init__(self, folder: Path):
+        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
+        self._log = (folder / "train.log").open("a", encoding="utf-8", buffering=1)
+
+    def say(self, text: str) -> None:
+        self._log.write(text + "\n")
+
+    def step(self, entry: dict) -> None:
+        self._metrics.write(json.dumps(entry) + "\n")
+        self.say(line(entry))
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._log.close()
+
+
+def truncate(path: Path, step: int) -> None:
+    """Drop the entries after a step from metrics.jsonl: they are about to be written again."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [text for text in lines if text.endswith("\n") and json.loads(text)["step"] <= step]
+    aside = path.with_suffix(".tmp")
+    aside.write_text("".join(kept), encoding="utf-8")
+    aside.replace(path)
+
+
+def line(entry: dict) -> str:
+    """One logged step as people read it."""
+    names = {"annotation": "ann", "cooccurrence": "occ", "image_similarity": "img", "cross_entropy": "ce"}
+    terms = "  ".join(f"{short} {entry[f'loss/{term}']:.3f}" for term, short in names.items() if f"loss/{term}" in entry)
+    return (
+        f"step {entry['step']:>6}  loss {entry['loss']:.4f}  {terms}  lr {entry['lr']:.2e}  "
+        f"{entry['images_per_s']:.1f} img/s  {entry['memory_mb'] / 1024:.1f} GB  left {duration(entry['eta_s'])}"
+    )
+
+
+def duration(seconds: float) -> str:
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+
+
+def memory_mb() -> float:
+    """Resident memory of this process and its loader processes."""
+    process = psutil.Process()
+    total = process.memory_info().rss
+    for child in process.children(recursive=True):
+        try:
+            total += child.memory_info().rss
+        except psutil.Error:
+            continue
+    return total / 2**20

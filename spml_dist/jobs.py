@@ -1,0 +1,119 @@
+"""Launching work on a Ray cluster: the only file that knows Ray. It is handed functions and knows none."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spml_dist.errors import RunError, SpmlError
+
+WORKER_ENVIRONMENT = {
+    # glibc hands large buffers back to the system at every step; keeping them halves a step on a CPU.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "MALLOC_TOP_PAD_": "268435456",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
+
+
+def train(worker: Callable[[dict], None], payload: dict, *, name: str, workers: int, gpu: bool, storage: Path) -> None:
+    """Run `worker(payload)` on every one of `workers` processes that share a process group.
+
+    On the cluster that RAY_ADDRESS names, else on a cluster of this machine's own that ends with the call.
+    storage: folder that all nodes see. An SpmlError of a worker is raised here as it was raised there.
+    """
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with _cluster(workers):
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        trainer = TorchTrainer(
+            worker,
+            train_loop_config=payload,
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+            run_config=RunConfig(name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=0)),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            raise _cause(error) from error
+
+
+@contextmanager
+def _cluster(workers: int) -> Iterator[None]:
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    runtime = {"env_vars": WORKER_ENVIRONMENT}
+    options = {"runtime_env": runtime, "log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address:
+            ray.init(address=address, **options)
+        else:
+            cores = max(os.cpu_count() or 1, workers)
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
+    except (ConnectionError, RuntimeError, ValueError) as problem:
+        raise RunError("Ray cannot be started or reached", address or "a local cluster", str(problem)) from problem
+    for quiet in ("ray", "ray.train", "ray.data"):
+        logging.getLogger(quiet).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The worker's own SpmlError if there is one, else a RunError with the workers' own words."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    seen, queue = [], [error, *failures]
+    while queue:
+        problem = queue.pop()
+        if problem is None or any(problem is s for s in seen):
+            continue
+        seen.append(problem)
+        queue += [problem.__cause__, problem.__context__, getattr(problem, "cause", None)]
+    for problem in seen:
+        if isinstance(problem, SpmlError):
+            return problem
+    return error
+
+
+@contextmanager
+def following(log: Path, show: Callable[[str], None]) -> Iterator[None]:
+    """While the block runs, pass every new line of a growing file to `show`."""
+    start = log.stat().st_size if log.exists() else 0
+    over = threading.Event()
+    follower = threading.Thread(target=_follow, args=(log, start, show, over), daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        over.set()
+        follower.join()
+
+
+def _follow(log: Path, position: int, show: Callable[[str], None], over: threading.Event) -> None:
+    partial = ""
+    last_round = False
+    while True:
+        if log.exists():
+            with log.open(encoding="utf-8") as file:
+                file.seek(position)
+                partial += file.read()
+                position = file.tell()
+        *lines, partial = partial.split("\n")
+        for text in lines:
+            show(text)
+        if last_round:
+            return
+        last_round = over.is_set()
+        if not last_round:
+            time.sleep(0.3)

@@ -1,0 +1,187 @@
+"""The pixel-to-segment contrastive loss (SPML, equation 2), tiled.
+
+For pixel i with unit vector e_i, own segment s(i) and similarity S_it = exp(κ e_i·μ_t):
+
+    pos_i  = Σ S_it over the candidates that attract i, s(i) left out
+    neg_i  = Σ S_it over the candidates that repel i, s(i) left out
+    loss_i = -log(N_i / (N_i + neg_i)),   N_i = pos_i, or S_i,s(i) when nothing else attracts i
+
+The own segment is left out by mask, never by subtraction, and whether anything else attracts a pixel is
+counted, not read off a sum. Unit vectors bound the logits, so exp(κ(s - 1)) needs no maximum.
+
+Nothing of size pixels × candidates is stored. Every denominator is known before the first tile, so
+the gradient of a tile is made while its similarities are at hand: one product for the similarities, one
+thin product per relation and direction, and two products for the gradients. Making it in a backward
+pass would repeat the similarities and their exponentials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spml_dist.schema import Block, Contrast, Relation
+
+TILE = 1 << 19
+"""entries of a tile: two tiles of float32 stay within a core's second-level cache or near it"""
+
+RUN = 64
+"""pixels whose gradient to a candidate is summed in float32"""
+
+
+def contrast(
+    embedding: Tensor,
+    prototype: Tensor,
+    own: Tensor,
+    blocks: Sequence[Block],
+    weights: Sequence[float],
+    constants: int = 0,
+) -> Contrast:
+    """Contrast pixels with candidate segments.
+
+    embedding: [n, C] unit vectors; prototype: [P, C] unit vectors, the last `constants` of them without
+    gradient (rows of a bank); own: [n] int64, candidate that is the pixel's own segment or -1;
+    weights: [R] one for each relation of a block (every block has the same relations, in the same order);
+    a relation of weight 0 is not computed.
+    Computed in float32 whatever the inputs' type (float64 stays float64).
+    """
+    dtype = torch.promote_types(embedding.dtype, torch.float32)
+    loss, values, without = _Contrast.apply(
+        embedding.to(dtype), prototype.to(dtype), own, tuple(blocks), tuple(weights), constants
+    )
+    return Contrast(loss, values, without)
+
+
+class _Contrast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, embedding, prototype, own, blocks, weights, constants):
+        values = embedding.new_zeros(len(weights))
+        without = torch.zeros(len(weights), dtype=torch.int64, device=embedding.device)
+        grads = None
+        if any(ctx.needs_input_grad[:2]):
+            grads = torch.zeros_like(embedding), torch.zeros_like(prototype, dtype=torch.float64)
+        learning = len(prototype) - constants
+        for block in blocks:
+            _block(embedding, prototype, own, block, weights, learning, values, without, grads)
+        if grads is not None:
+            ctx.save_for_backward(grads[0], grads[1].to(prototype.dtype))
+        ctx.mark_non_differentiable(values, without)
+        return values @ values.new_tensor(weights), values, without
+
+    @staticmethod
+    def backward(ctx, grad_loss, *_):
+        grad_embedding, grad_prototype = ctx.saved_tensors
+        return grad_embedding * grad_loss, grad_prototype * grad_loss, None, None, None, None
+
+
+def _block(embedding, prototype, own, block: Block, weights, learning, values, without, grads) -> None:
+    """Run a block tile by tile; add to values, without and grads."""
+    first, last = block.columns.start, block.columns.stop
+    candidates = prototype[first:last]
+    width = last - first
+    rows = range(block.rows.start, block.rows.stop)
+    if not rows or not width:
+        return
+    height = max(16, min(len(rows), TILE // width))
+    buffers = [embedding.new_empty(height * width) for _ in range(2 if grads is None else 3)]
+    sides = [_Side(relation) for relation in block.relations]
+    for start in range(rows.start, rows.stop, height):
+        stop = min(start + height, rows.stop)
+        tile = slice(start - rows.start, stop - rows.start)
+        e = embedding[start:stop]
+        similarity, scratch, *grad = (b[: (stop - start) * width].view(stop - start, width) for b in buffers)
+        torch.mm(e, candidates.T, out=similarity).sub_(1)
+        if grad:
+            grad[0].zero_()
+        touched = False
+        for r, side in enumerate(sides):
+            if not weights[r]:
+                continue
+            scale = block.scale[r] * weights[r]
+            done = side.tile(tile, similarity, scratch, own[start:stop] - first, grad[0] if grad else None, scale)
+            if done is not None:
+                values[r] += block.scale[r] * done[0]
+                without[r] += done[1]
+                touched = True
+        if grad and touched:
+            grads[0][start:stop].addmm_(grad[0], candidates)
+            if first < learning:
+                inside = slice(first, min(last, learning))
+                _accumulate(grads[1][inside], grad[0][:, : inside.stop - first], e)
+
+
+def _accumulate(total: Tensor, weight: Tensor, vectors: Tensor) -> None:
+    """total += weightᵀ @ vectors. A candidate's gradient sums terms of both signs over all pixels: float32
+    within short runs and float64 across them keeps it as exact as its terms."""
+    whole = len(vectors) // RUN * RUN
+    runs = weight[:whole].unflatten(0, (-1, RUN)).mT @ vectors[:whole].unflatten(0, (-1, RUN))
+    total += runs.sum(dim=0, dtype=total.dtype)
+    total += weight[whole:].T @ vectors[whole:]
+
+
+class _Side:
+    """One relation, seen from the tiles of a block."""
+
+    def __init__(self, relation: Relation):
+        self.kappa = relation.concentration
+        self.own_repels = relation.own_repels
+        self.group = relation.group
+        self.group_on_host = relation.group.cpu()
+        self.attract = relation.attract
+        self.repel = relation.repel
+        self.attracting = relation.attract.sum(dim=1)
+
+    def tile(self, tile: slice, similarity, scratch, own, grad, scale) -> tuple[Tensor, Tensor] | None:
+        """Loss summed over the tile and pixels without positive; adds scale · ∂loss/∂similarity to grad.
+
+        similarity: [t, P] = e·μ - 1; scratch: [t, P]; own: [t] column of the own segment, outside
+        0..P-1 where there is none. None if no pixel of the tile takes part.
+        """
+        on_host = self.group_on_host[tile]
+        present = on_host >= 0
+        if not present.any():
+            return None
+        groups, local = torch.unique(on_host[present], return_inverse=True)
+        groups, local = groups.to(similarity.device), local.to(similarity.device)
+        part = None if present.all() else present.nonzero()[:, 0].to(similarity.device)
+
+        s = similarity if part is None else similarity[part]
+        own = own if part is None else own[part]
+        x = torch.mul(s, self.kappa, out=scratch[: len(s)]).exp_()
+        attract, repel = self.attract[groups], self.repel[groups]
+        has_own = ((own >= 0) & (own < s.shape[1])).unsqueeze(1)
+        column = own.unsqueeze(1).clamp(0, s.shape[1] - 1)
+        itself = x.gather(1, column) * has_own
+        x.scatter_(1, column, x.gather(1, column) - itself)
+
+        masks = torch.cat([attract, repel]).to(x.dtype)
+        sums = x @ masks.T
+        local = local.unsqueeze(1)
+        positive, negative = sums.gather(1, local), sums.gather(1, local + len(groups))
+        own_attracts = has_own & attract[local, column]
+        others = self.attracting[groups][local] - own_attracts.long()
+        alone = others == 0
+        counted = (has_own & repel[local, column]) if self.own_repels else torch.zeros_like(alone)
+        negative = negative + counted * itself
+        numerator = torch.where(alone, itself, positive)
+        total = numerator + negative
+        # A pixel with neither positives nor a segment of its own among the candidates has no loss.
+        defined = numerator > 0
+        numerator, total = torch.where(defined, numerator, 1), torch.where(defined, total, 1)
+        loss = (total.log() - numerator.log()).sum()
+
+        if grad is not None:
+            d_negative = defined * (self.kappa * scale) / total
+            d_numerator = -d_negative * torch.where(defined, negative, 0) / numerator
+            weight = x.new_zeros(len(s), len(masks))
+            weight.scatter_(1, local, torch.where(alone, 0, d_numerator))
+            weight.scatter_(1, local + len(groups), d_negative)
+            x.mul_(weight @ masks)
+            x.scatter_add_(1, column, (alone * d_numerator + counted * d_negative) * itself)
+            if part is None:
+                grad.add_(x)
+            else:
+                grad.index_add_(0, part, x)
+        return loss, alone.sum()

@@ -1,0 +1,1 @@
+"""The network: backbone, head, unit embedding, joint classifier."""

@@ -1,0 +1,48 @@
+"""A trained network as two files: model.safetensors and model.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from spml_dist.config.sections import Model as ModelConfig
+from spml_dist.errors import RunError
+from spml_dist.model.segmenter import Segmenter, build
+
+VERSION = 1
+
+
+def save(state: dict, folder: Path, config: ModelConfig, classes: list[str], background: int | None, step: int) -> None:
+    """Write a state dict of full float tensors and what is needed to build the network around it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    info = {
+        "version": VERSION,
+        "step": step,
+        "classes": classes,
+        "background": background,
+        "model": config.model_dump(mode="json"),
+    }
+    aside = folder / "model.safetensors.tmp"
+    save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, aside)
+    os.replace(aside, folder / "model.safetensors")
+    aside = folder / "model.json.tmp"
+    aside.write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(aside, folder / "model.json")
+
+
+def load(folder: Path) -> tuple[Segmenter, dict]:
+    """The network on the CPU in evaluation mode, and the information beside it (classes, background, step)."""
+    try:
+        info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        state = load_file(folder / "model.safetensors")
+    except (OSError, ValueError) as problem:
+        raise RunError(f"{folder} holds no exported model", problem, "train the run to its end first") from problem
+    if info.get("version") != VERSION:
+        raise RunError(f"{folder}/model.json has an unknown version", info.get("version"), "use the release that wrote it")
+    config = ModelConfig(**{**info["model"], "weights": None, "pretrained": False})
+    model = build(config, len(info["classes"]), seed=0)
+    model.load_state_dict(state)
+    return model.eval(), info

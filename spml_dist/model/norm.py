@@ -1,0 +1,90 @@
+"""Batch norm over the images of all ranks, on any device.
+
+Statistics are all-reduced, so a step does not depend on how many workers share its images. A rank
+without images takes part in the same collectives.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from spml_dist import comm
+
+
+class GlobalBatchNorm(nn.BatchNorm2d):
+    """BatchNorm2d whose training statistics cover all ranks; `act` follows it (timm fuses the two)."""
+
+    act: nn.Module | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
+            self._remember(mean, variance, count)
+        else:
+            y = nn.functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        return y if self.act is None else self.act(y)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        self.num_batches_tracked.add_(1)
+        unbiased = variance * (count / (count - 1).clamp(min=1))
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float):
+        images = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        sums = images.new_zeros(2 * x.shape[1] + 1, dtype=torch.float64)
+        if len(x):
+            variance, mean = torch.var_mean(images, dim=(0, 2, 3), correction=0)
+            n = x.numel() // x.shape[1]
+            mean, variance = mean.double(), variance.double()
+            sums = torch.cat([mean * n, (variance + mean * mean) * n, mean.new_tensor([n])])
+        sums = comm.sum_all(sums)
+        count = sums[-1]
+        mean, square = (sums[:-1] / count.clamp(min=1)).chunk(2)
+        variance = (square - mean * mean).clamp(min=0)
+        inverse = (variance + eps).rsqrt()
+        y = torch.nn.functional.batch_norm(
+            images, mean.to(images), variance.to(images), weight.to(images), bias.to(images), False, 0.0, eps
+        ) if len(x) else images
+        ctx.save_for_backward(x, weight, mean.to(images), inverse.to(images), count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        return y.to(x.dtype), mean, variance, count
+
+    @staticmethod
+    def backward(ctx, grad: Tensor, *_):
+        x, weight, mean, inverse, count = ctx.saved_tensors
+        images, grad = x.to(mean), grad.to(mean)
+        shape = (1, -1, 1, 1)
+        centred = images - mean.view(shape)
+        local_bias = grad.sum(dim=(0, 2, 3))
+        local_weight = (grad * centred).sum(dim=(0, 2, 3)) * inverse
+        both = comm.sum_all(torch.cat([local_bias, local_weight]).double())
+        sum_grad, sum_grad_hat = (both / count.clamp(min=1)).to(mean).chunk(2)
+        factor = (weight.to(mean) * inverse).view(shape)
+        grad_x = (grad - sum_grad.view(shape)).sub_(centred.mul_((inverse * sum_grad_hat).view(shape))).mul_(factor)
+        return grad_x.to(x.dtype), local_weight.to(weight.dtype), local_bias.to(weight.dtype), None
+
+
+def globalise(module: nn.Module) -> nn.Module:
+    """Replace every batch norm of a module by one over all ranks; names of parameters stay."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d) and not isinstance(child, GlobalBatchNorm):
+            setattr(module, name, _replacement(child))
+        else:
+            globalise(child)
+    return module
+
+
+def _replacement(norm: nn.BatchNorm2d) -> GlobalBatchNorm:
+    new = GlobalBatchNorm(norm.num_features, norm.eps, 0.1 if norm.momentum is None else norm.momentum)
+    new.load_state_dict({k: v for k, v in norm.state_dict().items() if k in new.state_dict()})
+    act = getattr(norm, "act", None)  # timm's BatchNormAct2d
+    new.act = None if isinstance(act, nn.Identity) else act
+    return new

@@ -1,0 +1,74 @@
+"""What a run folder holds, as far as the report is concerned. Whatever is missing is empty."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The contents of `runs/NAME/` that a report shows."""
+
+    name: str
+    config: dict
+    """the resolved configuration, nested"""
+    config_text: str
+    steps: list[dict]
+    """the training log, one object a logged step, in order; of a step logged twice the later one"""
+    results: list[dict]
+    """evaluations, the validation split first"""
+    previews: list[Path]
+    """training previews, oldest first"""
+    folder: Path
+
+    def picture(self, result: dict, kind: str = "") -> Path | None:
+        """The contact sheet of an evaluation, or with kind="confusion_" its confusion matrix."""
+        path = self.folder / "pictures" / f"{kind}{suffixed(result['split'], result['oracle'])}.png"
+        return path if path.exists() else None
+
+
+def suffixed(split: str, oracle: bool) -> str:
+    """What files of an evaluation are named after: the split, and that it was made with ground truth."""
+    return f"{split}_oracle" if oracle else split
+
+
+def read(folder: Path) -> RunFolder:
+    """Read what there is; a damaged line of the log is passed over (a run may be writing it)."""
+    path = folder / "config.yaml"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    config = yaml.safe_load(text) or {}
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("result*.json")]
+    return RunFolder(
+        name=config.get("name", folder.name),
+        config=config,
+        config_text=text,
+        steps=_steps(folder / "metrics.jsonl"),
+        results=sorted(results, key=lambda r: (r["split"] != "val", r["split"], r["oracle"])),
+        previews=sorted((folder / "previews").glob("step_*.png"), key=lambda path: _number(path.stem)),
+        folder=folder,
+    )
+
+
+def _steps(path: Path) -> list[dict]:
+    by_step = {row["step"]: row for row in _objects(path)} if path.exists() else {}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _objects(path: Path) -> Iterator[dict]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            yield row
+
+
+def _number(stem: str) -> int:
+    digits = "".join(filter(str.isdigit, stem))
+    return int(digits) if digits else 0

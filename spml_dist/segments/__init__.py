@@ -1,0 +1,1 @@
+"""Pixels to segments: local features, spherical k-means, intersection with regions and labels, prototypes."""

@@ -1,0 +1,45 @@
+"""Spherical k-means over all images of a batch at once, off the autograd tape."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def initial_grid(grid: tuple[int, int], height: int, width: int, device=None) -> Tensor:
+    """First cluster of each pixel: a grid of about gy × gx cells, [height, width] int64.
+
+    Cell (y, x) has the number round(y') + gy·round(x'), y' and x' being evenly spaced over the grid
+    (halves round to even, so the cells at the border are half as large).
+    """
+    gy, gx = grid
+    y = torch.linspace(0, gy - 1, height, device=device).round().long()
+    x = torch.linspace(0, gx - 1, width, device=device).round().long()
+    return y[:, None] + gy * x[None, :]
+
+
+def unit(vectors: Tensor, dim: int = -1) -> Tensor:
+    """Vectors divided by their L2 norm, which is floored at 1e-12 (zeros stay zeros)."""
+    return normalize(vectors, dim=dim, eps=1e-12)
+
+
+@torch.no_grad()
+def cluster(features: Tensor, grid: tuple[int, int], iterations: int, valid: Tensor | None = None) -> Tensor:
+    """Cluster number of each pixel within its image: [B, h, w] int64 in 0..k-1.
+
+    features: [B, h, w, D] unit vectors; valid: [B, h, w] bool, False for pixels that take no part
+    (they get a number too, and move no centre). A cluster that loses all its pixels has a zero centre
+    and stays available: it wins pixels whose best cosine is negative. Ties go to the smaller number.
+    """
+    b, h, w, d = features.shape
+    start = torch.unique(initial_grid(grid, h, w, features.device), return_inverse=True)[1]
+    k = int(start.max()) + 1 if start.numel() else 0
+    points = features.reshape(b, h * w, d)
+    labels = start.reshape(1, 1, -1).expand(b, 1, -1)
+    weight = points.new_ones(b, 1, h * w) if valid is None else valid.reshape(b, 1, -1).to(points.dtype)
+    members = points.new_empty(b, k, h * w)
+    for _ in range(iterations):
+        centres = unit(members.zero_().scatter_(1, labels, weight) @ points)
+        labels = (points @ centres.mT).argmax(dim=-1).unsqueeze(1)
+    return labels.reshape(b, h, w)

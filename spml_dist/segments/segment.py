@@ -1,0 +1,51 @@
+"""From the network's output to pixels and segments: clusters ∩ contour regions ∩ labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from spml_dist.schema import IGNORED, Pixels, Segments
+from spml_dist.segments.kmeans import cluster, unit
+from spml_dist.segments.prototypes import prototypes
+
+
+def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Nearest-neighbour resize of label maps [B, H, W] to [B, *size] int64; values below 2²⁴."""
+    if len(labels) == 0:
+        return labels.new_zeros(0, *size, dtype=torch.int64)
+    return interpolate(labels[:, None].float(), size=size, mode="nearest")[:, 0].long()
+
+
+def segment(
+    raw: Tensor, local: Tensor, semantic: Tensor, regions: Tensor, grid: tuple[int, int], iterations: int
+) -> tuple[Pixels, Segments]:
+    """Segments of a batch (SPML, section 3.2): k-means on L2norm([u, local]), intersected with region and label.
+
+    raw: [B, C, h, w] the network's embedding, any norm; local: [B or 1, h, w, L]; semantic, regions:
+    [B, H, W] integers, resized here to the grid. Ignored pixels (255) are removed before clustering.
+    Segments are numbered by (image, cluster, semantic, region), so each is pure in label and region.
+    """
+    b, _, h, w = raw.shape
+    embedding = unit(raw.movedim(1, -1))
+    feature = unit(torch.cat([embedding, local.to(embedding).expand(b, -1, -1, -1)], dim=-1))
+    semantic, regions = resize_labels(semantic, (h, w)), resize_labels(regions, (h, w))
+    valid = semantic != IGNORED
+    clusters = cluster(feature.detach(), grid, iterations, valid)
+
+    image = torch.arange(b, device=raw.device)[:, None, None].expand(b, h, w)[valid]
+    semantic, region = semantic[valid], regions[valid]
+    regions_span, clusters_span = 1 << 24, grid[0] * grid[1]
+    code = ((image * clusters_span + clusters[valid]) * 256 + semantic) * regions_span + region
+    codes, index = torch.unique(code, return_inverse=True)
+    embedding, feature = embedding[valid], feature[valid]
+    pixels = Pixels(embedding, feature, semantic, region, index, image)
+    segments = Segments(
+        prototype=prototypes(embedding, index, len(codes)),
+        prototype_feature=prototypes(feature, index, len(codes)),
+        semantic=codes // regions_span % 256,
+        region=codes % regions_span,
+        image=codes // (regions_span * 256 * clusters_span),
+    )
+    return pixels, segments

@@ -1,0 +1,1 @@
+"""Data sets as shards: tars of samples beside one manifest. Recipes make samples, `pack` writes them."""

@@ -1,0 +1,83 @@
+"""What a folder says about itself: classes.txt, meta.json and the split files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from spml_dist.errors import DataError
+from spml_dist.schema import IGNORED, UNLABELLED
+
+CLASSES = "classes.txt"
+META = "meta.json"
+
+
+def read_classes(root: Path) -> tuple[str, ...]:
+    """[K] names by class id. Raises DataError for gaps, repeated ids or names, and more than 254 classes."""
+    path = root / CLASSES
+    names: dict[int, str] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        identity, _, name = line.partition(" ")
+        if not identity.isdecimal() or not name.strip():
+            raise DataError(f"{path}, line {number}: not a class", repr(line), 'write "ID name"')
+        if int(identity) in names or name.strip() in names.values():
+            raise DataError(
+                f"{path}, line {number}: a class is there twice", line, "give each one id and one name"
+            )
+        names[int(identity)] = name.strip()
+    gaps = sorted(set(range(max(names, default=-1) + 1)) - set(names))
+    if gaps or not 0 < len(names) <= UNLABELLED:
+        seen = f"no {gaps[0]} among {len(names)} classes" if gaps else f"{len(names)} classes"
+        raise DataError(
+            f"{path}: ids are not 0..K-1", seen, f"number 1 to {UNLABELLED} classes from 0 without gaps"
+        )
+    return tuple(names[identity] for identity in range(len(names)))
+
+
+def read_background(root: Path, classes: tuple[str, ...]) -> int | None:
+    """The background's class id, or None. Raises DataError if meta.json contradicts classes.txt."""
+    path = root / META
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read as JSON", str(error), 'write {"background": ID} or {"background": null}'
+        ) from error
+    if not isinstance(meta, dict) or "background" not in meta:
+        raise DataError(
+            f"{path}: does not say which class is the background", None, 'add "background": ID or null'
+        )
+    if "classes" in meta and meta["classes"] != list(classes):
+        raise DataError(f"{path}: classes differ from {CLASSES}", meta["classes"], "make the two agree")
+    if meta.get("ignore", IGNORED) not in (IGNORED, None):
+        raise DataError(f"{path}: ignore", meta["ignore"], f"write pixels to ignore as {IGNORED}")
+    background = meta["background"]
+    if background is not None and not (type(background) is int and 0 <= background < len(classes)):
+        raise DataError(f"{path}: background", background, f"use null or a class id in 0..{len(classes) - 1}")
+    return background
+
+
+def read_split(root: Path, split: str) -> tuple[str, ...]:
+    """The image ids of SPLIT.txt, in order. Raises DataError if it is missing, empty or repeats an id."""
+    path = root / f"{split}.txt"
+    splits = sorted(file.stem for file in root.glob("*.txt") if file.name != CLASSES)
+    if split not in splits:
+        remedy = f"splits here: {', '.join(splits)}" if splits else "list image ids there, one a line"
+        raise DataError(f"{path}: no such split", split, remedy)
+    ids = tuple(_lines(path))
+    if not ids:
+        raise DataError(f"{path}: the split is empty", None, "list image ids, one a line")
+    if len(set(ids)) < len(ids):
+        twice = next(image_id for place, image_id in enumerate(ids) if image_id in ids[:place])
+        raise DataError(f"{path}: an image id is there twice", twice, "list every image once")
+    return ids
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read", str(error), "give a folder in the layout of shards/README.md"
+        ) from error
+    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,0 +1,61 @@
+"""Picture files as a recipe finds them: decoded strictly, upright, in RGB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from spml_dist.errors import DataError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")
+_ORIENTATION = 0x0112
+
+
+def find_picture(folder: Path, image_id: str) -> Path:
+    """FOLDER/ID with the first suffix that exists. Raises DataError if there is none."""
+    for suffix in SUFFIXES:
+        if (path := folder / f"{image_id}{suffix}").is_file():
+            return path
+    raise DataError(
+        f"{folder / image_id}: no picture of this image id",
+        None,
+        f"add it as {', '.join(SUFFIXES[:3])} or take the id out of the split",
+    )
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """[H, W, 3] uint8 RGB, turned as its EXIF orientation says; greys and palettes become RGB.
+
+    Raises DataError for an empty, truncated or unknown file and for more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path, formats=["JPEG", "PNG"]) as picture:
+            if picture.mode not in _MODES:
+                raise DataError(
+                    f"{path}: not a picture of 8 bits a channel",
+                    f"colour mode {picture.mode}",
+                    "convert it to RGB",
+                )
+            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        seen = "zero bytes" if path.stat().st_size == 0 else str(error)
+        raise DataError(
+            f"{path}: cannot be decoded", seen, "replace the picture or take its id out of the split"
+        ) from error
+
+
+def is_turned(path: Path) -> bool:
+    """Whether the file's EXIF orientation turns or mirrors its pixels."""
+    with Image.open(path) as picture:
+        return picture.getexif().get(_ORIENTATION, 1) != 1
+
+
+def plain_jpeg(path: Path) -> bytes | None:
+    """The file's own bytes if they are an upright RGB JPEG, which need not be compressed a second time."""
+    with Image.open(path) as picture:
+        if picture.format != "JPEG" or picture.mode != "RGB":
+            return None
+    return None if is_turned(path) else path.read_bytes()

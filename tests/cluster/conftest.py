@@ -1,0 +1,103 @@
+"""A Ray head of the tests' own, with token authentication, on free ports."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+START_SECONDS = 200
+
+
+@dataclass(frozen=True)
+class Head:
+    address: str
+    """of the dashboard"""
+    token_file: Path
+
+
+@pytest.fixture(scope="session")
+def clean_environment(tmp_path_factory) -> dict[str, str]:
+    """The environment without a trace of another Ray cluster or token, and with a home that holds none."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    return kept | {"HOME": str(tmp_path_factory.mktemp("home")), "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@pytest.fixture(scope="session")
+def head(clean_environment: dict[str, str]) -> Iterator[Head]:
+    # Ray's sockets live here, and the path of a socket holds 107 bytes: pytest's folders are too long.
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    token_file = folder / "token"
+    token_file.write_text(secrets.token_hex(32))
+    token_file.chmod(0o600)
+    gcs, dashboard, agent, client = _free_ports(4)
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+        *("--port", gcs, "--dashboard-host", "127.0.0.1", "--dashboard-port", dashboard),
+        *("--dashboard-agent-listen-port", agent, "--ray-client-server-port", client),
+        *("--num-cpus", "2", "--num-gpus", "0", "--temp-dir", str(folder)),
+    ]
+    environment = clean_environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file)}
+    log = folder / "head.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        address = f"http://127.0.0.1:{dashboard}"
+        _wait(process, address, log)
+        yield Head(address, token_file)
+    finally:
+        _end(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[str]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [str(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def _wait(process: subprocess.Popen, address: str, log: Path) -> None:
+    """Until the dashboard asks for a token and its agent takes jobs."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(f"{address}/api/version", timeout=5)
+        except urllib.error.HTTPError as error:
+            if error.code == 401 and "will now block forever" in log.read_text():
+                return
+        except OSError:
+            pass
+        time.sleep(0.5)
+    pytest.fail(f"Ray did not start:\n{log.read_text()[-3000:]}")
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End this head with its process group and nothing else (`ray stop` would end every cluster)."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=60)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,190 @@
+"""`cluster/submit.sh`, for real: against a Ray head with token authentication on this machine."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import Head
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = "configs/quickstart.yaml"
+
+Submit = Callable[..., subprocess.CompletedProcess]
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def submit(clean_environment: dict[str, str]) -> Submit:
+    """submit.sh from the repository with these arguments and, besides, these environment variables."""
+
+    def run(*arguments: str | Path, cwd: Path = ROOT, **variables: str | Path) -> subprocess.CompletedProcess:
+        environment = (
+            clean_environment | {"PYTHON": sys.executable} | {k: str(v) for k, v in variables.items()}
+        )
+        command = [str(ROOT / "cluster" / "submit.sh"), *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def interpreter(tmp_path: Path) -> Callable[[str], Path]:
+    """A shell script in the place of the cluster's Python: it is called with `-m spml_dist train …`."""
+
+    def write(script: str) -> Path:
+        path = tmp_path / "interpreter"
+        path.write_text(f"#!/bin/bash\n{script}\n")
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+def refusal(done: subprocess.CompletedProcess) -> str:
+    """The one line of a mistake."""
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+    return done.stderr
+
+
+class TestMistakes:
+    """Each is one line and exit status 2, before anything reaches the cluster."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            ([], "no CONFIG given"),
+            ([QUICKSTART], "no --address given"),
+            (["--address"], "--address has no value"),
+            (["--adress", "x", QUICKSTART], "--adress is not an option"),
+            (["--address", "ray://h:10001", QUICKSTART], "give http://HOST:8265"),
+            (["--address", "h", "configs/quikstart.yaml"], "did you mean configs/quickstart.yaml?"),
+            (["--address", "h", QUICKSTART, "stream.bach=4"], "did you mean stream.batch?"),
+            (["--address", "h", "--working-dir", "nowhere", QUICKSTART], "--working-dir (got nowhere)"),
+            (["--address", "h", "--working-dir", ".", QUICKSTART], "output (got runs) is relative"),
+            (
+                [
+                    "--address",
+                    "h",
+                    "--working-dir",
+                    ".",
+                    QUICKSTART,
+                    "output=/r",
+                    "data.train=/t",
+                    "data.val=s3://v",
+                ],
+                "tracking.uri (got sqlite:///runs/mlflow.db) is relative",
+            ),
+        ],
+    )
+    def test_a_wrong_call(self, submit: Submit, arguments: list[str], said: str):
+        assert said in refusal(submit(*arguments))
+
+    def test_an_interpreter_without_ray(self, submit: Submit, interpreter):
+        said = refusal(submit("--address", "h", QUICKSTART, PYTHON=interpreter("exit 1")))
+        assert "set PYTHON" in said
+
+    def test_a_head_that_is_not_there(self, submit: Submit):
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            address = f"http://127.0.0.1:{unused.getsockname()[1]}"
+            assert f"{address} cannot be reached" in refusal(submit("--address", address, QUICKSTART))
+
+    def test_no_token(self, submit: Submit, head: Head):
+        said = refusal(submit("--address", head.address, QUICKSTART))
+        assert "wants a token and none was found" in said and "RAY_AUTH_TOKEN_PATH" in said
+
+    def test_a_wrong_token(self, submit: Submit, head: Head):
+        said = refusal(submit("--address", head.address, QUICKSTART, RAY_AUTH_TOKEN="0" * 64))
+        assert "refuses the token in RAY_AUTH_TOKEN" in said
+
+    def test_a_token_file_that_is_not_there(self, submit: Submit, tmp_path: Path):
+        done = submit("--address", "h", QUICKSTART, RAY_AUTH_TOKEN_PATH=tmp_path / "none")
+        assert f"RAY_AUTH_TOKEN_PATH (got {tmp_path / 'none'})" in refusal(done)
+
+
+def test_help_names_every_option_without_a_cluster(submit: Submit):
+    done = submit("--help")
+    assert done.returncode == 0
+    for option in ("--address", "--python", "--working-dir", "--no-wait", "--help"):
+        assert f"  {option} " in done.stdout
+
+
+def test_the_job_runs_in_the_same_folder_with_the_same_words_and_its_status_comes_back(
+    submit: Submit, head: Head, interpreter, tmp_path: Path
+):
+    script = 'echo "in $PWD with RAY_ADDRESS=${RAY_ADDRESS:+set}"; printf "<%s>" "$@"; echo; exit 7'
+    done = submit(
+        *("--address", head.address, "--python", interpreter(script)),
+        *(ROOT / QUICKSTART, "stream.scale=[0.5, 1.0]", "tracking.experiment=a b$c"),
+        cwd=tmp_path,
+        RAY_AUTH_TOKEN_PATH=head.token_file,
+    )
+    assert done.returncode == 7, done
+    assert f"in {tmp_path} with RAY_ADDRESS=set" in done.stdout
+    words = [
+        "-m",
+        "spml_dist",
+        "train",
+        str(ROOT / QUICKSTART),
+        "stream.scale=[0.5, 1.0]",
+        "tracking.experiment=a b$c",
+    ]
+    assert "".join(f"<{word}>" for word in words) in done.stdout
+
+
+def test_an_uploaded_folder_reaches_driver_and_workers_without_what_is_large(
+    submit: Submit, head: Head, interpreter, tmp_path: Path
+):
+    project = tmp_path / "project"
+    for file in ("module.py", "data/large", "runs/large", ".venv/large", "configs/data/small"):
+        (project / file).parent.mkdir(parents=True, exist_ok=True)
+        (project / file).write_text("WORD = 'imported'\n")
+    (project / "configs" / "mine.yaml").write_text((ROOT / QUICKSTART).read_text())
+    (project / "driver.py").write_text(
+        "import ray\n"
+        "@ray.remote\n"
+        "def work():\n"
+        "    import module\n"
+        "    return module.WORD\n"
+        "ray.init()\n"
+        "print('a worker has', ray.get(work.remote()))\n"
+    )
+    done = submit(
+        *("--address", head.address, "--working-dir", project),
+        *(
+            "--python",
+            interpreter(f"echo got $4; echo files $(find . -type f | sort); {sys.executable} driver.py"),
+        ),
+        *(
+            project / "configs" / "mine.yaml",
+            f"output={tmp_path}",
+            "data.train=s3://b/t",
+            "data.val=s3://b/v",
+        ),
+        f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
+        RAY_AUTH_TOKEN=head.token_file.read_text(),
+    )
+    assert done.returncode == 0, done
+    assert "got configs/mine.yaml" in done.stdout
+    assert "files ./configs/data/small ./configs/mine.yaml ./driver.py ./module.py\n" in done.stdout
+    assert "a worker has imported" in done.stdout
+
+
+def test_a_mistake_that_only_the_job_can_see_comes_back_with_its_line(
+    submit: Submit, head: Head, tmp_path: Path
+):
+    done = submit(
+        *("--address", head.address, QUICKSTART, f"output={tmp_path}", f"data.train={tmp_path}/none"),
+        RAY_AUTH_TOKEN_PATH=head.token_file,
+    )
+    assert done.returncode == 2, done
+    assert f"spml-dist: error: {tmp_path}/none" in done.stdout

@@ -1,0 +1,115 @@
+"""The configuration's public surface: adding, removing or renaming a key is a decision, made here too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spml_dist.config import flatten, load
+from spml_dist.config.advice import fields, remedy
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHIPPED = sorted(CONFIGS.glob("*.yaml"))
+
+KEYS = """
+name
+output
+seed
+data.train
+data.val
+data.test
+model.backbone
+model.weights
+model.pretrained
+model.output_stride
+model.feature_level
+model.head
+model.dilations
+model.embedding_dim
+model.frozen
+model.classifier_dropout
+model.classifier_detached
+stream.batch
+stream.crop
+stream.scale
+stream.mirror
+stream.window_shards
+stream.loader_processes
+segments.grid
+segments.iterations
+relations.image_similarity.weight
+relations.image_similarity.concentration
+relations.annotation.weight
+relations.annotation.concentration
+relations.cooccurrence.weight
+relations.cooccurrence.concentration
+relations.cooccurrence.ignore_classes
+loss.cross_entropy
+loss.reduction
+loss.tagless
+bank.candidates
+bank.steps
+optimizer.lr
+optimizer.momentum
+optimizer.weight_decay
+optimizer.head_multiplier
+optimizer.bias_multiplier
+schedule.steps
+schedule.policy
+schedule.power
+schedule.warmup
+schedule.decays
+engine.workers
+engine.device
+engine.zero_stage
+engine.precision
+engine.accumulation
+engine.threads
+checkpoint.every
+checkpoint.keep
+tracking.uri
+tracking.experiment
+tracking.every
+tracking.previews_every
+tracking.previews
+evaluation.grid
+evaluation.iterations
+evaluation.neighbours
+evaluation.longer_side
+evaluation.pictures
+""".split()  # noqa: SIM905
+
+
+def test_the_keys_are_these():
+    assert list(flatten(load(CONFIGS / "quickstart.yaml"))) == KEYS
+
+
+@pytest.mark.parametrize("key", fields())
+def test_every_key_has_a_sentence_and_says_what_it_takes(key: str):
+    owner, name = fields()[key], key.rpartition(".")[2]
+    sentence = owner.model_fields[name].description
+    assert sentence and sentence.endswith(".") and sentence[0].isupper()
+    assert remedy(key).startswith(("expected ", "allowed: "))
+
+
+def test_the_shipped_experiments_are_these():
+    shipped = {path.stem for path in SHIPPED}
+    assert {"quickstart", "gid15_scribble", "ccp_scribble", "voc12_scribble"} <= shipped
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_experiment_loads_whole_and_is_named_like_its_file(path: Path):
+    config = load(path)
+    assert config.name == path.stem
+    assert list(flatten(config)) == KEYS
+
+
+def test_voc_carries_the_released_numbers():
+    config = load(CONFIGS / "voc12_scribble.yaml")
+    relations = config.relations
+    pairs = [(r.concentration, r.weight) for _, r in relations]
+    assert pairs == [(16, 0.1), (6, 1.0), (12, 0.5)]
+    assert (config.optimizer.lr, config.optimizer.weight_decay, config.schedule.steps) == (3e-3, 5e-4, 30000)
+    assert (config.stream.crop, config.stream.batch, config.bank.steps) == (512, 16, 2)
+    assert config.segments.grid == (6, 6) and config.evaluation.grid == (12, 12)

@@ -1,0 +1,279 @@
+"""Reading an experiment: what is accepted, and which one line a mistake gives."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from spml_dist.config import load, origins
+from spml_dist.config.advice import fields
+from spml_dist.errors import ConfigError
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+TEXT = QUICKSTART.read_text()
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def _write(text: str, name: str = "x.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return _write
+
+
+def mistake(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class TestValues:
+    def test_an_integer_stands_for_a_float_but_not_the_other_way(self):
+        rate = load(QUICKSTART, ["optimizer.lr=1"]).optimizer.lr
+        assert rate == 1.0 and isinstance(rate, float)
+        assert "expected an integer" in mistake(QUICKSTART, "stream.batch=8.0")
+
+    @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", ".001", "+1e-03"])
+    def test_every_way_to_write_a_thousandth_is_a_number(self, text: str, write):
+        assert load(QUICKSTART, [f"optimizer.lr={text}"]).optimizer.lr == 1e-3
+        assert load(write(TEXT.replace("lr: 0.02", f"lr: {text}"))).optimizer.lr == 1e-3
+
+    @pytest.mark.parametrize("text", ["yes", "on", "1", "'true'", "null"])
+    def test_only_true_and_false_are_booleans(self, text: str):
+        assert "expected true or false" in mistake(QUICKSTART, f"stream.mirror={text}")
+
+    @pytest.mark.parametrize("key", ["stream.batch", "optimizer.lr", "engine.zero_stage", "seed"])
+    def test_true_is_not_a_number(self, key: str):
+        assert mistake(QUICKSTART, f"{key}=true").startswith(f"{key} on the command line (got true)")
+
+    @pytest.mark.parametrize("text", [".inf", ".nan", "-.inf"])
+    def test_numbers_are_finite(self, text: str):
+        assert "optimizer.lr" in mistake(QUICKSTART, f"optimizer.lr={text}")
+
+    def test_a_configuration_is_frozen_and_hashable(self):
+        config = load(QUICKSTART)
+        assert hash(config) == hash(load(QUICKSTART))
+        with pytest.raises(Exception, match="frozen"):
+            config.stream.batch = 3
+
+    def test_overrides_take_lists_nulls_and_whole_sections(self):
+        config = load(
+            QUICKSTART,
+            [
+                "relations.cooccurrence.ignore_classes=[1,2]",
+                "data.test=null",
+                "relations.annotation={weight: 2, concentration: 7}",
+            ],
+        )
+        assert config.relations.cooccurrence.ignore_classes == (1, 2)
+        assert config.data.test is None
+        assert (config.relations.annotation.weight, config.relations.annotation.concentration) == (2.0, 7.0)
+
+    def test_the_last_override_of_a_key_counts(self):
+        assert load(QUICKSTART, ["stream.batch=4", "stream.batch=6"]).stream.batch == 6
+
+
+class TestOrigins:
+    def test_every_value_says_its_line_or_that_it_was_overridden(self):
+        found = {key: (value, origin) for key, value, origin in origins(QUICKSTART, ["stream.batch=4"])}
+        assert found["stream.batch"] == (4, "override")
+        for key, (_, origin) in found.items():
+            if origin != "override":
+                file, line = origin.rsplit(":", 1)
+                assert file == str(QUICKSTART)
+                assert key.rpartition(".")[2] in TEXT.splitlines()[int(line) - 1]
+
+
+class TestMistakes:
+    def test_a_misspelt_key_names_file_line_and_the_nearest_key(self, write):
+        path = write(TEXT.replace("annotation:", "annotaton:"))
+        line = TEXT[: TEXT.index("annotation:")].count("\n") + 1
+        assert mistake(path) == (
+            f"relations.annotaton at {path}:{line} is not a configuration key; "
+            "did you mean relations.annotation?"
+        )
+
+    def test_a_choice_lists_what_is_allowed(self, write):
+        assert "loss.reduction on the command line (got mean); allowed: global, per_rank" in mistake(
+            QUICKSTART, "loss.reduction=mean"
+        )
+        path = write(TEXT.replace("reduction: global", "reduction: mean"))
+        assert re.match(
+            rf"loss.reduction at {path}:\d+ \(got mean\); allowed: global, per_rank", mistake(path)
+        )
+
+    def test_a_key_of_another_section_is_found(self):
+        assert "did you mean stream.batch?" in mistake(QUICKSTART, "batch=3")
+        assert "segments.iterations or evaluation.iterations" in mistake(QUICKSTART, "iterations=3")
+
+    @pytest.mark.parametrize(
+        ("override", "said"),
+        [
+            ("stream.batch=eight", "(got eight); expected an integer of at least 1"),
+            (
+                "relations.annotation.concentration=41",
+                "(got 41); expected a number above 0 and of at most 40",
+            ),
+            ("relations.annotation.concentration=0", "float32"),
+            ("segments.grid=[6,0]", "expected a list of 2, each an integer of at least 1"),
+            ("segments.grid=[6]", "expected a list of 2"),
+            ("relations.cooccurrence.ignore_classes=[-1]", "of at least 0"),
+            ("evaluation.longer_side=none", "of at least 16 or null"),
+            ("model.feature_level=-2", "of at least -1"),
+            ("engine.workers=0", "expected an integer of at least 1"),
+            ("stream=5", "expected a section with the keys batch, crop"),
+            ("name=a/b", "Name of the run"),
+            ("data.test=", "write data.test=null"),
+            ("stream.batch", "has no '='"),
+            ("name=[", "is not YAML"),
+            ("name={a: 1}", "name.a on the command line is not a configuration key"),
+        ],
+    )
+    def test_a_wrong_value_says_what_is_expected(self, override: str, said: str):
+        message = mistake(QUICKSTART, override)
+        assert said in message
+        assert override.partition("=")[0] in message
+
+    def test_a_missing_key_is_named_with_its_file(self, write):
+        path = write(TEXT.replace("  crop: 128\n", ""))
+        assert mistake(path).startswith(f"stream.crop is missing from {path}; add it: expected an integer")
+
+    def test_a_missing_section_is_named_once(self, write):
+        path = write(re.sub(r"bank:\n(  .*\n)+", "", TEXT))
+        assert mistake(path).startswith(f"bank is missing from {path}; add it: expected a section")
+
+    def test_a_key_given_twice_names_both_lines(self, write):
+        path = write(f"{TEXT}name: again\n")
+        last = TEXT.count("\n") + 1
+        assert mistake(path) == f"name at {path}:{last} is given twice; it is also at line 2"
+
+    def test_a_key_with_a_dot_is_refused(self, write):
+        assert "has a dot" in mistake(write(f"{TEXT}stream.batch: 4\n"))
+
+    @pytest.mark.parametrize(
+        "text", ["a: [1, 2\nb: 3\n", "a: b: c\n", "\tname: x\n", "a: !!python/name:os.system\n"]
+    )
+    def test_what_is_not_yaml_names_the_line(self, text: str, write):
+        assert re.search(r"x\.yaml:\d+ is not YAML: .*; correct that line", mistake(write(text)))
+
+    @pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n", "words\n"])
+    def test_what_is_no_mapping_is_refused(self, text: str, write):
+        assert "a configuration is a mapping of sections" in mistake(write(text))
+
+    def test_an_absent_file_suggests_the_nearest(self, write, tmp_path: Path):
+        assert "did you mean" in mistake(QUICKSTART.with_name("quikstart.yaml"))
+        assert "quickstart.yaml?" in mistake(QUICKSTART.with_name("quikstart.yaml"))
+        assert "there is no YAML file" in mistake(tmp_path / "nowhere" / "a.yaml")
+        path = write(TEXT)
+        assert f"has {path.name}" in mistake(path.with_name("entirely-different"))
+
+    def test_a_folder_or_bytes_are_refused(self, tmp_path: Path):
+        assert "cannot be read" in mistake(tmp_path)
+        path = tmp_path / "picture.yaml"
+        path.write_bytes(b"\xff\xd8\xff")
+        assert "is not text" in mistake(path)
+
+
+class TestRulesBetweenFields:
+    @pytest.mark.parametrize(
+        ("overrides", "said"),
+        [
+            (["stream.batch=9", "engine.accumulation=2"], "stream.batch (got 9); it must be a multiple of"),
+            (["stream.batch=4", "engine.accumulation=4"], "needs an image for each of the 2 engine.workers"),
+            (["stream.scale=[1.5, 0.5]"], "stream.scale (got [1.5, 0.5])"),
+            (["segments.grid=[33, 6]"], "segments.grid (got [33, 6]); at most 32"),
+            (["schedule.warmup=400"], "schedule.warmup (got 400); it must be below schedule.steps"),
+            (["schedule.policy=step", "schedule.power=null"], "needs steps at which to decay"),
+            (["schedule.policy=step", "schedule.decays=[10]"], "schedule.power (got 0.9)"),
+            (["schedule.decays=[10]"], "schedule.decays (got [10]); schedule.policy poly has none"),
+            (["schedule.power=null"], "schedule.power (got null)"),
+            (
+                ["schedule.policy=step", "schedule.power=null", "schedule.decays=[20, 10]"],
+                "steps must rise and stay below schedule.steps",
+            ),
+            (["model.pretrained=true", "model.weights=w.safetensors"], "choose one"),
+            (["tracking.uri=file:runs"], "sqlite:///FILE"),
+            (
+                [
+                    "relations.image_similarity.weight=0",
+                    "relations.annotation.weight=0",
+                    "relations.cooccurrence.weight=0",
+                    "loss.cross_entropy=0",
+                ],
+                "nothing would be trained",
+            ),
+        ],
+    )
+    def test_values_that_do_not_go_together_are_refused(self, overrides: list[str], said: str):
+        assert said in mistake(QUICKSTART, *overrides)
+
+    def test_the_step_policy_can_be_had(self):
+        overrides = ["schedule.policy=step", "schedule.power=null", "schedule.decays=[100, 300]"]
+        assert load(QUICKSTART, overrides).schedule.decays == (100, 300)
+
+    def test_one_positive_term_is_enough(self):
+        weights = [
+            f"relations.{name}.weight=0" for name in ("image_similarity", "annotation", "cooccurrence")
+        ]
+        assert load(QUICKSTART, weights).loss.cross_entropy == 1.0
+
+
+@st.composite
+def typos(draw) -> tuple[str, str]:
+    """A valid dotted key, and the same with one letter of its last part changed, lost, added or swapped."""
+    key = draw(st.sampled_from(list(fields())))
+    section, dot, name = key.rpartition(".")
+    place = draw(st.integers(0, len(name) - 1))
+    letter = draw(st.sampled_from(string.ascii_lowercase + "_"))
+    edited = draw(
+        st.sampled_from(
+            [
+                name[:place] + letter + name[place + 1 :],
+                name[:place] + name[place + 1 :],
+                name[:place] + letter + name[place:],
+                name[:place] + name[place : place + 2][::-1] + name[place + 2 :],
+            ]
+        )
+    )
+    assume(edited and section + dot + edited not in fields())
+    return key, section + dot + edited
+
+
+@settings(deadline=None)
+@given(typos())
+def test_any_typo_in_an_override_is_named_with_a_valid_key(pair: tuple[str, str]):
+    _, typo = pair
+    message = mistake(QUICKSTART, f"{typo}=1")
+    assert message.startswith(f"{typo} on the command line is not a configuration key (got 1); did you mean ")
+    suggestions = message.partition("did you mean ")[2].rstrip("?").split(" or ")
+    assert set(suggestions) <= set(fields())
+
+
+@settings(deadline=None)
+@given(typos())
+def test_any_typo_in_a_file_is_named_and_leads_to_the_key_that_is_lacking(
+    tmp_path_factory, pair: tuple[str, str]
+):
+    key, typo = pair
+    line = next(
+        int(o.rsplit(":", 1)[1]) for k, _, o in origins(QUICKSTART) if k == key or k.startswith(f"{key}.")
+    )
+    lines = TEXT.splitlines()
+    name = key.rpartition(".")[2]
+    line -= 1
+    while not re.search(rf"\b{name}:", lines[line]):
+        line -= 1
+    lines[line] = re.sub(rf"\b{name}:", f"{typo.rpartition('.')[2]}:", lines[line], count=1)
+    path = tmp_path_factory.mktemp("typo") / "x.yaml"
+    path.write_text("\n".join(lines))
+    message = mistake(path)
+    assert message.startswith(f"{typo} at {path}:")
+    assert f"did you mean {key}?" in message

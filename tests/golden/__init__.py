@@ -1,0 +1,1 @@
+"""Vectors of the published method, and the command that compares the package with them."""

@@ -1,0 +1,205 @@
+"""Golden items of a whole step: from the network's raw output to each relation's loss and gradient.
+
+They run the engine's own step, so what is compared is what trains.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spml_dist import comm
+from spml_dist.bank.recent import RecentBank
+from spml_dist.config import load
+from spml_dist.engine.step import TERMS, losses, segments_of
+from spml_dist.model.heads import ClassifierHead
+from spml_dist.model.norm import globalise
+from spml_dist.schema import Batch, Rows
+from tests.spawn import spawn
+
+CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+NAMES = {"sem_ann": "annotation", "sem_occ": "cooccurrence", "img_sim": "image_similarity"}
+
+
+def _config(z, reduction="global", **weights):
+    """A shipped configuration with the item's grid and concentrations, and only the given terms on."""
+    kappa = dict(zip(("annotation", "cooccurrence", "image_similarity"), z["kappa_ann_occ_img"].tolist(), strict=True))
+    changes = [f"segments.grid={z['grid'].tolist()}", f"segments.iterations={int(z['iterations'])}"]
+    for term in TERMS[:3]:
+        changes += [f"relations.{term}.weight={weights.get(term, 0.0)}", f"relations.{term}.concentration={kappa[term]}"]
+    changes += [f"loss.cross_entropy={weights.get('cross_entropy', 0.0)}", f"loss.reduction={reduction}"]
+    changes += ["loss.tagless=reference", "relations.cooccurrence.ignore_classes=[0]", "bank.steps=2"]
+    return load(CONFIG, changes)
+
+
+def _batch(z, rows=slice(None)) -> Batch:
+    """The item's labels as a batch; the release reads the tag entries 1..K-1 and knows every image's tags."""
+    k = int(z["num_classes"])
+    tags = torch.from_numpy(z["tags"][rows][:, :k]).bool()
+    semantic = torch.from_numpy(z["semantic"][rows])
+    return Batch(
+        keys=tuple(map(str, range(len(tags)))),
+        position=torch.arange(len(z["tags"]))[rows],
+        image=torch.zeros(len(tags), 3, 1, 1),
+        semantic=semantic,
+        regions=torch.from_numpy(z["instance"][rows]),
+        tags=tags,
+        tags_known=torch.ones(len(tags), dtype=torch.bool),
+        epoch=0,
+    )
+
+
+def _remembered(z) -> list[Rows]:
+    k, kept = int(z["num_classes"]), []
+    while f"bank{len(kept)}_prototype" in z.files:
+        part = {name: torch.from_numpy(z[f"bank{len(kept)}_{name}"]) for name in (
+            "prototype", "prototype_semantic_label", "semantic_tag" if f"bank{len(kept)}_semantic_tag" in z.files else "prototype_semantic_tag", "prototype_batch_index")}
+        prototype, semantic, tags, image = part.values()
+        known = torch.ones(len(tags), dtype=torch.bool)
+        kept.append(Rows(prototype, semantic, tags[:, :k].bool(), known, image))
+    return kept
+
+
+def _logits(raw, z):
+    return raw.new_zeros(len(raw), int(z["num_classes"]), *raw.shape[2:])
+
+
+def _term(z, term: str, remembered, first_image=0):
+    raw = torch.from_numpy(z["raw"]).requires_grad_()
+    result = losses(raw, _logits(raw, z), _batch(z), remembered, _config(z, **{term: 1.0}), first_image)
+    result.total.backward()
+    return result, raw.grad.numpy()
+
+
+def _loss_rows(z, remembered):
+    rows = []
+    for name, term in NAMES.items():
+        result, grad = _term(z, term, remembered)
+        rows += _against(z, name, result.values[TERMS.index(term)].item(), grad)
+    return rows
+
+
+def _against(z, name, value, grad):
+    wanted, wanted_grad = float(z[f"loss_{name}_f64"]), z[f"grad_raw_{name}_f64"]
+    worst = np.abs(grad - wanted_grad).max() / np.abs(wanted_grad).max()
+    return [
+        (f"loss_{name}", abs(value - wanted) / abs(wanted), 1e-6),
+        (f"grad_raw_{name}", float(worst), 2e-6),
+    ]
+
+
+def _middle_rows(z, images=slice(None)):
+    """Segments and prototypes on the way."""
+    raw = torch.from_numpy(z["raw"])
+    pixels, segments = segments_of(raw, _batch(z), _config(z, annotation=1.0))
+    exact = {
+        "cluster_index": pixels.segment,
+        "cluster_batch_index": pixels.image,
+        "cluster_semantic_label": pixels.semantic,
+        "cluster_instance_label": pixels.region,
+        "prototype_semantic_label": segments.semantic,
+        "prototype_instance_label": segments.region,
+        "prototype_batch_index": segments.image,
+    }
+    close = {
+        "cluster_embedding": pixels.embedding,
+        "cluster_embedding_with_loc": pixels.feature,
+        "prototype": segments.prototype,
+        "prototype_with_loc": segments.prototype_feature,
+    }
+    rows = []
+    for name, ours in exact.items():
+        wanted = z[f"mid_{name}"]
+        rows.append((f"mid_{name}", float((ours.numpy() != wanted).sum()) if ours.shape == wanted.shape else np.inf, 0))
+    for name, ours in close.items():
+        wanted = z[f"mid_{name}"]
+        error = np.abs(ours.numpy() - wanted).max() if ours.shape == wanted.shape else np.inf
+        rows.append((f"mid_{name}", float(error), 2e-6))
+    return rows
+
+
+def g_relations_nobank(z):
+    return _middle_rows(z) + _loss_rows(z, [])
+
+
+g_relations_edge = g_relations_nobank
+
+
+def g_relations_bank(z):
+    remembered = _remembered(z)
+    rows = _middle_rows(z) + _loss_rows(z, remembered)
+    bank = RecentBank(len(remembered))
+    for part in remembered:
+        bank.publish(part)
+    # The release shifts the image numbers of what it remembers; here an image keeps a number of its own.
+    newest = 1 + max(int(part.image.max()) for part in remembered)
+    bank.publish(_term(z, "annotation", remembered, first_image=newest)[0].rows)
+    for i, part in enumerate(bank.rows()):
+        wanted = z[f"after_bank{i}_prototype"]
+        error = np.abs(part.prototype.numpy() - wanted).max() if part.prototype.shape == wanted.shape else np.inf
+        rows.append((f"after_bank{i}_prototype", float(error), 2e-6))
+        ours = np.unique(part.image.numpy(), return_inverse=True)[1]
+        theirs = np.unique(z[f"after_bank{i}_prototype_batch_index"], return_inverse=True)[1]
+        rows.append((f"after_bank{i} images", float((ours != theirs).sum()), 0))
+    numbers = [set(part.image.tolist()) for part in bank.rows()]
+    rows.append(("images of different steps that share a number", float(len(set.intersection(*numbers))), 0))
+    return rows
+
+
+def _shard(rank: int, arrays: dict, term: str):
+    per = len(arrays["raw"]) // comm.world()
+    mine = slice(rank * per, (rank + 1) * per)
+    raw = torch.from_numpy(arrays["raw"][mine]).requires_grad_()
+    config = _config(arrays, reduction="per_rank", **{term: 1.0})
+    result = losses(raw, _logits(raw, arrays), _batch(arrays, mine), [], config)
+    result.total.backward()
+    return result.values[TERMS.index(term)].item(), result.pixels, raw.grad.numpy()
+
+
+def g_relations_sharded(z):
+    """One process per shard, over gloo; each rank's mean, and the gradient of the mean of the ranks."""
+    shards, rows = int(z["shards"]), _middle_rows(z)
+    arrays = {name: z[name] for name in z.files}
+    for name, term in NAMES.items():
+        parts = spawn(_shard, shards, arrays, term)
+        for shard, (value, pixels, _) in enumerate(parts):
+            wanted = float(z[f"loss_per_shard_{name}_f64"][shard])
+            rows.append((f"loss_per_shard_{name}[{shard}]", abs(value - wanted) / abs(wanted), 1e-6))
+            rows.append((f"pixels_per_shard[{shard}]", float(abs(pixels - int(z["pixels_per_shard"][shard]))), 0))
+        grad = np.concatenate([part[2] for part in parts]) / shards
+        rows += _against(z, name, float(np.mean([part[0] for part in parts])), grad)
+    return rows
+
+
+def g_total_voc(z):
+    prefix = "param_semantic_classifier__"
+    raw = torch.from_numpy(z["raw"]).requires_grad_()
+    k = int(z["num_classes"])
+    head = globalise(ClassifierHead(raw.shape[1], k, 0.0)).eval()
+    names = {"0": head.mix, "1": head.norm, "4": head.classify}
+    for name in z.files:
+        if name.startswith(prefix):
+            layer, entry = name.removeprefix(prefix).split("__")
+            getattr(names[layer], entry).data.copy_(torch.from_numpy(z[name]))
+    ann, occ, img = z["weights_ann_occ_img"].tolist()
+    config = _config(z, annotation=ann, cooccurrence=occ, image_similarity=img, cross_entropy=ann)
+    unit = torch.nn.functional.normalize(raw.detach(), dim=1, eps=1e-12)
+    result = losses(raw, head(unit), _batch(z), [], config)
+    result.total.backward()
+    value = dict(zip(TERMS, result.values.tolist(), strict=True))
+    ours = {
+        "total": result.total.item(),
+        "loss_ann_plus_ce_times_w": ann * (value["annotation"] + value["cross_entropy"]),
+        "loss_occ_times_w": occ * value["cooccurrence"],
+        "loss_img_times_w": img * value["image_similarity"],
+    }
+    rows = [(name, abs(v - float(z[f"{name}_f64"])) / abs(float(z[f"{name}_f64"])), 1e-5) for name, v in ours.items()]
+    grads = {"grad_raw_f64": raw.grad}
+    for layer, module in names.items():
+        for entry, parameter in module.named_parameters():
+            grads[f"paramgrad_semantic_classifier__{layer}__{entry}_f64"] = parameter.grad
+    for name, grad in grads.items():
+        rows.append((name, float(np.abs(grad.numpy() - z[name]).max() / np.abs(z[name]).max()), 1e-5))
+    return rows

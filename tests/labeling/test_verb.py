@@ -1,0 +1,105 @@
+"""`spml-dist evaluate` on the folder of a finished run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import pytest
+
+from spml_dist.cli import evaluate as verb
+from spml_dist.config import dump, load
+from spml_dist.errors import RunError
+from spml_dist.model import export
+from spml_dist.model.segmenter import build
+from tests.labeling.conftest import CLASSES, stripes
+
+CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
+
+@pytest.fixture
+def finished(tmp_path, packed):
+    """A run folder as training leaves it; the network has learnt nothing."""
+    train, val = packed("train", map(stripes, range(2))), packed("val", map(stripes, range(3)))
+    config = load(CONFIG, ["name=toy", f"data.train={train}", f"data.val={val}", "evaluation.grid=[3, 3]"])
+    folder = tmp_path / "toy"
+    model = build(config.model, len(CLASSES), seed=0)
+    export.save(model.state_dict(), folder / "export", config.model, list(CLASSES), None, 40)
+    (folder / "config.yaml").write_text(dump(config))
+    return folder
+
+
+def run(*words) -> int:
+    parser = argparse.ArgumentParser()
+    verb.add(parser.add_subparsers())
+    arguments = parser.parse_args(["evaluate", *map(str, words)])
+    return arguments.run(arguments)
+
+
+def test_the_run_folder_gets_result_table_pictures_and_report(finished, tmp_path, capsys):
+    assert run(finished, "--json", tmp_path / "copy.json", "--pictures", 2) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((finished / "result.json").read_text())
+    assert result == json.loads((tmp_path / "copy.json").read_text())
+    assert (result["run"], result["split"], result["images"], result["seed"], result["step"]) == (
+        "toy",
+        "val",
+        3,
+        235,
+        40,
+    )
+    assert f"{100 * result['miou']:.1f}" in printed
+    assert "| classifier | neighbours |" in printed
+    assert (finished / "result.md").read_text() in printed
+    for name in ("pictures/val.png", "pictures/confusion_val.png"):
+        assert cv2.imread(str(finished / name)) is not None
+        assert str(finished / name) in printed
+    assert "Result on val" in (finished / "report.html").read_text()
+    assert not list(finished.rglob("*.tmp"))
+
+
+def test_another_split_and_the_oracle_have_files_of_their_own(finished, capsys):
+    run(finished, "--split", "train", "--oracle", "--pictures", 0)
+    result = json.loads((finished / "result_train_oracle.json").read_text())
+    assert result["oracle"] is True
+    assert "| classifier | neighbours (oracle) |" in capsys.readouterr().out
+    assert not (finished / "result.json").exists()
+    assert not (finished / "pictures" / "train_oracle.png").exists()
+
+
+def test_mlflow_gets_numbers_and_files(finished, monkeypatch):
+    told = []
+    tracking = SimpleNamespace(log_evaluation=lambda *given: told.append(given))
+    monkeypatch.setitem(sys.modules, "spml_dist.engine.tracking", tracking)
+    (finished / "mlflow.json").write_text('{"uri": "sqlite:///x.db", "run_id": "17"}')
+    run(finished, "--pictures", 1)
+    ((uri, run_id, numbers, files),) = told
+    assert (uri, run_id) == ("sqlite:///x.db", "17")
+    assert {"eval/val/miou", "eval/val/neighbours/miou", "eval/val/classifier/iou/red"} <= set(numbers)
+    assert all(isinstance(number, float | int) for number in numbers.values())
+    assert all(path.exists() for path in files)
+    assert finished / "report.html" in files
+
+
+def test_mlflow_out_of_reach_is_one_line_and_no_failure(finished, monkeypatch, capsys):
+    def refuse(*_):
+        raise ConnectionError("nobody there\nand a long story")
+
+    monkeypatch.setitem(sys.modules, "spml_dist.engine.tracking", SimpleNamespace(log_evaluation=refuse))
+    (finished / "mlflow.json").write_text('{"uri": "http://nowhere", "run_id": "17"}')
+    assert run(finished, "--pictures", 0) == 0
+    assert "MLflow was not told of this evaluation: nobody there\n" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_named_with_the_remedy(finished, tmp_path):
+    with pytest.raises(RunError, match=r"absent: no such run folder; .*spml-dist train"):
+        run(tmp_path / "absent")
+    with pytest.raises(RunError, match=r"config.yaml: data.test is null; set data.test"):
+        run(finished, "--split", "test")
+    (finished / "export").rename(finished / "elsewhere")
+    with pytest.raises(RunError, match=r"export: no trained model yet; .*resumes"):
+        run(finished)

@@ -1,0 +1,77 @@
+"""Pictures as they are found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spml_dist.errors import DataError
+from spml_dist.shards.pictures import find_picture, plain_jpeg, read_picture
+from tests.shards.conftest import picture
+
+RGB = picture(3)
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.jpeg", "x.png", "x.JPG"])
+def test_a_picture_is_found_by_its_id(tmp_path, name):
+    Image.fromarray(RGB).save(tmp_path / name)
+    assert find_picture(tmp_path, "x") == tmp_path / name
+
+
+def test_an_id_without_picture_is_named(tmp_path):
+    with pytest.raises(DataError, match="lost: no picture"):
+        find_picture(tmp_path, "lost")
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "LA"])
+def test_greys_palettes_and_transparency_become_rgb(tmp_path, mode):
+    converted = Image.fromarray(RGB).convert(mode)
+    converted.save(tmp_path / "x.png")
+    image = read_picture(tmp_path / "x.png")
+    assert image.shape == RGB.shape and image.dtype == np.uint8
+    assert np.array_equal(image, np.array(converted.convert("RGB")))
+
+
+def test_sixteen_bits_a_channel_are_refused(tmp_path):
+    Image.fromarray(RGB[..., 0].astype(np.uint16) * 200).save(tmp_path / "x.png")
+    with pytest.raises(DataError, match="8 bits a channel"):
+        read_picture(tmp_path / "x.png")
+
+
+def turned(path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(RGB).save(path, exif=exif, quality=95)
+
+
+def test_the_exif_orientation_is_applied(tmp_path):
+    turned(tmp_path / "x.jpg", 6)
+    image = read_picture(tmp_path / "x.jpg")
+    assert image.shape == (RGB.shape[1], RGB.shape[0], 3)
+    assert np.abs(image.astype(int) - np.rot90(RGB, -1)).mean() < 8
+
+
+def test_only_an_upright_rgb_jpeg_is_kept_byte_for_byte(tmp_path):
+    turned(tmp_path / "upright.jpg", 1)
+    turned(tmp_path / "turned.jpg", 3)
+    Image.fromarray(RGB).save(tmp_path / "x.png")
+    Image.fromarray(RGB).convert("L").save(tmp_path / "grey.jpg")
+    assert plain_jpeg(tmp_path / "upright.jpg") == (tmp_path / "upright.jpg").read_bytes()
+    assert [plain_jpeg(tmp_path / name) for name in ("turned.jpg", "x.png", "grey.jpg")] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("damage", "seen"),
+    [
+        (lambda b: b"", "zero bytes"),
+        (lambda b: b[:-99], "truncated"),
+        (lambda b: b"no picture", "identify"),
+    ],
+)
+def test_a_picture_that_does_not_decode_is_named(tmp_path, damage, seen):
+    path = tmp_path / "x.jpg"
+    Image.fromarray(RGB).save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=rf"x\.jpg: cannot be decoded.*{seen}"):
+        read_picture(path)

@@ -1,0 +1,63 @@
+"""Run a function on several processes that talk over gloo, and bring back what each returned."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def spawn(function: Callable, world: int, *args: Any, seconds: float = 120) -> list[Any]:
+    """`[function(rank, *args) for rank in range(world)]`, each in a process of its own.
+
+    function: importable from a module. A child's traceback, or a time-out, fails the caller.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        context = mp.get_context("spawn")
+        port = _free_port()
+        children = [
+            context.Process(target=_child, args=(function, rank, world, port, folder, seconds, args))
+            for rank in range(world)
+        ]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(seconds)
+        late = [rank for rank, child in enumerate(children) if child.is_alive()]
+        for child in children:
+            child.kill()
+            child.join()
+        troubles = [path.read_text() for path in sorted(Path(folder).glob("*.txt"))]
+        if troubles:
+            raise AssertionError("\n".join(troubles))
+        if late:
+            raise TimeoutError(f"ranks {late} still ran after {seconds} s")
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(world)]
+
+
+def _child(function, rank, world, port, folder, seconds, args) -> None:
+    os.environ |= {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    try:
+        dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=seconds))
+        torch.save(function(rank, *args), Path(folder) / f"{rank}.pt")
+        dist.barrier()
+        dist.destroy_process_group()
+    except BaseException:
+        (Path(folder) / f"{rank}.txt").write_text(f"rank {rank}:\n{traceback.format_exc()}")
+        os._exit(1)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

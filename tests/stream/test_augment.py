@@ -1,0 +1,86 @@
+"""Augmentation: the published order of steps, on numbers that depend on seed, epoch and key alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spml_dist.stream.augment import DEVIATION, MEAN, augment, normalise, rng_for
+
+from .conftest import make_sample
+
+
+def view(sample, seed=0, crop=(32, 32), scale=(1.0, 1.0), mirror=False):
+    rng = np.random.RandomState(seed)
+    return augment(sample.image, (sample.semantic, sample.regions), rng, crop, scale, mirror)
+
+
+def test_without_scale_mirror_and_crop_the_picture_is_only_normalised():
+    sample = make_sample(1)
+    image, (semantic, regions) = view(sample, crop=sample.image.shape[:2])
+    expected = ((sample.image / 255 - MEAN) / DEVIATION).transpose(2, 0, 1)
+    np.testing.assert_allclose(image, expected, atol=1e-6)
+    np.testing.assert_array_equal(image, normalise(sample.image))
+    np.testing.assert_array_equal(semantic, sample.semantic)
+    np.testing.assert_array_equal(regions, sample.regions)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.integers(0, 2**32 - 1),
+    st.tuples(st.integers(1, 80), st.integers(1, 80)),
+    st.sampled_from([(1.0, 1.0), (0.5, 1.5), (0.01, 0.02), (2.0, 2.0)]),
+    st.booleans(),
+)
+def test_every_view_has_the_crop_s_size_and_labels_of_the_picture(height, width, seed, crop, scale, mirror):
+    sample = make_sample(1, height, width)
+    image, (semantic, regions) = view(sample, seed, crop, scale, mirror)
+    assert image.shape == (3, *crop) and image.dtype == np.float32 and image.flags.c_contiguous
+    assert semantic.shape == regions.shape == crop
+    assert (semantic.dtype, regions.dtype) == (np.uint8, np.uint16)
+    assert set(np.unique(semantic)) <= {*np.unique(sample.semantic), 255}
+    assert set(np.unique(regions)) <= {*np.unique(sample.regions), 255}
+
+
+def test_a_small_picture_is_padded_at_the_bottom_and_on_the_right_and_ignored_there():
+    sample = make_sample(1, 20, 30)
+    image, (semantic, _) = view(sample, crop=(32, 40))
+    np.testing.assert_array_equal(semantic[:20, :30], sample.semantic)
+    assert (semantic[20:] == 255).all() and (semantic[:, 30:] == 255).all()
+    assert (image[:, 20:] == 0).all() and (image[:, :, 30:] == 0).all(), "the mean colour"
+
+
+def test_half_of_the_views_are_mirrored_picture_and_labels_alike():
+    sample = make_sample(1)
+    size = sample.image.shape[:2]
+    plain = normalise(sample.image)
+    flips = 0
+    for seed in range(40):
+        image, (semantic, regions) = view(sample, seed, crop=size, mirror=True)
+        flipped = not np.array_equal(image, plain)
+        flips += flipped
+        turn = np.fliplr if flipped else np.array
+        np.testing.assert_array_equal(image, np.stack([turn(channel) for channel in plain]))
+        np.testing.assert_array_equal(semantic, turn(sample.semantic))
+        np.testing.assert_array_equal(regions, turn(sample.regions))
+    assert 8 < flips < 32
+
+
+def test_floats_are_taken_as_they_are():
+    sample = make_sample(1)
+    labels = (sample.semantic,)
+    as_bytes, as_floats = (
+        augment(image, labels, np.random.RandomState(3), (30, 30), (0.5, 1.5), True)[0]
+        for image in (sample.image, sample.image.astype(np.float32) / np.float32(255))
+    )
+    np.testing.assert_array_equal(as_bytes, as_floats)
+
+
+def test_random_numbers_depend_on_seed_epoch_and_key_alone():
+    first = [rng_for(1, 2, "key").uniform() for _ in range(2)]
+    assert first[0] == first[1] == 0.8975365291860495, "saved runs resume with these numbers"
+    others = [rng_for(2, 2, "key"), rng_for(1, 3, "key"), rng_for(1, 2, "kez"), rng_for(12, 2, "key")]
+    assert len({rng.uniform() for rng in others} | {first[0]}) == 5
