@@ -117,21 +117,30 @@ def measure(kind: str, candidates: int, repetitions: int) -> dict:
     running = False
     watcher.join()
     norms = [float(g.norm()) for g in grads]
-    return {"seconds": statistics.median(times), "mb": (peak[0] - before) / 2**20, "loss": loss, "grad_norms": norms}
+    return {
+        "seconds": statistics.median(times),
+        "mb": (peak[0] - before) / 2**20,
+        "loss": loss,
+        "grad_norms": norms,
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loss_path", description=__doc__)
     parser.add_argument("--json", type=Path, help="write the rows here")
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--dense-limit", type=int, default=2_362, help="no dense run above so many candidates")
+    parser.add_argument(
+        "--dense-limit", type=int, default=2_362, help="no dense run above so many candidates"
+    )
     parser.add_argument("--one", nargs=2, metavar=("KIND", "CANDIDATES"), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.one:
         print(json.dumps(measure(args.one[0], int(args.one[1]), args.repetitions)))
         return 0
     rows = []
-    print(f"{'candidates':>10} {'tiled s':>8} {'dense s':>8} {'ratio':>6} {'tiled MB':>9} {'dense MB':>9} {'ratio':>6}")
+    print(
+        f"{'candidates':>10} {'tiled s':>8} {'dense s':>8} {'ratio':>6} {'tiled MB':>9} {'dense MB':>9} {'ratio':>6}"
+    )
     for candidates in CANDIDATES:
         fast = _fresh("tiled", candidates, args.repetitions)
         slow = _fresh("dense", candidates, args.repetitions) if candidates <= args.dense_limit else None
@@ -148,16 +157,32 @@ def main(argv: list[str] | None = None) -> int:
             and max(abs(a / b - 1) for a, b in zip(fast["grad_norms"], slow["grad_norms"], strict=True)),
         }
         rows.append(row)
-        cells = [f"{row[k]:.2f}" if row[k] is not None else "-" for k in (
-            "tiled_s", "dense_s", "ratio_time", "tiled_mb", "dense_mb", "ratio_memory")]
-        print(f"{candidates:>10} {cells[0]:>8} {cells[1]:>8} {cells[2]:>6} {cells[3]:>9} {cells[4]:>9} {cells[5]:>6}")
+        cells = [
+            f"{row[k]:.2f}" if row[k] is not None else "-"
+            for k in ("tiled_s", "dense_s", "ratio_time", "tiled_mb", "dense_mb", "ratio_memory")
+        ]
+        print(
+            f"{candidates:>10} {cells[0]:>8} {cells[1]:>8} {cells[2]:>6} {cells[3]:>9} {cells[4]:>9} {cells[5]:>6}"
+        )
     if args.json:
-        args.json.write_text(json.dumps({"pixels": PIXELS, "dimensions": DIMENSIONS, "threads": 2, "rows": rows}, indent=2) + "\n")
+        args.json.write_text(
+            json.dumps({"pixels": PIXELS, "dimensions": DIMENSIONS, "threads": 2, "rows": rows}, indent=2)
+            + "\n"
+        )
     return 0
 
 
 def _fresh(kind: str, candidates: int, repetitions: int) -> dict:
-    command = [sys.executable, "-m", "benchmarks.loss_path", "--repetitions", str(repetitions), "--one", kind, str(candidates)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.loss_path",
+        "--repetitions",
+        str(repetitions),
+        "--one",
+        kind,
+        str(candidates),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{kind} with {candidates} candidates failed:\n{done.stderr}")

@@ -21,7 +21,9 @@ WORKER_ENVIRONMENT = {
 }
 
 
-def train(worker: Callable[[dict], None], payload: dict, *, name: str, workers: int, gpu: bool, storage: Path) -> None:
+def train(
+    worker: Callable[[dict], None], payload: dict, *, name: str, workers: int, gpu: bool, storage: Path
+) -> None:
     """Run `worker(payload)` on every one of `workers` processes that share a process group.
 
     On the cluster that RAY_ADDRESS names, else on a cluster of this machine's own that ends with the call.
@@ -39,7 +41,9 @@ def train(worker: Callable[[dict], None], payload: dict, *, name: str, workers: 
             train_loop_config=payload,
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
-            run_config=RunConfig(name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=0)),
+            run_config=RunConfig(
+                name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=0)
+            ),
         )
         try:
             trainer.fit()
@@ -61,7 +65,9 @@ def _cluster(workers: int) -> Iterator[None]:
             cores = max(os.cpu_count() or 1, workers)
             ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
     except (ConnectionError, RuntimeError, ValueError) as problem:
-        raise RunError("Ray cannot be started or reached", address or "a local cluster", str(problem)) from problem
+        raise RunError(
+            "Ray cannot be started or reached", address or "a local cluster", str(problem)
+        ) from problem
     for quiet in ("ray", "ray.train", "ray.data"):
         logging.getLogger(quiet).setLevel(logging.ERROR)
     try:

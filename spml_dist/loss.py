@@ -24,8 +24,8 @@ from torch import Tensor
 
 from spml_dist.schema import Block, Contrast, Relation
 
-TILE = 1 << 19
-"""entries of a tile: two tiles of float32 stay within a core's second-level cache or near it"""
+TILE = 1 << 21
+"""entries of a tile (pixels × candidates); three tiles of float32 take 24 MB"""
 
 RUN = 64
 """pixels whose gradient to a candidate is summed in float32"""
@@ -100,7 +100,9 @@ def _block(embedding, prototype, own, block: Block, weights, learning, values, w
             if not weights[r]:
                 continue
             scale = block.scale[r] * weights[r]
-            done = side.tile(tile, similarity, scratch, own[start:stop] - first, grad[0] if grad else None, scale)
+            done = side.tile(
+                tile, similarity, scratch, own[start:stop] - first, grad[0] if grad else None, scale
+            )
             if done is not None:
                 values[r] += block.scale[r] * done[0]
                 without[r] += done[1]

@@ -32,7 +32,9 @@ class RecentBank:
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to restore the bank, as flat tensors."""
-        return {f"{i}.{f.name}": getattr(rows, f.name) for i, rows in enumerate(self._kept) for f in fields(Rows)}
+        return {
+            f"{i}.{f.name}": getattr(rows, f.name) for i, rows in enumerate(self._kept) for f in fields(Rows)
+        }
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Put back what `state` returned."""

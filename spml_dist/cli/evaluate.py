@@ -165,16 +165,13 @@ def _track(folder: Path, result: dict, name: str, written: list[Path]) -> None:
     """Add the result to the run's MLflow record, if it has one; a server out of reach loses nothing."""
     if not (folder / "mlflow.json").exists():
         return
-    try:
-        from spml_dist.engine.tracking import log_evaluation
+    from spml_dist.engine.tracking import log_evaluation
 
-        place = json.loads((folder / "mlflow.json").read_text(encoding="utf-8"))
-        log_evaluation(
-            place["uri"], place["run_id"], _flat(result, name), {path: "evaluation" for path in written}
-        )
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        print(f"MLflow was not told of this evaluation: {reason}", file=sys.stderr)
+    place = json.loads((folder / "mlflow.json").read_text(encoding="utf-8"))
+    files = {path: "evaluation" for path in written}
+    said = log_evaluation(place["uri"], place["run_id"], _flat(result, name), files)
+    if said["unsent"]:
+        print(f"MLflow was not told of all of this evaluation: {said['error']}", file=sys.stderr)
 
 
 def _flat(result: dict, name: str) -> dict[str, float]:

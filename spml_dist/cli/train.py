@@ -20,7 +20,15 @@ Ray starts on this machine by itself, or RAY_ADDRESS names a cluster. The run fo
 config.yaml, metrics.jsonl, train.log, checkpoints/, previews/, export/, mlflow.json.
 """
 
-FREE = ("engine.threads", "stream.loader_processes", "checkpoint.", "tracking.", "evaluation.", "data.val", "data.test")
+FREE = (
+    "engine.threads",
+    "stream.loader_processes",
+    "checkpoint.",
+    "tracking.",
+    "evaluation.",
+    "data.val",
+    "data.test",
+)
 """keys that may change between a run and its continuation: they do not change what is learnt"""
 
 
@@ -91,7 +99,9 @@ def claim(folder: Path, config: Config) -> None:
         other = [(key, a, b) for key, a, b in differences(load(known), config) if not key.startswith(FREE)]
         if other:
             keys = ", ".join(f"{key} ({a} there, {b} here)" for key, a, b in other[:5])
-            raise RunError(f"{folder} belongs to another configuration", keys, "give another name= or remove it")
+            raise RunError(
+                f"{folder} belongs to another configuration", keys, "give another name= or remove it"
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / "config.yaml.tmp"

@@ -1,12 +1,12 @@
 """Checkpoints of a run, written aside and renamed into place.
 
-    checkpoints/
-      latest                  name of the newest whole checkpoint
-      step_000400/
-        engine/               DeepSpeed's state: weights, momentum, batch-norm statistics
-        bank/rows.safetensors
-        stream.json           where the stream goes on
-        config.yaml
+checkpoints/
+  latest                  name of the newest whole checkpoint
+  step_000400/
+    engine/               DeepSpeed's state: weights, momentum, batch-norm statistics
+    bank/rows.safetensors
+    stream.json           where the stream goes on
+    config.yaml
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def save(wrapped, bank: RecentBank, stream_state: dict, config: Config, folder: 
     zero.save(wrapped, aside / "engine")
     if comm.rank() == 0:
         (aside / "bank").mkdir()
-        save_file({k: v.cpu().contiguous() for k, v in bank.state().items()}, aside / "bank" / "rows.safetensors")
+        save_file(
+            {k: v.cpu().contiguous() for k, v in bank.state().items()}, aside / "bank" / "rows.safetensors"
+        )
         (aside / "stream.json").write_text(json.dumps(stream_state) + "\n")
         (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
     comm.barrier()
@@ -56,7 +58,9 @@ def latest(folder: Path) -> Path | None:
     except FileNotFoundError:
         return None
     if not (path / "stream.json").is_file():
-        raise RunError(f"{path} is missing although {folder / 'latest'} names it", None, "restore it or remove the run")
+        raise RunError(
+            f"{path} is missing although {folder / 'latest'} names it", None, "restore it or remove the run"
+        )
     return path
 
 
@@ -67,7 +71,9 @@ def restore(path: Path, wrapped, bank: RecentBank) -> dict:
         bank.restore(load_file(path / "bank" / "rows.safetensors"))
         return json.loads((path / "stream.json").read_text())
     except (OSError, ValueError, KeyError) as problem:
-        raise RunError(f"{path} cannot be read", problem, "remove it and name an older one in latest") from problem
+        raise RunError(
+            f"{path} cannot be read", problem, "remove it and name an older one in latest"
+        ) from problem
 
 
 def _write(path: Path, text: str) -> None:

@@ -60,7 +60,9 @@ def truncate(path: Path, step: int) -> None:
 def line(entry: dict) -> str:
     """One logged step as people read it."""
     names = {"annotation": "ann", "cooccurrence": "occ", "image_similarity": "img", "cross_entropy": "ce"}
-    terms = "  ".join(f"{short} {entry[f'loss/{term}']:.3f}" for term, short in names.items() if f"loss/{term}" in entry)
+    terms = "  ".join(
+        f"{short} {entry[f'loss/{term}']:.3f}" for term, short in names.items() if f"loss/{term}" in entry
+    )
     return (
         f"step {entry['step']:>6}  loss {entry['loss']:.4f}  {terms}  lr {entry['lr']:.2e}  "
         f"{entry['images_per_s']:.1f} img/s  {entry['memory_mb'] / 1024:.1f} GB  left {duration(entry['eta_s'])}"

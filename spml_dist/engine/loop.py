@@ -129,7 +129,9 @@ def _optimise(run: Run, step: int, batches: list[Batch], watch: journal.Stopwatc
 def _moved(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch
-    values = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in vars(batch).items()}
+    values = {
+        k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in vars(batch).items()
+    }
     return Batch(**values)
 
 
@@ -147,10 +149,19 @@ def _previewed(config: Config, step: int) -> bool:
 def _log(run: Run, step: int, parts: list[StepLosses], spent: dict, seconds_per_step: float) -> None:
     """A collective: the terms over all ranks; a loss that is not finite stops every rank."""
     config = run.config
-    ours = torch.stack([torch.cat([p.values, p.without_positive.to(p.values), p.values.new_tensor([p.pixels])]) for p in parts])
+    ours = torch.stack(
+        [
+            torch.cat([p.values, p.without_positive.to(p.values), p.values.new_tensor([p.pixels])])
+            for p in parts
+        ]
+    )
     everywhere = comm.sum_all(ours.double().sum(dim=0)).tolist()
     share = len(parts) * (comm.world() if config.loss.reduction == "per_rank" else 1)
-    terms = {name: value / share for name, value in zip(TERMS, everywhere[:4], strict=True) if _weight(config, name)}
+    terms = {
+        name: value / share
+        for name, value in zip(TERMS, everywhere[:4], strict=True)
+        if _weight(config, name)
+    }
     loss = sum(_weight(config, name) * value for name, value in terms.items())
     if run.journal:
         total = max(sum(spent.values()), 1e-9)
@@ -165,7 +176,11 @@ def _log(run: Run, step: int, parts: list[StepLosses], spent: dict, seconds_per_
             "memory_mb": journal.memory_mb(),
             "pixels": everywhere[7],
             "pixels_without_positive": sum(everywhere[4:7]),
-            **{f"without_positive/{name}": n for name, n in zip(TERMS[:3], everywhere[4:7], strict=True) if name in terms},
+            **{
+                f"without_positive/{name}": n
+                for name, n in zip(TERMS[:3], everywhere[4:7], strict=True)
+                if name in terms
+            },
             "candidates": parts[-1].candidates,
             "bank_rows": len(run.bank),
             "eta_s": (config.schedule.steps - step) * seconds_per_step,
@@ -174,7 +189,11 @@ def _log(run: Run, step: int, parts: list[StepLosses], spent: dict, seconds_per_
         note_tracking(run)
         run.tracker.metrics(step, {f"train/{k}": v for k, v in entry.items() if k != "step"})
     if not torch.isfinite(torch.tensor(loss)):
-        raise RunError(f"loss of step {step} is not finite", loss, "lower optimizer.lr, or start from the last checkpoint")
+        raise RunError(
+            f"loss of step {step} is not finite",
+            loss,
+            "lower optimizer.lr, or start from the last checkpoint",
+        )
 
 
 def _weight(config: Config, term: str) -> float:
@@ -210,11 +229,12 @@ def _tracker(config: Config, folder: Path) -> Tracker:
 
 
 def note_tracking(run: Run) -> None:
-    """Write RUN/mlflow.json as soon as MLflow's run exists, so that a restart continues it."""
+    """Keep in RUN/mlflow.json which MLflow run this is, so that a restart continues it."""
     note = run.folder / "mlflow.json"
-    if run.tracker.run_id and not note.exists():
+    known = {"uri": run.config.tracking.uri, "run_id": run.tracker.run_id}
+    if run.tracker.run_id and not (note.exists() and json.loads(note.read_text()) == known):
         aside = note.with_suffix(".tmp")
-        aside.write_text(json.dumps({"uri": run.config.tracking.uri, "run_id": run.tracker.run_id}) + "\n")
+        aside.write_text(json.dumps(known) + "\n")
         os.replace(aside, note)
 
 

@@ -17,11 +17,15 @@ from spml_dist.stream.augment import DEVIATION, MEAN
 
 
 @torch.no_grad()
-def write(path: Path, raw, logits, batch: Batch, config: Config, classes: list[str], background: int | None) -> None:
+def write(
+    path: Path, raw, logits, batch: Batch, config: Config, classes: list[str], background: int | None
+) -> None:
     """Crop, weak labels, segments and the joint classifier's prediction of the first images of a batch."""
     shown = min(len(batch), config.tracking.previews)
     size = tuple(batch.semantic.shape[1:])
-    prediction = interpolate(logits[:shown].float(), size=size, mode="bilinear", align_corners=False).argmax(dim=1)
+    prediction = interpolate(logits[:shown].float(), size=size, mode="bilinear", align_corners=False).argmax(
+        dim=1
+    )
     segments = _segment_map(raw.detach(), batch, config)
     segments = resize_labels(segments, size).cpu().numpy()
     colours = pictures.palette(len(classes), background)
@@ -39,7 +43,9 @@ def write(path: Path, raw, logits, batch: Batch, config: Config, classes: list[s
                 pictures.overlay(image, predicted, colours),
             ]
         )
-    pictures.write_png(path, pictures.panel(rows, ("crop", "weak labels", "segments", "prediction"), classes, colours))
+    pictures.write_png(
+        path, pictures.panel(rows, ("crop", "weak labels", "segments", "prediction"), classes, colours)
+    )
 
 
 def _segment_map(raw, batch: Batch, config: Config):

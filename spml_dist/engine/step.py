@@ -81,7 +81,14 @@ def segments_of(raw: Tensor, batch: Batch, config: Config) -> tuple[Pixels, Segm
     """The batch's pixels and segments on the embedding's grid."""
     local = location(*raw.shape[2:], device=raw.device)[None]
     grid, iterations = config.segments.grid, config.segments.iterations
-    return segment(raw.to(torch.promote_types(raw.dtype, torch.float32)), local, batch.semantic, batch.regions, tuple(grid), iterations)
+    return segment(
+        raw.to(torch.promote_types(raw.dtype, torch.float32)),
+        local,
+        batch.semantic,
+        batch.regions,
+        tuple(grid),
+        iterations,
+    )
 
 
 def exchange(segments: Segments, batch: Batch, first_image: int) -> tuple[Rows, int]:
@@ -110,7 +117,9 @@ def _counts(pixels: Pixels | None, batch: Batch, num_classes: int, over_ranks: b
 
 def _image_similarity(pixels: Pixels, segments: Segments, config: Config, images: Tensor):
     relation = config.relations.image_similarity
-    blocks = image_similarity.blocks(pixels, segments, relation.concentration, images) if relation.weight else []
+    blocks = (
+        image_similarity.blocks(pixels, segments, relation.concentration, images) if relation.weight else []
+    )
     return contrast(pixels.feature, segments.prototype_feature, pixels.segment, blocks, (relation.weight,))
 
 

@@ -166,15 +166,22 @@ class Tracker:
 
 
 def log_evaluation(
-    uri: str, run_id: str, metrics: Mapping[str, float], artifacts: Sequence[Artifact] = (), step: int = 0
+    uri: str,
+    run_id: str,
+    metrics: Mapping[str, float],
+    artifacts: Mapping[str | Path, str | None] = {},
+    step: int = 0,
 ) -> dict[str, Any]:
-    """Add an evaluation to a run that has ended. Waits for MLflow; returns what `Tracker.finish` returns."""
+    """Add an evaluation to a run that has ended; artifacts: files and the folders where they go.
+
+    Waits for MLflow, raises nothing, and returns what `Tracker.finish` returns.
+    """
     attempts = _Attempts(expected=len(metrics) + len(artifacts))
     client = attempts.make(0, _client, uri)
     if client:
         attempts.make(len(metrics), _log_points, client, run_id, _points(step, metrics))
-        for artifact in artifacts:
-            attempts.make(1, client.log_artifact, run_id, *artifact)
+        for path, folder in artifacts.items():
+            attempts.make(1, client.log_artifact, run_id, path, folder)
     return attempts.outcome()
 
 

@@ -84,3 +84,16 @@ def full_state(wrapped, zero_stage: int) -> dict[str, torch.Tensor]:
 
     with deepspeed.zero.GatheredParameters(list(wrapped.module.parameters())):
         return {name: value.detach().clone() for name, value in wrapped.module.state_dict().items()}
+
+
+def compile_extension() -> None:
+    """Compile DeepSpeed's CPU extension now rather than in the first run."""
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(extensions_folder()))
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+    ShareMemCommBuilder().load(verbose=False)
+
+
+if __name__ == "__main__":
+    compile_extension()

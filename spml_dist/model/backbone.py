@@ -11,20 +11,26 @@ from torch import nn
 from spml_dist.errors import ConfigError
 
 
-def build(name: str, output_stride: int, level: int, weights: str | None = None, pretrained: bool = False) -> nn.Module:
+def build(
+    name: str, output_stride: int, level: int, weights: str | None = None, pretrained: bool = False
+) -> nn.Module:
     """A network [B, 3, H, W] -> [feature map number `level`], whose channels are `feature_info.channels()[-1]`.
 
     weights: a file of backbone weights (safetensors or torch); keys that are missing fail with their names.
     """
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise ConfigError("model.backbone is not a timm model", name, f"did you mean {', '.join(near)}?" if near else "")
+        raise ConfigError(
+            "model.backbone is not a timm model", name, f"did you mean {', '.join(near)}?" if near else ""
+        )
     options = {"features_only": True, "pretrained": pretrained and weights is None}
     try:
         levels = len(timm.create_model(name, features_only=True).feature_info)
         net = timm.create_model(name, output_stride=output_stride, out_indices=(level % levels,), **options)
     except (RuntimeError, TypeError, NotImplementedError, AssertionError, IndexError) as problem:
-        raise ConfigError("model.backbone cannot give features at this stride", name, str(problem)) from problem
+        raise ConfigError(
+            "model.backbone cannot give features at this stride", name, str(problem)
+        ) from problem
     if weights is not None:
         _load(net, weights)
     return net

@@ -15,7 +15,9 @@ from spml_dist.model.segmenter import Segmenter, build
 VERSION = 1
 
 
-def save(state: dict, folder: Path, config: ModelConfig, classes: list[str], background: int | None, step: int) -> None:
+def save(
+    state: dict, folder: Path, config: ModelConfig, classes: list[str], background: int | None, step: int
+) -> None:
     """Write a state dict of full float tensors and what is needed to build the network around it."""
     folder.mkdir(parents=True, exist_ok=True)
     info = {
@@ -39,9 +41,15 @@ def load(folder: Path) -> tuple[Segmenter, dict]:
         info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         state = load_file(folder / "model.safetensors")
     except (OSError, ValueError) as problem:
-        raise RunError(f"{folder} holds no exported model", problem, "train the run to its end first") from problem
+        raise RunError(
+            f"{folder} holds no exported model", problem, "train the run to its end first"
+        ) from problem
     if info.get("version") != VERSION:
-        raise RunError(f"{folder}/model.json has an unknown version", info.get("version"), "use the release that wrote it")
+        raise RunError(
+            f"{folder}/model.json has an unknown version",
+            info.get("version"),
+            "use the release that wrote it",
+        )
     config = ModelConfig(**{**info["model"], "weights": None, "pretrained": False})
     model = build(config, len(info["classes"]), seed=0)
     model.load_state_dict(state)

@@ -50,9 +50,20 @@ class _Normalise(torch.autograd.Function):
         mean, square = (sums[:-1] / count.clamp(min=1)).chunk(2)
         variance = (square - mean * mean).clamp(min=0)
         inverse = (variance + eps).rsqrt()
-        y = torch.nn.functional.batch_norm(
-            images, mean.to(images), variance.to(images), weight.to(images), bias.to(images), False, 0.0, eps
-        ) if len(x) else images
+        y = (
+            torch.nn.functional.batch_norm(
+                images,
+                mean.to(images),
+                variance.to(images),
+                weight.to(images),
+                bias.to(images),
+                False,
+                0.0,
+                eps,
+            )
+            if len(x)
+            else images
+        )
         ctx.save_for_backward(x, weight, mean.to(images), inverse.to(images), count)
         ctx.mark_non_differentiable(mean, variance, count)
         return y.to(x.dtype), mean, variance, count
@@ -68,7 +79,11 @@ class _Normalise(torch.autograd.Function):
         both = comm.sum_all(torch.cat([local_bias, local_weight]).double())
         sum_grad, sum_grad_hat = (both / count.clamp(min=1)).to(mean).chunk(2)
         factor = (weight.to(mean) * inverse).view(shape)
-        grad_x = (grad - sum_grad.view(shape)).sub_(centred.mul_((inverse * sum_grad_hat).view(shape))).mul_(factor)
+        grad_x = (
+            (grad - sum_grad.view(shape))
+            .sub_(centred.mul_((inverse * sum_grad_hat).view(shape)))
+            .mul_(factor)
+        )
         return grad_x.to(x.dtype), local_weight.to(weight.dtype), local_bias.to(weight.dtype), None
 
 

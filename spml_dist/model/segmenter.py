@@ -46,7 +46,11 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Segmenter:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = backbone.build(
-            config.backbone, config.output_stride, config.feature_level, config.weights and str(config.weights), config.pretrained
+            config.backbone,
+            config.output_stride,
+            config.feature_level,
+            config.weights and str(config.weights),
+            config.pretrained,
         )
         channels = net.feature_info.channels()[-1]
         head = DeepLabHead(channels, config.embedding_dim, config.dilations)

@@ -49,6 +49,7 @@ def head(clean_environment: dict[str, str]) -> Iterator[Head]:
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
         *("--port", gcs, "--dashboard-host", "127.0.0.1", "--dashboard-port", dashboard),
         *("--dashboard-agent-listen-port", agent, "--ray-client-server-port", client),
+        *("--min-worker-port", "0", "--max-worker-port", "0"),
         *("--num-cpus", "2", "--num-gpus", "0", "--temp-dir", str(folder)),
     ]
     environment = clean_environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file)}

@@ -160,7 +160,7 @@ def test_an_evaluation_is_added_to_a_run_that_has_ended(uri, tmp_path):
     tracker.finish(seconds=PATIENT)
     table = tmp_path / "table.json"
     table.write_text("{}")
-    outcome = log_evaluation(uri, tracker.run_id, {"eval/miou": 0.5}, [(table, "evaluation")], step=40)
+    outcome = log_evaluation(uri, tracker.run_id, {"eval/miou": 0.5}, {table: "evaluation"}, step=40)
     assert outcome == {"sent": 2, "unsent": 0, "error": None}
     assert history(uri, tracker.run_id, "eval/miou") == [(40, 0.5)]
     assert client_of(uri).list_artifacts(tracker.run_id, "evaluation")[0].path == "evaluation/table.json"

@@ -18,7 +18,9 @@ import numpy as np
 
 import tests.golden_items as rooms
 
-PENDING = frozenset({"g_densepose", "h_cam_random_walk", "h_random_walk", "k_nn_prob_norm", "m_color_features"})
+PENDING = frozenset(
+    {"g_densepose", "h_cam_random_walk", "h_random_walk", "k_nn_prob_norm", "m_color_features"}
+)
 """Items of parts that do not exist yet: said to be pending, never passed."""
 
 Rows = list[tuple[str, float, float]]
@@ -29,7 +31,11 @@ def checks() -> dict[str, Callable[[np.lib.npyio.NpzFile], Rows]]:
     found = {}
     for module in pkgutil.iter_modules(rooms.__path__):
         room = importlib.import_module(f"{rooms.__name__}.{module.name}")
-        found |= {name: f for name, f in vars(room).items() if callable(f) and getattr(f, "__module__", "") == room.__name__ and not name.startswith("_")}
+        found |= {
+            name: f
+            for name, f in vars(room).items()
+            if callable(f) and getattr(f, "__module__", "") == room.__name__ and not name.startswith("_")
+        }
     return found
 
 
@@ -54,7 +60,10 @@ def run(path: Path, known: dict[str, Callable]) -> tuple[str, str]:
     bad = [row for row in rows if not row[1] <= row[2]]
     name, error, tolerance = max(bad or rows, key=lambda row: (row[1] / row[2]) if row[2] else row[1])
     verdict = "failed" if bad or not rows else "passed"
-    return verdict, f"{path.name}: {item} {verdict}, worst error {error:.3g} ({name}), tolerance {tolerance:.3g}"
+    return (
+        verdict,
+        f"{path.name}: {item} {verdict}, worst error {error:.3g} ({name}), tolerance {tolerance:.3g}",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -39,7 +39,8 @@ def n_sgd(z):
         params.append(torch.nn.Parameter(torch.from_numpy(z[f"p{i}_init"])))
         i += 1
     groups = [
-        {"params": [p], "weight_decay": float(decay)} for p, decay in zip(params, z["weight_decay"], strict=True)
+        {"params": [p], "weight_decay": float(decay)}
+        for p, decay in zip(params, z["weight_decay"], strict=True)
     ]
     optimizer = Sgd(groups, lr=0.0, momentum=float(z["momentum"]))
     rows = []
@@ -49,5 +50,7 @@ def n_sgd(z):
             p.grad = torch.from_numpy(z[f"grad{step}_p{i}"])
         optimizer.step()
         for i, p in enumerate(params):
-            rows.append((f"after{step}_p{i}", float(np.abs(p.detach().numpy() - z[f"after{step}_p{i}"]).max()), 1e-6))
+            rows.append(
+                (f"after{step}_p{i}", float(np.abs(p.detach().numpy() - z[f"after{step}_p{i}"]).max()), 1e-6)
+            )
     return rows

@@ -26,11 +26,23 @@ def _compare(z, suffix, relation, embedding, prototype, own):
         rows.append((f"grad_{name}_{suffix}", float(error), 1e-7))
     single = []
     for i in range(len(e)):
-        one = Relation(relation.group[i : i + 1], relation.attract, relation.repel, relation.concentration, relation.own_repels)
+        one = Relation(
+            relation.group[i : i + 1],
+            relation.attract,
+            relation.repel,
+            relation.concentration,
+            relation.own_repels,
+        )
         block = Block(slice(0, 1), slice(0, len(p)), (one,), (1.0,))
-        single.append(contrast(e[i : i + 1].detach(), p.detach(), own[i : i + 1], [block], (1.0,)).loss.item())
-    wanted = z[f"perpixel_{suffix}_f64"] if f"perpixel_{suffix}_f64" in z.files else z[f"perpixel_{suffix}_f32"]
-    rows.append((f"perpixel_{suffix}", float((np.abs(single - wanted) / np.maximum(1, np.abs(wanted))).max()), 5e-6))
+        single.append(
+            contrast(e[i : i + 1].detach(), p.detach(), own[i : i + 1], [block], (1.0,)).loss.item()
+        )
+    wanted = (
+        z[f"perpixel_{suffix}_f64"] if f"perpixel_{suffix}_f64" in z.files else z[f"perpixel_{suffix}_f32"]
+    )
+    rows.append(
+        (f"perpixel_{suffix}", float((np.abs(single - wanted) / np.maximum(1, np.abs(wanted))).max()), 5e-6)
+    )
     return rows
 
 

@@ -25,10 +25,15 @@ NAMES = {"sem_ann": "annotation", "sem_occ": "cooccurrence", "img_sim": "image_s
 
 def _config(z, reduction="global", **weights):
     """A shipped configuration with the item's grid and concentrations, and only the given terms on."""
-    kappa = dict(zip(("annotation", "cooccurrence", "image_similarity"), z["kappa_ann_occ_img"].tolist(), strict=True))
+    kappa = dict(
+        zip(("annotation", "cooccurrence", "image_similarity"), z["kappa_ann_occ_img"].tolist(), strict=True)
+    )
     changes = [f"segments.grid={z['grid'].tolist()}", f"segments.iterations={int(z['iterations'])}"]
     for term in TERMS[:3]:
-        changes += [f"relations.{term}.weight={weights.get(term, 0.0)}", f"relations.{term}.concentration={kappa[term]}"]
+        changes += [
+            f"relations.{term}.weight={weights.get(term, 0.0)}",
+            f"relations.{term}.concentration={kappa[term]}",
+        ]
     changes += [f"loss.cross_entropy={weights.get('cross_entropy', 0.0)}", f"loss.reduction={reduction}"]
     changes += ["loss.tagless=reference", "relations.cooccurrence.ignore_classes=[0]", "bank.steps=2"]
     return load(CONFIG, changes)
@@ -54,8 +59,15 @@ def _batch(z, rows=slice(None)) -> Batch:
 def _remembered(z) -> list[Rows]:
     k, kept = int(z["num_classes"]), []
     while f"bank{len(kept)}_prototype" in z.files:
-        part = {name: torch.from_numpy(z[f"bank{len(kept)}_{name}"]) for name in (
-            "prototype", "prototype_semantic_label", "semantic_tag" if f"bank{len(kept)}_semantic_tag" in z.files else "prototype_semantic_tag", "prototype_batch_index")}
+        part = {
+            name: torch.from_numpy(z[f"bank{len(kept)}_{name}"])
+            for name in (
+                "prototype",
+                "prototype_semantic_label",
+                "semantic_tag" if f"bank{len(kept)}_semantic_tag" in z.files else "prototype_semantic_tag",
+                "prototype_batch_index",
+            )
+        }
         prototype, semantic, tags, image = part.values()
         known = torch.ones(len(tags), dtype=torch.bool)
         kept.append(Rows(prototype, semantic, tags[:, :k].bool(), known, image))
@@ -112,7 +124,13 @@ def _middle_rows(z, images=slice(None)):
     rows = []
     for name, ours in exact.items():
         wanted = z[f"mid_{name}"]
-        rows.append((f"mid_{name}", float((ours.numpy() != wanted).sum()) if ours.shape == wanted.shape else np.inf, 0))
+        rows.append(
+            (
+                f"mid_{name}",
+                float((ours.numpy() != wanted).sum()) if ours.shape == wanted.shape else np.inf,
+                0,
+            )
+        )
     for name, ours in close.items():
         wanted = z[f"mid_{name}"]
         error = np.abs(ours.numpy() - wanted).max() if ours.shape == wanted.shape else np.inf
@@ -138,7 +156,9 @@ def g_relations_bank(z):
     bank.publish(_term(z, "annotation", remembered, first_image=newest)[0].rows)
     for i, part in enumerate(bank.rows()):
         wanted = z[f"after_bank{i}_prototype"]
-        error = np.abs(part.prototype.numpy() - wanted).max() if part.prototype.shape == wanted.shape else np.inf
+        error = (
+            np.abs(part.prototype.numpy() - wanted).max() if part.prototype.shape == wanted.shape else np.inf
+        )
         rows.append((f"after_bank{i}_prototype", float(error), 2e-6))
         ours = np.unique(part.image.numpy(), return_inverse=True)[1]
         theirs = np.unique(z[f"after_bank{i}_prototype_batch_index"], return_inverse=True)[1]
@@ -167,7 +187,9 @@ def g_relations_sharded(z):
         for shard, (value, pixels, _) in enumerate(parts):
             wanted = float(z[f"loss_per_shard_{name}_f64"][shard])
             rows.append((f"loss_per_shard_{name}[{shard}]", abs(value - wanted) / abs(wanted), 1e-6))
-            rows.append((f"pixels_per_shard[{shard}]", float(abs(pixels - int(z["pixels_per_shard"][shard]))), 0))
+            rows.append(
+                (f"pixels_per_shard[{shard}]", float(abs(pixels - int(z["pixels_per_shard"][shard]))), 0)
+            )
         grad = np.concatenate([part[2] for part in parts]) / shards
         rows += _against(z, name, float(np.mean([part[0] for part in parts])), grad)
     return rows
@@ -195,7 +217,10 @@ def g_total_voc(z):
         "loss_occ_times_w": occ * value["cooccurrence"],
         "loss_img_times_w": img * value["image_similarity"],
     }
-    rows = [(name, abs(v - float(z[f"{name}_f64"])) / abs(float(z[f"{name}_f64"])), 1e-5) for name, v in ours.items()]
+    rows = [
+        (name, abs(v - float(z[f"{name}_f64"])) / abs(float(z[f"{name}_f64"])), 1e-5)
+        for name, v in ours.items()
+    ]
     grads = {"grad_raw_f64": raw.grad}
     for layer, module in names.items():
         for entry, parameter in module.named_parameters():

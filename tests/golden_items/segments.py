@@ -13,7 +13,11 @@ from spml_dist.segments.segment import resize_labels, segment
 
 def _error(ours, golden) -> float:
     ours = np.asarray(ours, dtype=np.float64)
-    return float(np.abs(ours - np.asarray(golden, dtype=np.float64)).max(initial=0)) if ours.shape == golden.shape else np.inf
+    return (
+        float(np.abs(ours - np.asarray(golden, dtype=np.float64)).max(initial=0))
+        if ours.shape == golden.shape
+        else np.inf
+    )
 
 
 def _differing(ours, golden) -> float:

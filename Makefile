@@ -1,0 +1,49 @@
+# Everything a fresh machine needs: Python 3.11 or newer, make and g++. The rest is installed into .venv.
+PYTHON ?= python3
+EXTRA  ?= cpu
+BIN    := .venv/bin
+export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: install quickstart test golden lint mlflow clean help
+help:           ## show these targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+install: .venv/.installed-$(EXTRA)  ## build .venv (EXTRA=gpu for faiss-gpu)
+.venv/.installed-$(EXTRA): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@command -v g++ >/dev/null || { echo "g++ is needed: DeepSpeed compiles a small extension"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRA),test]'
+	@echo 'compiling the CPU extension of DeepSpeed, once (about a minute)'
+	@$(BIN)/python -m spml_dist.engine.zero
+	@touch $@
+
+quickstart: install  ## pack generated scenes, train on two workers, evaluate
+	@echo '== 1/3 packing generated scenes'
+	@$(BIN)/spml-dist pack sample --out data/sample
+	@echo; echo '== 2/3 training with Ray Train and DeepSpeed on two workers'
+	@$(BIN)/spml-dist train configs/quickstart.yaml
+	@echo; echo '== 3/3 evaluating on held-out scenes'
+	@$(BIN)/spml-dist evaluate runs/quickstart --split val
+	@echo
+	@echo 'report with pictures  runs/quickstart/report.html'
+	@echo 'run folder            runs/quickstart'
+	@echo 'MLflow                make mlflow, then http://127.0.0.1:5000'
+
+test: install  ## run the whole suite
+	$(BIN)/python -m pytest tests
+
+golden: install  ## compare with the published method's vectors (DIR=folder, default those kept here)
+	$(BIN)/python -m tests.golden $(or $(DIR),tests/golden)
+
+lint: install  ## check style
+	$(BIN)/ruff check .
+
+mlflow: install  ## open MLflow's page on runs/mlflow.db
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --port 5000
+
+clean:          ## remove .venv, generated data and the quickstart's run
+	rm -rf .venv data/sample runs/quickstart
