@@ -137,39 +137,38 @@ def main(argv: list[str] | None = None) -> int:
     if args.one:
         print(json.dumps(measure(args.one[0], int(args.one[1]), args.repetitions)))
         return 0
+    columns = ("candidates", "tiled_s", "dense_s", "ratio_time", "tiled_mb", "dense_mb", "ratio_memory")
+    print("  ".join(f"{name:>12}" for name in columns))
     rows = []
-    print(
-        f"{'candidates':>10} {'tiled s':>8} {'dense s':>8} {'ratio':>6} {'tiled MB':>9} {'dense MB':>9} {'ratio':>6}"
-    )
     for candidates in CANDIDATES:
         fast = _fresh("tiled", candidates, args.repetitions)
         slow = _fresh("dense", candidates, args.repetitions) if candidates <= args.dense_limit else None
-        row = {
-            "candidates": candidates,
-            "tiled_s": fast["seconds"],
-            "tiled_mb": fast["mb"],
-            "dense_s": slow and slow["seconds"],
-            "dense_mb": slow and slow["mb"],
-            "ratio_time": slow and slow["seconds"] / fast["seconds"],
-            "ratio_memory": slow and slow["mb"] / fast["mb"],
-            "loss_difference": slow and abs(slow["loss"] - fast["loss"]) / slow["loss"],
-            "grad_norm_difference": slow
-            and max(abs(a / b - 1) for a, b in zip(fast["grad_norms"], slow["grad_norms"], strict=True)),
-        }
-        rows.append(row)
-        cells = [
-            f"{row[k]:.2f}" if row[k] is not None else "-"
-            for k in ("tiled_s", "dense_s", "ratio_time", "tiled_mb", "dense_mb", "ratio_memory")
-        ]
-        print(
-            f"{candidates:>10} {cells[0]:>8} {cells[1]:>8} {cells[2]:>6} {cells[3]:>9} {cells[4]:>9} {cells[5]:>6}"
-        )
+        rows.append(_row(candidates, fast, slow))
+        cells = (rows[-1][name] for name in columns)
+        print("  ".join(f"{'-' if v is None else round(v, 2):>12}" for v in cells), flush=True)
     if args.json:
         args.json.write_text(
             json.dumps({"pixels": PIXELS, "dimensions": DIMENSIONS, "threads": 2, "rows": rows}, indent=2)
             + "\n"
         )
     return 0
+
+
+def _row(candidates: int, fast: dict, slow: dict | None) -> dict:
+    row = {"candidates": candidates, "tiled_s": fast["seconds"], "tiled_mb": fast["mb"]}
+    names = ("dense_s", "dense_mb", "ratio_time", "ratio_memory", "loss_difference", "grad_norm_difference")
+    if slow is None:
+        return row | dict.fromkeys(names)
+    norms = zip(fast["grad_norms"], slow["grad_norms"], strict=True)
+    values = (
+        slow["seconds"],
+        slow["mb"],
+        slow["seconds"] / fast["seconds"],
+        slow["mb"] / fast["mb"],
+        abs(slow["loss"] - fast["loss"]) / slow["loss"],
+        max(abs(ours / theirs - 1) for ours, theirs in norms),
+    )
+    return row | dict(zip(names, values, strict=True))
 
 
 def _fresh(kind: str, candidates: int, repetitions: int) -> dict:

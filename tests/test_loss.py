@@ -37,7 +37,8 @@ def pixel_loss(similarities: Tensor, attract: Tensor, repel: Tensor, own: int, o
 
 def dense(embedding, prototype, own, blocks, weights):
     """(loss, values [R], without [R]) as `contrast` gives them: pixel by pixel, candidate by candidate."""
-    values, without = [embedding.sum() * 0 for _ in weights], [0] * len(weights)
+    zero = (embedding.sum() + prototype.sum()) * 0
+    values, without = [zero for _ in weights], [0] * len(weights)
     for block in blocks:
         first = block.columns.start
         for r, relation in enumerate(block.relations):
@@ -62,17 +63,22 @@ class Problem:
     weights: tuple[float, ...]
     constants: int = 0
 
-    def solve(self, solver=contrast, dtype=torch.float64):
+    def solve(self, dtype=torch.float64):
         """loss, values, pixels without positive, gradients of embedding and prototype."""
-        e, p = (v.to(dtype).detach().clone().requires_grad_() for v in (self.embedding, self.prototype))
-        options = {"constants": self.constants} if solver is contrast else {}
-        result = solver(e, p, self.own, self.blocks, self.weights, **options)
-        if solver is contrast:
-            result = (result.loss, result.values, result.without_positive.tolist())
-        total, values, without = result
+        e, p = self._leaves(dtype)
+        result = contrast(e, p, self.own, self.blocks, self.weights, self.constants)
+        result.loss.backward()
+        return result.loss.item(), result.values, result.without_positive.tolist(), e.grad, p.grad
+
+    def reference(self):
+        e, p = self._leaves(torch.float64)
+        total, values, without = dense(e, p, self.own, self.blocks, self.weights)
         total.backward()
-        p.grad[len(p) - self.constants :] *= solver is contrast
-        return total.item(), torch.stack(list(values)).detach(), without, e.grad, p.grad
+        p.grad[len(p) - self.constants :] = 0
+        return total.item(), torch.stack(values).detach(), without, e.grad, p.grad
+
+    def _leaves(self, dtype):
+        return (v.detach().to(dtype, copy=True).requires_grad_() for v in (self.embedding, self.prototype))
 
 
 def units(generator, count: int, channels: int) -> Tensor:
@@ -135,13 +141,13 @@ def assert_close(ours, theirs, tolerance: float):
 @given(problems(), st.sampled_from([1, loss.TILE]), st.sampled_from([3, loss.RUN]))
 def test_loss_and_gradient_are_those_of_the_dense_formula(problem, tile, run):
     with mock.patch.multiple(loss, TILE=tile, RUN=run):
-        assert_close(problem.solve(), problem.solve(dense), 1e-12)
+        assert_close(problem.solve(), problem.reference(), 1e-12)
 
 
 @settings(deadline=None, max_examples=25)
 @given(problems())
 def test_float32_stays_within_rounding(problem):
-    assert_close(problem.solve(dtype=torch.float32), problem.solve(dense), 1e-5)
+    assert_close(problem.solve(dtype=torch.float32), problem.reference(), 1e-5)
 
 
 @settings(deadline=None, max_examples=15)
@@ -162,7 +168,7 @@ def example(n=70, p=9, relations=2, seed=0, **changes) -> Problem:
         rows=slice(0, n),
         columns=slice(0, p),
         relations=relations_of(generator, n, p, [6.0, 12.0][:relations], [False] * relations),
-        scale=(1 / n,) * relations,
+        scale=(1 / max(n, 1),) * relations,
     )
     own = torch.randint(0, p, (n,), generator=generator)
     fields = {"blocks": [whole], "weights": (1.0, 0.5)[:relations]} | changes
@@ -267,7 +273,7 @@ def test_tiles_and_runs_of_any_size_give_the_same(n, tile):
 def test_the_scale_may_be_a_tensor():
     problem = example(relations=1)
     block = problem.blocks[0]
-    as_tensor = Block(block.rows, block.columns, block.relations, (torch.tensor(block.scale[0]).double(),))
+    as_tensor = Block(block.rows, block.columns, block.relations, (torch.tensor(block.scale[0], dtype=torch.float64),))
     assert_close(example(relations=1, blocks=[as_tensor]).solve(), problem.solve(), 1e-14)
 
 
@@ -285,7 +291,6 @@ def nobody(problem: Problem) -> list[Block]:
         pytest.param(example(n=0), id="no pixels"),
         pytest.param(example(p=9, blocks=[]), id="no blocks"),
         pytest.param(example(blocks=nobody(example())), id="no pixel takes part"),
-        pytest.param(Problem(**{**vars(example(n=0)), "prototype": torch.zeros(9, 4)}), id="zero vectors"),
         pytest.param(
             Problem(
                 torch.randn(5, 3),

@@ -41,10 +41,12 @@ class _Normalise(torch.autograd.Function):
         images = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         sums = images.new_zeros(2 * x.shape[1] + 1, dtype=torch.float64)
         if len(x):
-            variance, mean = torch.var_mean(images, dim=(0, 2, 3), correction=0)
             n = x.numel() // x.shape[1]
-            mean, variance = mean.double(), variance.double()
-            sums = torch.cat([mean * n, (variance + mean * mean) * n, mean.new_tensor([n])])
+            mean = images.mean(dim=(0, 2, 3))
+            # Squares of what is left after the mean, so that a large mean costs no digits.
+            square = (images - mean.view(1, -1, 1, 1)).square_().sum(dim=(0, 2, 3)).double()
+            mean = mean.double()
+            sums = torch.cat([mean * n, square + mean * mean * n, mean.new_tensor([n])])
         sums = comm.sum_all(sums)
         count = sums[-1]
         mean, square = (sums[:-1] / count.clamp(min=1)).chunk(2)
