@@ -66,6 +66,9 @@ class Model(Section):
     frozen: tuple[str, ...] = Field(
         description="Prefixes of backbone parameters that are not trained; batch norms still follow data."
     )
+    norm_momentum: float = Field(
+        gt=0, le=1, description="Share of a step in the running statistics of the backbone's batch norms."
+    )
     classifier_dropout: float = Field(
         ge=0, lt=1, description="Dropout in front of the classifier's last layer."
     )

@@ -15,7 +15,9 @@ from spml_dist import comm
 class GlobalBatchNorm(nn.BatchNorm2d):
     """BatchNorm2d whose training statistics cover all ranks; `act` follows it (timm fuses the two)."""
 
-    act: nn.Module | None = None
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.act: nn.Module | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from spml_dist.config.sections import Model as ModelConfig
 from spml_dist.model import backbone
 from spml_dist.model.heads import ClassifierHead, DeepLabHead
-from spml_dist.model.norm import globalise
+from spml_dist.model.norm import GlobalBatchNorm, globalise
 
 
 class Segmenter(nn.Module):
@@ -49,13 +49,15 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Segmenter:
             config.backbone,
             config.output_stride,
             config.feature_level,
-            config.weights and str(config.weights),
+            config.weights,
             config.pretrained,
         )
         channels = net.feature_info.channels()[-1]
         head = DeepLabHead(channels, config.embedding_dim, config.dilations)
         classifier = ClassifierHead(config.embedding_dim, num_classes, config.classifier_dropout)
     model = globalise(Segmenter(net, head, classifier, config.classifier_detached))
+    for norm in (module for module in net.modules() if isinstance(module, GlobalBatchNorm)):
+        norm.momentum = config.norm_momentum
     for name, parameter in net.named_parameters():
         if any(name == prefix or name.startswith(prefix + ".") for prefix in config.frozen):
             parameter.requires_grad_(False)

@@ -37,7 +37,7 @@ def cluster(features: Tensor, grid: tuple[int, int], iterations: int, valid: Ten
     k = int(start.max()) + 1 if start.numel() else 0
     points = features.reshape(b, h * w, d)
     labels = start.reshape(1, 1, -1).expand(b, 1, -1)
-    weight = points.new_ones(b, 1, h * w) if valid is None else valid.reshape(b, 1, -1).to(points.dtype)
+    weight = points.new_ones(b, 1, h * w) if valid is None else valid.reshape(b, 1, h * w).to(points.dtype)
     members = points.new_empty(b, k, h * w)
     for _ in range(iterations):
         centres = unit(members.zero_().scatter_(1, labels, weight) @ points)

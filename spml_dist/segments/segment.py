@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from spml_dist.schema import IGNORED, Pixels, Segments
 from spml_dist.segments.kmeans import cluster, unit
@@ -12,16 +11,18 @@ from spml_dist.segments.prototypes import prototypes
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest-neighbour resize of label maps [B, H, W] to [B, *size] int64; values below 2²⁴."""
-    if len(labels) == 0:
-        return labels.new_zeros(0, *size, dtype=torch.int64)
-    return interpolate(labels[:, None].float(), size=size, mode="nearest")[:, 0].long()
+    """Nearest-neighbour resize of label maps [B, H, W] to [B, *size] int64: index i·in // out, exactly."""
+    rows, columns = (
+        torch.arange(out, device=labels.device) * before // out
+        for out, before in zip(size, labels.shape[1:], strict=True)
+    )
+    return labels[:, rows[:, None], columns].long()
 
 
 def segment(
     raw: Tensor, local: Tensor, semantic: Tensor, regions: Tensor, grid: tuple[int, int], iterations: int
 ) -> tuple[Pixels, Segments]:
-    """Segments of a batch (SPML, section 3.2): k-means on L2norm([u, local]), intersected with region and label.
+    """Segments of a batch (SPML, section 3.2): k-means on L2norm([u, local]), cut by region and label.
 
     raw: [B, C, h, w] the network's embedding, any norm; local: [B or 1, h, w, L]; semantic, regions:
     [B, H, W] integers, resized here to the grid. Ignored pixels (255) are removed before clustering.

@@ -28,6 +28,7 @@ model.head
 model.dilations
 model.embedding_dim
 model.frozen
+model.norm_momentum
 model.classifier_dropout
 model.classifier_detached
 stream.batch
