@@ -6,8 +6,10 @@ import logging
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from spml_dist.errors import RunError, SpmlError
@@ -37,7 +39,7 @@ def train(
         from ray.train.torch import TorchConfig, TorchTrainer
 
         trainer = TorchTrainer(
-            worker,
+            partial(_noted, worker),
             train_loop_config=payload,
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
@@ -45,10 +47,9 @@ def train(
                 name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=0)
             ),
         )
-        try:
-            trainer.fit()
-        except Exception as error:
-            raise _cause(error) from error
+        error = _interruptible(trainer.fit)
+        if error is not None:
+            raise _cause(error) from None
 
 
 @contextmanager
@@ -76,20 +77,40 @@ def _cluster(workers: int) -> Iterator[None]:
         ray.shutdown()
 
 
+def _noted(worker: Callable[[dict], None], payload: dict) -> None:
+    """The worker, with the traceback as a note on what it raises: Ray passes on the exception alone."""
+    from ray.train import get_context
+
+    try:
+        worker(payload)
+    except Exception as error:
+        error.add_note(f"on rank {get_context().get_world_rank()}: {traceback.format_exc()}")
+        raise
+
+
+def _interruptible(call: Callable[[], object]) -> BaseException | None:
+    """What the call raised. It runs beside the main thread, where Ray would answer Ctrl-C in its own way."""
+    raised = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="ray train", daemon=True)
+    thread.start()
+    thread.join()
+    return raised[0] if raised else None
+
+
 def _cause(error: BaseException) -> BaseException:
-    """The worker's own SpmlError if there is one, else a RunError with the workers' own words."""
+    """A worker's own SpmlError if there is one, else all that the workers raised, else Ray's error."""
     failures = list(getattr(error, "worker_failures", {}).values())
-    seen, queue = [], [error, *failures]
-    while queue:
-        problem = queue.pop()
-        if problem is None or any(problem is s for s in seen):
-            continue
-        seen.append(problem)
-        queue += [problem.__cause__, problem.__context__, getattr(problem, "cause", None)]
-    for problem in seen:
-        if isinstance(problem, SpmlError):
-            return problem
-    return error
+    for failure in failures:
+        if isinstance(failure, SpmlError):
+            return failure
+    return ExceptionGroup("workers failed", failures) if failures else error
 
 
 @contextmanager

@@ -175,7 +175,7 @@ class _Side:
         loss = (total.log() - numerator.log()).sum()
 
         if grad is not None:
-            d_negative = defined * (self.kappa * scale) / total
+            d_negative = defined / total * (self.kappa * scale)
             d_numerator = -d_negative * torch.where(defined, negative, 0) / numerator
             weight = x.new_zeros(len(s), len(masks))
             weight.scatter_(1, local, torch.where(alone, 0, d_numerator))

@@ -97,8 +97,8 @@ def relations_of(generator, n: int, p: int, kappas, own_repels) -> tuple[Relatio
 
 
 @st.composite
-def problems(draw, pixels=st.integers(0, 40), candidates=st.integers(0, 12)) -> Problem:
-    n, p, relations = draw(pixels), draw(candidates), draw(st.integers(1, 3))
+def problems(draw) -> Problem:
+    n, p, relations = draw(st.integers(0, 40)), draw(st.integers(0, 12)), draw(st.integers(1, 3))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     kappas = draw(st.lists(st.floats(0.5, 40), min_size=relations, max_size=relations))
     own_repels = draw(st.lists(st.booleans(), min_size=relations, max_size=relations))
@@ -245,9 +245,7 @@ def test_rows_of_a_bank_get_no_gradient_and_change_nobody_elses():
 
 def test_a_relation_of_weight_zero_is_as_if_it_were_not_there():
     both, one = example(weights=(0.7, 0.0)), example(weights=(0.7,))
-    one.blocks = [
-        Block(b.rows, b.columns, b.relations[:1], b.scale[:1]) for b in both.blocks
-    ]
+    one.blocks = [Block(b.rows, b.columns, b.relations[:1], b.scale[:1]) for b in both.blocks]
     (total, values, without, *grads), alone = both.solve(), one.solve()
     assert values[1] == 0 and without[1] == 0
     assert total == alone[0] and all(torch.equal(a, b) for a, b in zip(grads, alone[3:], strict=True))
@@ -273,7 +271,8 @@ def test_tiles_and_runs_of_any_size_give_the_same(n, tile):
 def test_the_scale_may_be_a_tensor():
     problem = example(relations=1)
     block = problem.blocks[0]
-    as_tensor = Block(block.rows, block.columns, block.relations, (torch.tensor(block.scale[0], dtype=torch.float64),))
+    scale = torch.tensor(block.scale[0], dtype=torch.float64)
+    as_tensor = Block(block.rows, block.columns, block.relations, (scale,))
     assert_close(example(relations=1, blocks=[as_tensor]).solve(), problem.solve(), 1e-14)
 
 

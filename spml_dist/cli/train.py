@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from spml_dist.config import Config, differences, dump, load
-from spml_dist.errors import RunError
+from spml_dist.errors import ConfigError, RunError
 
 EXAMPLES = """\
 examples:
@@ -36,7 +36,7 @@ def add(subparsers) -> None:
     parser = subparsers.add_parser(
         "train",
         help="train from packed shards; the same command resumes",
-        description="Train a network from packed shards on Ray workers with DeepSpeed. The same command resumes.",
+        description="Train from packed shards on Ray workers with DeepSpeed. The same command resumes.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,10 +48,10 @@ def add(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     config = absolute(load(args.config, args.overrides), Path.cwd())
     folder = Path(config.output) / config.name
-    claim(folder, config)
     from spml_dist.shards.manifest import read_manifest
 
-    read_manifest(config.data.train)
+    _check_classes(config, read_manifest(config.data.train))  # first: a mistake must not claim the run folder
+    claim(folder, config)
     print(f"run folder {folder}", flush=True)
     steps = finished(folder)
     if steps is not None and steps >= config.schedule.steps:
@@ -117,6 +117,14 @@ def finished(folder: Path) -> int | None:
 
     info = folder / "export" / "model.json"
     return json.loads(info.read_text(encoding="utf-8"))["step"] if info.exists() else None
+
+
+def _check_classes(config: Config, manifest) -> None:
+    last = len(manifest.classes) - 1
+    beyond = [label for label in config.relations.cooccurrence.ignore_classes if label > last]
+    if beyond:
+        key = "relations.cooccurrence.ignore_classes names no class of data.train"
+        raise ConfigError(key, beyond, f"its class ids are 0 to {last}")
 
 
 def _gpu(config: Config) -> bool:

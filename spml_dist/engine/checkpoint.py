@@ -46,7 +46,7 @@ def save(wrapped, bank: RecentBank, stream_state: dict, config: Config, folder: 
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
         _write(folder / "latest", final.name + "\n")
-        _prune(folder, config.checkpoint.keep)
+        _prune(final, config.checkpoint.keep)
     comm.barrier()
     return final
 
@@ -64,13 +64,18 @@ def latest(folder: Path) -> Path | None:
     return path
 
 
+def step_of(path: Path) -> int:
+    """Steps that a checkpoint has behind it."""
+    return int(path.name.removeprefix("step_"))
+
+
 def restore(path: Path, wrapped, bank: RecentBank) -> dict:
     """Put a checkpoint back into engine and bank; returns the stream's state. A collective."""
     try:
         zero.load(wrapped, path / "engine")
-        bank.restore(load_file(path / "bank" / "rows.safetensors"))
+        bank.restore(load_file(path / "bank" / "rows.safetensors", device=str(wrapped.device)))
         return json.loads((path / "stream.json").read_text())
-    except (OSError, ValueError, KeyError) as problem:
+    except Exception as problem:  # whatever DeepSpeed, pickle and safetensors come up with
         raise RunError(
             f"{path} cannot be read", problem, "remove it and name an older one in latest"
         ) from problem
@@ -82,7 +87,8 @@ def _write(path: Path, text: str) -> None:
     os.replace(aside, path)
 
 
-def _prune(folder: Path, keep: int) -> None:
-    whole = sorted(p for p in folder.glob("step_*") if p.suffix != ".tmp")
-    for old in whole[:-keep]:
+def _prune(newest: Path, keep: int) -> None:
+    """Later ones than the newest are left from before a return to an older one: this run comes to them yet."""
+    whole = [p for p in newest.parent.glob("step_*") if p.suffix != ".tmp" and step_of(p) <= step_of(newest)]
+    for old in (*sorted(whole, key=step_of)[:-keep], *newest.parent.glob("step_*.tmp")):
         shutil.rmtree(old, ignore_errors=True)

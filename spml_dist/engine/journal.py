@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import psutil
 
 
 class Stopwatch:
-    """Seconds spent in each phase since the last `lap`."""
+    """Seconds spent in each phase since the last lap."""
 
-    def __init__(self):
+    def __init__(self, step: int):
         self._spent: dict[str, float] = {}
-        self._mark = time.perf_counter()
+        self._mark = self._lap = time.perf_counter()
+        self._step = step
 
     def phase(self, name: str) -> None:
         """What happened since the last call was `name`."""
@@ -22,9 +24,13 @@ class Stopwatch:
         self._spent[name] = self._spent.get(name, 0.0) + now - self._mark
         self._mark = now
 
-    def lap(self) -> dict[str, float]:
-        spent, self._spent = self._spent, {}
-        return spent
+    def lap(self, step: int) -> tuple[dict[str, float], float]:
+        """Seconds a step of each phase, and of everything, since the last lap; step: how many are done."""
+        steps, now = max(1, step - self._step), time.perf_counter()
+        phases = {name: seconds / steps for name, seconds in self._spent.items()}
+        seconds = (now - self._lap) / steps
+        self._spent, self._lap, self._step = {}, now, step
+        return phases, seconds
 
 
 class Journal:
@@ -51,10 +57,18 @@ def truncate(path: Path, step: int) -> None:
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [text for text in lines if text.endswith("\n") and json.loads(text)["step"] <= step]
+    kept = [text for text in lines if _step_of(text) <= step]
     aside = path.with_suffix(".tmp")
     aside.write_text("".join(kept), encoding="utf-8")
     aside.replace(path)
+
+
+def _step_of(text: str) -> float:
+    """Step of an entry; infinite for a line that a crash has torn."""
+    try:
+        return json.loads(text)["step"] if text.endswith("\n") else math.inf
+    except ValueError:
+        return math.inf
 
 
 def line(entry: dict) -> str:
@@ -63,9 +77,10 @@ def line(entry: dict) -> str:
     terms = "  ".join(
         f"{short} {entry[f'loss/{term}']:.3f}" for term, short in names.items() if f"loss/{term}" in entry
     )
+    left = "?" if entry["eta_s"] is None else duration(entry["eta_s"])
     return (
         f"step {entry['step']:>6}  loss {entry['loss']:.4f}  {terms}  lr {entry['lr']:.2e}  "
-        f"{entry['images_per_s']:.1f} img/s  {entry['memory_mb'] / 1024:.1f} GB  left {duration(entry['eta_s'])}"
+        f"{entry['images_per_s']:.1f} img/s  {entry['memory_mb'] / 1024:.1f} GB  left {left}"
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from spml_dist.bank.recent import RecentBank, concatenate
 from spml_dist.config import Config, flatten
 from spml_dist.engine import checkpoint, journal, preview, zero
 from spml_dist.engine.optimizer import learning_rate
-from spml_dist.engine.step import TERMS, StepLosses, losses
+from spml_dist.engine.step import StepLosses, losses
+from spml_dist.engine.summary import summary
 from spml_dist.engine.tracking import Tracker
 from spml_dist.errors import RunError
 from spml_dist.model import export
@@ -56,38 +57,34 @@ class Run:
 def start(config: Config, manifest: Manifest, device: torch.device) -> Run:
     """Build or resume a run; a collective."""
     folder = Path(config.output) / config.name
-    log = journal.Journal(folder) if comm.rank() == 0 else None
+    last = checkpoint.latest(folder / "checkpoints")
+    log = _journal(folder, last) if comm.rank() == 0 else None
     zero.prepare(device, log.say if log else lambda text: None)
     model = build(config.model, len(manifest.classes), config.seed).to(device)
     wrapped = zero.engine(model, config)
-    bank, state = RecentBank(config.bank.steps), None
-    last = checkpoint.latest(folder / "checkpoints")
-    if last is not None:
-        state = checkpoint.restore(last, wrapped, bank)
-        if log:
-            journal.truncate(folder / "metrics.jsonl", state["step"])
-            log = journal.Journal(folder)
-            log.say(f"resumed from {last.name}")
-    tracker = _tracker(config, folder) if comm.rank() == 0 else None
+    bank = RecentBank(config.bank.steps)
+    state = checkpoint.restore(last, wrapped, bank) if last else None
     stream = _stream(config, manifest, state)
+    tracker = _tracker(config, folder) if comm.rank() == 0 else None
     return Run(config, folder, manifest, device, wrapped, bank, stream, log, tracker)
 
 
 def train(run: Run) -> None:
     """Run the remaining steps, then export the network. Every rank makes the same collectives."""
     steps, every = run.config.schedule.steps, run.config.tracking.every
-    watch, began, first = journal.Stopwatch(), time.perf_counter(), run.stream.start_step
-    state = {"step": first}
+    first = run.stream.start_step
+    watch, state = journal.Stopwatch(first), {"step": first}
     if first < steps:
         for batches, state in run.stream:
             step = state["step"] - 1
             watch.phase("data")
             parts = _optimise(run, step, batches, watch)
-            if state["step"] % every == 0 or state["step"] in (first + 1, steps):
-                done = state["step"] - first
-                _log(run, state["step"], parts, watch.lap(), (time.perf_counter() - began) / done)
+            saved = state["step"] % run.config.checkpoint.every == 0 or state["step"] == steps
+            # What is saved is logged first: a loss that is not finite never becomes a checkpoint.
+            if saved or state["step"] % every == 0 or state["step"] == first + 1:
+                _log(run, state["step"], parts, *watch.lap(state["step"]))
                 watch.phase("logging")
-            if state["step"] % run.config.checkpoint.every == 0 or state["step"] == steps:
+            if saved:
                 checkpoint.save(run.wrapped, run.bank, state, run.config, run.folder / "checkpoints")
                 watch.phase("checkpoint")
             if state["step"] == steps:
@@ -146,58 +143,28 @@ def _previewed(config: Config, step: int) -> bool:
     return config.tracking.previews > 0 and due
 
 
-def _log(run: Run, step: int, parts: list[StepLosses], spent: dict, seconds_per_step: float) -> None:
-    """A collective: the terms over all ranks; a loss that is not finite stops every rank."""
-    config = run.config
-    ours = torch.stack(
-        [
-            torch.cat([p.values, p.without_positive.to(p.values), p.values.new_tensor([p.pixels])])
-            for p in parts
-        ]
-    )
-    everywhere = comm.sum_all(ours.double().sum(dim=0)).tolist()
-    share = len(parts) * (comm.world() if config.loss.reduction == "per_rank" else 1)
-    terms = {
-        name: value / share
-        for name, value in zip(TERMS, everywhere[:4], strict=True)
-        if _weight(config, name)
-    }
-    loss = sum(_weight(config, name) * value for name, value in terms.items())
+def _log(run: Run, step: int, parts: list[StepLosses], phases: dict, seconds: float) -> None:
+    """A collective; a loss that is not finite stops every rank. seconds: of a step; phases: of its parts."""
+    config, said = run.config, summary(parts, run.config)
     if run.journal:
-        total = max(sum(spent.values()), 1e-9)
-        logged = max(1, round(total / seconds_per_step))
         entry = {
             "step": step,
-            "loss": loss,
-            **{f"loss/{name}": value for name, value in terms.items()},
-            "lr": learning_rate(step - 1, config.optimizer.lr, config.schedule),
-            "images_per_s": config.stream.batch / seconds_per_step,
-            **{f"time/{phase}": seconds / logged for phase, seconds in spent.items()},
-            "memory_mb": journal.memory_mb(),
-            "pixels": everywhere[7],
-            "pixels_without_positive": sum(everywhere[4:7]),
-            **{
-                f"without_positive/{name}": n
-                for name, n in zip(TERMS[:3], everywhere[4:7], strict=True)
-                if name in terms
-            },
-            "candidates": parts[-1].candidates,
+            **said,
             "bank_rows": len(run.bank),
-            "eta_s": (config.schedule.steps - step) * seconds_per_step,
+            "lr": learning_rate(step - 1, config.optimizer.lr, config.schedule),
+            "images_per_s": config.stream.batch / seconds,
+            **{f"time/{phase}": spent for phase, spent in phases.items()},
+            "memory_mb": journal.memory_mb(),
+            # The first step pays for starting up and says nothing about the rest.
+            "eta_s": None if step == run.stream.start_step + 1 else (config.schedule.steps - step) * seconds,
         }
         run.journal.step(entry)
         note_tracking(run)
-        run.tracker.metrics(step, {f"train/{k}": v for k, v in entry.items() if k != "step"})
-    if not torch.isfinite(torch.tensor(loss)):
-        raise RunError(
-            f"loss of step {step} is not finite",
-            loss,
-            "lower optimizer.lr, or start from the last checkpoint",
-        )
-
-
-def _weight(config: Config, term: str) -> float:
-    return config.loss.cross_entropy if term == "cross_entropy" else getattr(config.relations, term).weight
+        numbers = {f"train/{k}": v for k, v in entry.items() if k != "step" and v is not None}
+        run.tracker.metrics(step, numbers)
+    if not math.isfinite(said["loss"]):
+        remedy = "lower optimizer.lr, and give another name="
+        raise RunError(f"loss of step {step} is not finite", said["loss"], remedy)
 
 
 def _stream(config: Config, manifest: Manifest, state: dict | None) -> Stream:
@@ -216,6 +183,15 @@ def _stream(config: Config, manifest: Manifest, state: dict | None) -> Stream:
         accumulation=config.engine.accumulation,
         start_state=state,
     )
+
+
+def _journal(folder: Path, last: Path | None) -> journal.Journal:
+    """The run's journal, without the steps that are about to be made again."""
+    journal.truncate(folder / "metrics.jsonl", checkpoint.step_of(last) if last else 0)
+    log = journal.Journal(folder)
+    if last:
+        log.say(f"resuming from {last.name}")
+    return log
 
 
 def _tracker(config: Config, folder: Path) -> Tracker:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import pickle
 
 import timm
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from spml_dist.errors import ConfigError
@@ -14,7 +16,7 @@ from spml_dist.errors import ConfigError
 def build(
     name: str, output_stride: int, level: int, weights: str | None = None, pretrained: bool = False
 ) -> nn.Module:
-    """A network [B, 3, H, W] -> [feature map number `level`], whose channels are `feature_info.channels()[-1]`.
+    """A network [B, 3, H, W] -> [feature map number `level`] of `feature_info.channels()[-1]` channels.
 
     weights: a file of backbone weights (safetensors or torch); keys that are missing fail with their names.
     """
@@ -26,6 +28,8 @@ def build(
     options = {"features_only": True, "pretrained": pretrained and weights is None}
     try:
         levels = len(timm.create_model(name, features_only=True).feature_info)
+        if level >= levels:
+            raise ConfigError("model.feature_level", level, f"{name} has feature maps 0 to {levels - 1}")
         net = timm.create_model(name, output_stride=output_stride, out_indices=(level % levels,), **options)
     except (RuntimeError, TypeError, NotImplementedError, AssertionError, IndexError) as problem:
         raise ConfigError(
@@ -44,7 +48,7 @@ def _load(net: nn.Module, path: str) -> None:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError) as problem:
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as problem:
         raise ConfigError("model.weights cannot be read", path, str(problem)) from problem
     wanted = net.state_dict()
     missing = sorted(key for key in wanted if key not in state)
@@ -53,6 +57,7 @@ def _load(net: nn.Module, path: str) -> None:
         raise ConfigError(
             "model.weights does not fit model.backbone",
             path,
-            f"{len(missing)} keys missing ({', '.join(missing[:3])}…), {len(unlike)} of another shape ({', '.join(unlike[:3])}…)",
+            f"{len(missing)} keys missing ({', '.join(missing[:3])}…), "
+            f"{len(unlike)} of another shape ({', '.join(unlike[:3])}…)",
         )
     net.load_state_dict({key: state[key] for key in wanted})

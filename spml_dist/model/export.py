@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from spml_dist.config.sections import Model as ModelConfig
@@ -36,11 +37,11 @@ def save(
 
 
 def load(folder: Path) -> tuple[Segmenter, dict]:
-    """The network on the CPU in evaluation mode, and the information beside it (classes, background, step)."""
+    """The network on the CPU in evaluation mode, and what is known of it (classes, background, step)."""
     try:
         info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         state = load_file(folder / "model.safetensors")
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, SafetensorError) as problem:
         raise RunError(
             f"{folder} holds no exported model", problem, "train the run to its end first"
         ) from problem

@@ -40,7 +40,7 @@ class SampleDropout(nn.Module):
 
 
 class ClassifierHead(nn.Module):
-    """The joint classifier on unit embeddings: conv3×3 C->2C, BN, ReLU, dropout, conv1×1 2C->K (SPML, appendix A.4)."""
+    """The joint classifier (SPML, appendix A.4): conv3×3 C->2C, BN, ReLU, dropout, conv1×1 2C->K."""
 
     def __init__(self, embedding: int, num_classes: int, dropout: float):
         super().__init__()

@@ -19,14 +19,22 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         super().__init__(*args, **kwargs)
         self.act: nn.Module | None = None
 
+    def _apply(self, fn, recurse: bool = True):
+        """Casting the network to 16 bits leaves the running statistics alone: small steps would vanish."""
+        kept = self.running_mean, self.running_var
+        super()._apply(fn, recurse)
+        if self.running_mean.dtype.itemsize < 4:
+            self.running_mean, self.running_var = (value.to(self.running_mean.device) for value in kept)
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
             self._remember(mean, variance, count)
         else:
-            y = nn.functional.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-            )
+            mean, variance = self.running_mean, self.running_var
+            affine = self.weight.to(mean), self.bias.to(mean)
+            y = nn.functional.batch_norm(x.to(mean), mean, variance, *affine, False, 0.0, self.eps).to(x)
         return y if self.act is None else self.act(y)
 
     @torch.no_grad()
@@ -66,7 +74,7 @@ class _Normalise(torch.autograd.Function):
                 eps,
             )
             if len(x)
-            else images
+            else images.clone()
         )
         ctx.save_for_backward(x, weight, mean.to(images), inverse.to(images), count)
         ctx.mark_non_differentiable(mean, variance, count)

@@ -168,28 +168,30 @@ def g_relations_bank(z):
     return rows
 
 
-def _shard(rank: int, arrays: dict, term: str):
+def _shard(rank: int, arrays: dict) -> dict[str, tuple]:
     per = len(arrays["raw"]) // comm.world()
     mine = slice(rank * per, (rank + 1) * per)
-    raw = torch.from_numpy(arrays["raw"][mine]).requires_grad_()
-    config = _config(arrays, reduction="per_rank", **{term: 1.0})
-    result = losses(raw, _logits(raw, arrays), _batch(arrays, mine), [], config)
-    result.total.backward()
-    return result.values[TERMS.index(term)].item(), result.pixels, raw.grad.numpy()
+    done = {}
+    for term in NAMES.values():
+        raw = torch.from_numpy(arrays["raw"][mine]).requires_grad_()
+        config = _config(arrays, reduction="per_rank", **{term: 1.0})
+        result = losses(raw, _logits(raw, arrays), _batch(arrays, mine), [], config)
+        result.total.backward()
+        done[term] = (result.values[TERMS.index(term)].item(), result.pixels, raw.grad.numpy())
+    return done
 
 
 def g_relations_sharded(z):
     """One process per shard, over gloo; each rank's mean, and the gradient of the mean of the ranks."""
     shards, rows = int(z["shards"]), _middle_rows(z)
-    arrays = {name: z[name] for name in z.files}
+    ranks = spawn(_shard, shards, {name: z[name] for name in z.files})
     for name, term in NAMES.items():
-        parts = spawn(_shard, shards, arrays, term)
+        parts = [rank[term] for rank in ranks]
         for shard, (value, pixels, _) in enumerate(parts):
             wanted = float(z[f"loss_per_shard_{name}_f64"][shard])
             rows.append((f"loss_per_shard_{name}[{shard}]", abs(value - wanted) / abs(wanted), 1e-6))
-            rows.append(
-                (f"pixels_per_shard[{shard}]", float(abs(pixels - int(z["pixels_per_shard"][shard]))), 0)
-            )
+            off = abs(pixels - int(z["pixels_per_shard"][shard]))
+            rows.append((f"pixels_per_shard[{shard}]", float(off), 0))
         grad = np.concatenate([part[2] for part in parts]) / shards
         rows += _against(z, name, float(np.mean([part[0] for part in parts])), grad)
     return rows
