@@ -88,7 +88,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _prune(newest: Path, keep: int) -> None:
-    """Later ones than the newest are left from before a return to an older one: this run comes to them yet."""
+    """Later ones than the newest are from before a return to an older one: they will be written again."""
     whole = [p for p in newest.parent.glob("step_*") if p.suffix != ".tmp" and step_of(p) <= step_of(newest)]
     for old in (*sorted(whole, key=step_of)[:-keep], *newest.parent.glob("step_*.tmp")):
         shutil.rmtree(old, ignore_errors=True)

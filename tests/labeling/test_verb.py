@@ -73,7 +73,12 @@ def test_another_split_and_the_oracle_have_files_of_their_own(finished, capsys):
 
 def test_mlflow_gets_numbers_and_files(finished, monkeypatch):
     told = []
-    tracking = SimpleNamespace(log_evaluation=lambda *given: told.append(given))
+
+    def log_evaluation(*given):
+        told.append(given)
+        return {"sent": 1, "unsent": 0, "error": None}
+
+    tracking = SimpleNamespace(log_evaluation=log_evaluation)
     monkeypatch.setitem(sys.modules, "spml_dist.engine.tracking", tracking)
     (finished / "mlflow.json").write_text('{"uri": "sqlite:///x.db", "run_id": "17"}')
     run(finished, "--pictures", 1)
@@ -86,13 +91,14 @@ def test_mlflow_gets_numbers_and_files(finished, monkeypatch):
 
 
 def test_mlflow_out_of_reach_is_one_line_and_no_failure(finished, monkeypatch, capsys):
-    def refuse(*_):
-        raise ConnectionError("nobody there\nand a long story")
+    def log_evaluation(*_):
+        return {"sent": 0, "unsent": 5, "error": "nobody there"}
 
-    monkeypatch.setitem(sys.modules, "spml_dist.engine.tracking", SimpleNamespace(log_evaluation=refuse))
+    tracking = SimpleNamespace(log_evaluation=log_evaluation)
+    monkeypatch.setitem(sys.modules, "spml_dist.engine.tracking", tracking)
     (finished / "mlflow.json").write_text('{"uri": "http://nowhere", "run_id": "17"}')
     assert run(finished, "--pictures", 0) == 0
-    assert "MLflow was not told of this evaluation: nobody there\n" in capsys.readouterr().err
+    assert "MLflow was not told of all of this evaluation: nobody there\n" in capsys.readouterr().err
 
 
 def test_what_is_missing_is_named_with_the_remedy(finished, tmp_path):
