@@ -15,7 +15,9 @@ import json
 import os
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from spml_dist import comm
@@ -23,6 +25,9 @@ from spml_dist.bank.recent import RecentBank
 from spml_dist.config import Config, dump
 from spml_dist.engine import zero
 from spml_dist.errors import RunError
+
+DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, UnpicklingError, SafetensorError)
+"""what DeepSpeed, torch, safetensors and json raise on a file that is missing, cut short or garbled"""
 
 
 def save(wrapped, bank: RecentBank, stream_state: dict, config: Config, folder: Path) -> Path:
@@ -75,7 +80,7 @@ def restore(path: Path, wrapped, bank: RecentBank) -> dict:
         zero.load(wrapped, path / "engine")
         bank.restore(load_file(path / "bank" / "rows.safetensors", device=str(wrapped.device)))
         return json.loads((path / "stream.json").read_text())
-    except Exception as problem:  # whatever DeepSpeed, pickle and safetensors come up with
+    except DAMAGE as problem:
         raise RunError(
             f"{path} cannot be read", problem, "remove it and name an older one in latest"
         ) from problem

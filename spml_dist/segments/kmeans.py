@@ -36,10 +36,14 @@ def cluster(features: Tensor, grid: tuple[int, int], iterations: int, valid: Ten
     start = torch.unique(initial_grid(grid, h, w, features.device), return_inverse=True)[1]
     k = int(start.max()) + 1 if start.numel() else 0
     points = features.reshape(b, h * w, d)
-    labels = start.reshape(1, 1, -1).expand(b, 1, -1)
-    weight = points.new_ones(b, 1, h * w) if valid is None else valid.reshape(b, 1, h * w).to(points.dtype)
-    members = points.new_empty(b, k, h * w)
+    labels = start.reshape(1, -1).expand(b, -1)
+    first = k * torch.arange(b, device=features.device)[:, None]
+    takes_part = None if valid is None else valid.reshape(b, h * w)
     for _ in range(iterations):
-        centres = unit(members.zero_().scatter_(1, labels, weight) @ points)
-        labels = (points @ centres.mT).argmax(dim=-1).unsqueeze(1)
+        rows = first + labels
+        if takes_part is not None:
+            rows = torch.where(takes_part, rows, b * k)  # a row of its own, which is dropped
+        sums = points.new_zeros(b * k + 1, d).index_add_(0, rows.flatten(), points.flatten(0, 1))
+        centres = unit(sums[:-1].view(b, k, d))
+        labels = (points @ centres.mT).max(dim=-1).indices  # the first of equals
     return labels.reshape(b, h, w)
