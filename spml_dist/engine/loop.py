@@ -159,7 +159,6 @@ def _log(run: Run, step: int, parts: list[StepLosses], phases: dict, seconds: fl
             "eta_s": None if step == run.stream.start_step + 1 else (config.schedule.steps - step) * seconds,
         }
         run.journal.step(entry)
-        note_tracking(run)
         numbers = {f"train/{k}": v for k, v in entry.items() if k != "step" and v is not None}
         run.tracker.metrics(step, numbers)
     if not math.isfinite(said["loss"]):
@@ -199,19 +198,15 @@ def _tracker(config: Config, folder: Path) -> Tracker:
     note = folder / "mlflow.json"
     known = json.loads(note.read_text()).get("run_id") if note.exists() else None
     tracking = config.tracking
-    tracker = Tracker(tracking.uri, tracking.experiment, config.name, known, flatten(config))
+
+    def keep(run_id: str) -> None:
+        aside = note.with_suffix(".tmp")
+        aside.write_text(json.dumps({"uri": tracking.uri, "run_id": run_id}) + "\n")
+        os.replace(aside, note)
+
+    tracker = Tracker(tracking.uri, tracking.experiment, config.name, known, flatten(config), keep)
     tracker.artifact(folder / "config.yaml")
     return tracker
-
-
-def note_tracking(run: Run) -> None:
-    """Keep in RUN/mlflow.json which MLflow run this is, so that a restart continues it."""
-    note = run.folder / "mlflow.json"
-    known = {"uri": run.config.tracking.uri, "run_id": run.tracker.run_id}
-    if run.tracker.run_id and not (note.exists() and json.loads(note.read_text()) == known):
-        aside = note.with_suffix(".tmp")
-        aside.write_text(json.dumps(known) + "\n")
-        os.replace(aside, note)
 
 
 def _export(run: Run, step: int) -> None:

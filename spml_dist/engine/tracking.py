@@ -70,8 +70,8 @@ class Tracker:
     its troubles: everything is tried a few times, and counted in the end.
 
     uri: absolute, see `absolute_uri`; run_id: the run to resume, None for a new one (also made where the old
-    one is gone); params: flat, names to values. The attribute `run_id` is None until a new run exists: keep
-    it then, so that a restart can resume the run.
+    one is gone); params: flat, names to values; keep: told the run's id as soon as the run exists, to give
+    it to a restart.
     """
 
     def __init__(
@@ -81,10 +81,12 @@ class Tracker:
         run_name: str,
         run_id: str | None = None,
         params: Mapping[str, Any] = {},
+        keep: Callable[[str], None] = lambda run_id: None,
     ):
         self.run_id = run_id
         self._open = lambda: _open(uri, experiment, run_name, self.run_id)
         self._uri = uri
+        self._keep = keep
         self._params = {name: str(value)[:LONGEST_PARAM] for name, value in params.items()}
         self._points: deque[Point] = deque()
         self._artifacts: deque[Artifact] = deque()
@@ -128,17 +130,17 @@ class Tracker:
             return
         monitor = self._attempts.make(0, _monitor, self.run_id, self._uri)
         interval = monitor.sampling_interval if monitor else LONGEST_WAIT
-        due = time.monotonic() + interval
+        due = 0.0  # the first reading at once: the shortest run has one too
         while True:
             self._news.clear()
             last = self._attempts.last_call.is_set()
+            if time.monotonic() >= due:
+                self._attempts.make(0, _log_system, client, self.run_id, monitor, self._step)
+                due = time.monotonic() + interval
             self._send(client)
             if last:
                 break
             self._news.wait(max(0.0, due - time.monotonic()))
-            if time.monotonic() >= due:
-                self._attempts.make(0, _log_system, client, self.run_id, monitor, self._step)
-                due = time.monotonic() + interval
         self._attempts.make(0, client.set_terminated, self.run_id, self._status)
 
     def _reach(self) -> MlflowClient | None:
@@ -150,6 +152,7 @@ class Tracker:
             wait = min(2 * wait, LONGEST_WAIT)
         client, run = opened
         self.run_id = run.info.run_id
+        self._attempts.make(0, self._keep, self.run_id)
         known = self._params.keys() & run.data.params.keys()
         self._attempts.done += len(known)
         new = ((name, value) for name, value in self._params.items() if name not in known)
@@ -220,6 +223,13 @@ def _client(uri: str) -> MlflowClient:
     from mlflow.tracking import MlflowClient
 
     with _alone_at(uri):
+        database = Path(uri.removeprefix(SQLITE))
+        if uri.startswith(SQLITE) and not database.exists():
+            # Made aside: half of the tables, left by a process that was killed, could never be completed.
+            aside = database.with_name(f"{database.name}.tmp")
+            aside.unlink(missing_ok=True)
+            MlflowClient(tracking_uri=f"{SQLITE}{aside}")
+            aside.replace(database)
         return MlflowClient(tracking_uri=uri)
 
 

@@ -7,7 +7,7 @@ import os
 import torch
 
 from spml_dist.config import Config
-from spml_dist.engine.loop import note_tracking, start, train
+from spml_dist.engine.loop import start, train
 from spml_dist.shards.manifest import read_manifest
 
 
@@ -27,7 +27,6 @@ def work(payload: dict) -> None:
     finally:
         if run.tracker:
             said = run.tracker.finish(status)
-            note_tracking(run)
             if said["unsent"]:
                 run.journal.say(f"MLflow did not take {said['unsent']} records; metrics.jsonl has them all")
             run.journal.close()

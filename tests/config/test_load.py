@@ -216,8 +216,8 @@ class TestRulesBetweenFields:
         assert said in mistake(QUICKSTART, *overrides)
 
     def test_the_step_policy_can_be_had(self):
-        overrides = ["schedule.policy=step", "schedule.power=null", "schedule.decays=[100, 300]"]
-        assert load(QUICKSTART, overrides).schedule.decays == (100, 300)
+        overrides = ["schedule.policy=step", "schedule.power=null", "schedule.decays=[100, 200]"]
+        assert load(QUICKSTART, overrides).schedule.decays == (100, 200)
 
     def test_one_positive_term_is_enough(self):
         weights = [

@@ -176,7 +176,7 @@ def test_two_trainings_may_create_the_database_together(uri):
     client = client_of(uri)
     runs = client.search_runs([client.get_experiment_by_name("together").experiment_id])
     assert {run.info.run_name for run in runs} == {"here", "elsewhere"}
-    assert all(run.info.status == "FINISHED" and run.data.metrics == {"train/loss": 1.0} for run in runs)
+    assert all(run.info.status == "FINISHED" and run.data.metrics["train/loss"] == 1.0 for run in runs)
 
 
 def test_relative_databases_are_placed_under_the_root(tmp_path):

@@ -1,0 +1,94 @@
+"""A tiny experiment for the tests of the training path: generated scenes, a small network, six steps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from spml_dist import cli
+from spml_dist.config import load
+
+QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory) -> Path:
+    """Packed scenes of 64 pixels a side: train holds 12 in three shards, val 4."""
+    out = tmp_path_factory.mktemp("sample")
+    words = ["--images", "12", "--val", "4", "--size", "64", "--shard-size", "5"]
+    assert cli.main(["pack", "sample", "--out", str(out), *words]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def experiment(sample: Path) -> Callable[..., list[str]]:
+    """experiment(output, name, *overrides): what follows `spml-dist train` for the tiny experiment."""
+
+    def words(output: Path, name: str, *overrides: str) -> list[str]:
+        return [
+            str(QUICKSTART),
+            f"output={output}",
+            f"name={name}",
+            f"data.train={sample}/train",
+            f"data.val={sample}/val",
+            "model.embedding_dim=8",
+            "stream.batch=4",
+            "stream.crop=64",
+            "segments.grid=[3, 3]",
+            "schedule.steps=6",
+            "schedule.warmup=2",
+            "engine.device=cpu",
+            "checkpoint.every=2",
+            f"tracking.uri=sqlite:///{output}/mlflow.db",
+            "tracking.every=1",
+            "tracking.previews_every=3",
+            "tracking.previews=2",
+            "evaluation.grid=[3, 3]",
+            "evaluation.pictures=2",
+            *overrides,
+        ]
+
+    return words
+
+
+def payload(words: Sequence[str], stop_before: int | None = None) -> dict:
+    """What `spml-dist train WORDS` hands to every worker, with the run folder made as it makes it.
+
+    stop_before: `work` fails when this step (counted from 0) would be made.
+    """
+    from spml_dist.cli import train
+
+    config = train.absolute(load(words[0], words[1:]), Path.cwd())
+    train.claim(Path(config.output) / config.name, config)
+    return {"config": config.model_dump(mode="json"), "stop_before": stop_before}
+
+
+def work(rank: int, payloads: Sequence[dict]) -> list[dict]:
+    """For `tests.spawn`: train one payload after the other as a Ray worker would.
+
+    Returns for each what this rank did: "steps" it made and "error", the text of what stopped it, or None.
+    """
+    from spml_dist.engine import loop
+    from spml_dist.engine.worker import work as train
+
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    told, optimise = [], loop._optimise
+    for one in payloads:
+        said = {"steps": [], "error": None}
+
+        def watched(run, step, *rest, one=one, said=said):
+            if step == one["stop_before"]:
+                raise InterruptedError(f"before step {step}")
+            said["steps"].append(step)
+            return optimise(run, step, *rest)
+
+        loop._optimise = watched
+        try:
+            train(one)
+        except Exception as problem:
+            said["error"] = f"{type(problem).__name__}: {problem}"
+        told.append(said)
+    return told
