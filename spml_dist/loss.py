@@ -24,10 +24,10 @@ from torch import Tensor
 
 from spml_dist.schema import Block, Contrast, Relation
 
-TILE = 1 << 21
-"""entries of a tile (pixels × candidates); three tiles of float32 take 24 MB"""
+TILE = 1 << 19
+"""entries of a tile (pixels × candidates); the four tiles of float32 at work take 8 MB and stay in the cache"""
 
-RUN = 64
+RUN = 256
 """pixels whose gradient to a candidate is summed in float32"""
 
 
@@ -85,42 +85,40 @@ def _block(embedding, prototype, own, block: Block, weights, learning, values, w
     if not rows or not width:
         return
     height = max(16, min(len(rows), TILE // width))
-    buffers = [embedding.new_empty(height * width) for _ in range(2 if grads is None else 3)]
+    # Every tile works in the same memory: tile-sized temporaries would cost more than the arithmetic.
+    buffers = [embedding.new_empty(height * width) for _ in range(2 if grads is None else 4)]
     sides = [_Side(relation) for relation in block.relations]
     for start in range(rows.start, rows.stop, height):
         stop = min(start + height, rows.stop)
         tile = slice(start - rows.start, stop - rows.start)
         e = embedding[start:stop]
-        similarity, scratch, *grad = (b[: (stop - start) * width].view(stop - start, width) for b in buffers)
+        similarity, *work = (b[: (stop - start) * width].view(stop - start, width) for b in buffers)
         torch.mm(e, candidates.T, out=similarity).sub_(1)
-        if grad:
-            grad[0].zero_()
+        grad = None if grads is None else work.pop().zero_()
         touched = False
         for r, side in enumerate(sides):
             if not weights[r]:
                 continue
             scale = block.scale[r] * weights[r]
-            done = side.tile(
-                tile, similarity, scratch, own[start:stop] - first, grad[0] if grad else None, scale
-            )
+            done = side.tile(tile, similarity, work, own[start:stop] - first, grad, scale)
             if done is not None:
                 values[r] += block.scale[r] * done[0]
                 without[r] += done[1]
                 touched = True
-        if grad and touched:
-            grads[0][start:stop].addmm_(grad[0], candidates)
+        if grad is not None and touched:
+            grads[0][start:stop].addmm_(grad, candidates)
             if first < learning:
                 inside = slice(first, min(last, learning))
-                _accumulate(grads[1][inside], grad[0][:, : inside.stop - first], e)
+                _accumulate(grads[1][inside], grad[:, : inside.stop - first], e)
 
 
 def _accumulate(total: Tensor, weight: Tensor, vectors: Tensor) -> None:
     """total += weightᵀ @ vectors. A candidate's gradient sums terms of both signs over all pixels: float32
     within short runs and float64 across them keeps it as exact as its terms."""
-    whole = len(vectors) // RUN * RUN
-    runs = weight[:whole].unflatten(0, (-1, RUN)).mT @ vectors[:whole].unflatten(0, (-1, RUN))
-    total += runs.sum(dim=0, dtype=total.dtype)
-    total += weight[whole:].T @ vectors[whole:]
+    run = weight.new_empty(total.shape)
+    for start in range(0, len(vectors), RUN):
+        torch.mm(weight[start : start + RUN].T, vectors[start : start + RUN], out=run)
+        total += run
 
 
 class _Side:
@@ -135,10 +133,10 @@ class _Side:
         self.repel = relation.repel
         self.attracting = relation.attract.sum(dim=1)
 
-    def tile(self, tile: slice, similarity, scratch, own, grad, scale) -> tuple[Tensor, Tensor] | None:
+    def tile(self, tile: slice, similarity, work, own, grad, scale) -> tuple[Tensor, Tensor] | None:
         """Loss summed over the tile and pixels without positive; adds scale · ∂loss/∂similarity to grad.
 
-        similarity: [t, P] = e·μ - 1; scratch: [t, P]; own: [t] column of the own segment, outside
+        similarity: [t, P] = e·μ - 1; work: two of [t, P], one without a gradient; own: [t] column of the own segment, outside
         0..P-1 where there is none. None if no pixel of the tile takes part.
         """
         on_host = self.group_on_host[tile]
@@ -149,12 +147,15 @@ class _Side:
         groups, local = groups.to(similarity.device), local.to(similarity.device)
         part = None if present.all() else present.nonzero()[:, 0].to(similarity.device)
 
-        s = similarity if part is None else similarity[part]
-        own = own if part is None else own[part]
-        x = torch.mul(s, self.kappa, out=scratch[: len(s)]).exp_()
+        if part is None:
+            x = torch.mul(similarity, self.kappa, out=work[0])
+        else:
+            own = own[part]
+            x = torch.index_select(similarity, 0, part, out=work[0][: len(part)]).mul_(self.kappa)
+        x.exp_()
         attract, repel = self.attract[groups], self.repel[groups]
-        has_own = ((own >= 0) & (own < s.shape[1])).unsqueeze(1)
-        column = own.unsqueeze(1).clamp(0, s.shape[1] - 1)
+        has_own = ((own >= 0) & (own < x.shape[1])).unsqueeze(1)
+        column = own.unsqueeze(1).clamp(0, x.shape[1] - 1)
         itself = x.gather(1, column) * has_own
         x.scatter_(1, column, x.gather(1, column) - itself)
 
@@ -177,10 +178,10 @@ class _Side:
         if grad is not None:
             d_negative = defined / total * (self.kappa * scale)
             d_numerator = -d_negative * torch.where(defined, negative, 0) / numerator
-            weight = x.new_zeros(len(s), len(masks))
+            weight = x.new_zeros(len(x), len(masks))
             weight.scatter_(1, local, torch.where(alone, 0, d_numerator))
             weight.scatter_(1, local + len(groups), d_negative)
-            x.mul_(weight @ masks)
+            x.mul_(torch.mm(weight, masks, out=work[1][: len(x)]))
             x.scatter_add_(1, column, (alone * d_numerator + counted * d_negative) * itself)
             if part is None:
                 grad.add_(x)
