@@ -1,0 +1,157 @@
+"""The path as a user types it: Ray starts, two DeepSpeed workers train, MLflow hears of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from spml_dist import cli
+from spml_dist.shards.manifest import read_manifest
+from spml_dist.stream.plan import Plan
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+def typed(*words: object) -> subprocess.CompletedProcess:
+    """`spml-dist WORDS` in a process of its own, as Ray wants it."""
+    command = [sys.executable, "-m", "spml_dist", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def words(experiment, sample: Path, output: Path) -> list[str]:
+    """The experiment, on a copy of its training shards."""
+    train = shutil.copytree(sample / "train", output / "packed")
+    return experiment(output, "tiny", f"data.train={train}")
+
+
+@pytest.fixture(scope="module")
+def damaged(words, output: Path) -> tuple[subprocess.CompletedProcess, str, list[dict]]:
+    """A training on a shard with a picture that does not decode, which only the second worker meets, in the
+    third step; the picture's key, and what was logged. Afterwards the shard is whole again."""
+    manifest = read_manifest(output / "packed")
+    shards = [shard.samples for shard in manifest.shards]
+    draw = Plan(shards, batch=4, seed=235, window_shards=16).part(2, rank=1, world=2)[0]
+    path = output / "packed" / manifest.shards[draw.shard].url
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        picture = [member for member in tar if member.name.endswith(".jpg")][draw.index]
+    start, stop = picture.offset_data, picture.offset_data + picture.size
+    path.write_bytes(whole[:start] + bytes(picture.size) + whole[stop:])
+    try:
+        done = typed("train", *words)
+    finally:
+        path.write_bytes(whole)
+    return done, f"{path}: {picture.name.removesuffix('.jpg')}", logged(output / "tiny")
+
+
+@pytest.fixture(scope="module")
+def trained(damaged, words, output: Path) -> tuple[Path, str]:
+    """The run folder and what the same command, given again, printed."""
+    done = typed("train", *words)
+    assert done.returncode == 0, done.stderr
+    return output / "tiny", done.stdout
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained) -> Path:
+    run = trained[0]
+    for words in ((), ("--oracle", "--json", run / "oracle.json")):
+        assert cli.main([str(word) for word in ("evaluate", run, "--split", "val", *words)]) == 0
+    return run
+
+
+def logged(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_damaged_picture_ends_all_workers_with_one_line(damaged):
+    """Only the worker that reads it fails; the other one must not wait for ever."""
+    done, picture, entries = damaged
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"spml-dist: error: {picture}") and done.stderr.count("\n") == 1, (
+        done.stderr
+    )
+    assert [entry["step"] for entry in entries] == [1, 2]
+
+
+def test_once_the_shard_is_whole_the_same_command_goes_on_after_the_last_checkpoint(trained):
+    run, printed = trained
+    assert "resuming from step_000002" in printed
+    assert re.findall(r"step +(\d+)  loss", printed) == list("3456")
+    assert [entry["step"] for entry in logged(run)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_same_command_finds_nothing_left_to_do(trained, words, capsys):
+    assert cli.main(["train", *words]) == 0
+    assert "already trained to step 6" in capsys.readouterr().out
+
+
+def test_evaluation_leaves_numbers_pictures_and_a_report(evaluated):
+    result = json.loads((evaluated / "result.json").read_text())
+    assert result["split"] == "val" and result["images"] == 4 and result["step"] == 6
+    assert 0 <= result["miou"] == result["readouts"]["classifier"]["miou"] <= 1
+    assert "neighbours" in result["readouts"]
+    assert "neighbours_oracle" in json.loads((evaluated / "oracle.json").read_text())["readouts"]
+    report = (evaluated / "report.html").read_text()
+    assert "data:image" in report and not re.search(r'(src|href)="(https?:)?//', report)
+    assert (evaluated / "pictures" / "val.png").exists()
+
+
+def test_one_mlflow_run_holds_parameters_metrics_and_files(evaluated, output):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{output}/mlflow.db")
+    (found,) = client.search_runs([client.get_experiment_by_name("spml").experiment_id])
+    assert found.info.run_id == json.loads((evaluated / "mlflow.json").read_text())["run_id"]
+    assert found.info.status == "FINISHED"
+    assert found.data.params["relations.annotation.concentration"] == "6.0"
+    metrics = {"train/loss", "train/loss/annotation", "eval/val/miou", "eval/val_oracle/miou"}
+    assert metrics <= set(found.data.metrics)
+    assert any(name.startswith("system/") for name in found.data.metrics)
+    history = client.get_metric_history(found.info.run_id, "train/loss")
+    assert {3, 4, 5, 6} <= {point.step for point in history}
+    folders = {"": {"config.yaml"}, "previews": {"previews/step_000006.png"}}
+    folders["evaluation"] = {f"evaluation/{name}" for name in ("result.md", "val.png", "report.html")}
+    for folder, files in folders.items():
+        assert files <= {file.path for file in client.list_artifacts(found.info.run_id, folder)}
+
+
+def test_a_run_folder_of_another_configuration_is_refused_by_its_keys(trained, words, capsys):
+    assert cli.main(["train", *words, "optimizer.lr=0.5"]) == 2
+    error = capsys.readouterr().err
+    assert "optimizer.lr (0.02 there, 0.5 here)" in error and error.count("\n") == 1
+
+
+def test_an_unwritable_run_folder_is_one_line(tmp_path, experiment, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert cli.main(["train", *experiment(tmp_path / "file", "tiny")]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be written" in error and "output=" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("data.train=/nowhere", "manifest.json: no such file"),
+        ("optimiser.lr=1", "did you mean optimizer?"),
+        ("relations.cooccurrence.ignore_classes=[9]", "class ids are 0 to 8"),
+    ],
+)
+def test_a_mistake_claims_no_run_folder(change, words, tmp_path, experiment, capsys):
+    assert cli.main(["train", *experiment(tmp_path / "runs", "tiny", change)]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,122 @@
+"""Work on Ray: what a worker raises reaches the driver, Ctrl-C ends everything, a growing log is shown."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from spml_dist import jobs
+from spml_dist.errors import DataError
+
+
+def fail_on_rank_1(payload: dict) -> None:
+    import torch.distributed as dist
+
+    if dist.get_rank() == 1:
+        raise ArithmeticError(payload["text"])
+    dist.barrier()
+
+
+class TestTrain:
+    """Starts a Ray cluster of its own on this machine, and leaves none behind."""
+
+    pytestmark = pytest.mark.timeout(1200)
+
+    @pytest.fixture(autouse=True)
+    def only_local(self, monkeypatch):
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        before = set(psutil.Process().children(recursive=True))
+        yield
+        psutil.wait_procs(left := set(psutil.Process().children(recursive=True)) - before, timeout=30)
+        assert not [process for process in left if process.is_running()]
+
+    def test_a_worker_that_fails_ends_the_others_and_its_traceback_reaches_the_driver(self, tmp_path: Path):
+        payload = {"text": "worn out " * 300}
+        with pytest.raises(ExceptionGroup) as caught:
+            jobs.train(fail_on_rank_1, payload, name="n", workers=2, gpu=False, storage=tmp_path)
+        shown = "".join(traceback.format_exception(caught.value))
+        assert "on rank 1: Traceback" in shown
+        assert "in fail_on_rank_1" in shown
+        assert f"ArithmeticError: {payload['text']}" in shown
+
+
+class TestCause:
+    def test_a_users_mistake_is_found_among_its_consequences(self):
+        mistake = DataError("x.tar: damaged", None, "pack again")
+        failures = {0: RuntimeError("connection closed by peer"), 1: mistake}
+        assert jobs._cause(SimpleNamespace(worker_failures=failures)) is mistake
+
+    def test_other_failures_are_all_shown(self):
+        failures = {0: RuntimeError("connection closed by peer"), 1: ZeroDivisionError("here")}
+        assert jobs._cause(SimpleNamespace(worker_failures=failures)).exceptions == tuple(failures.values())
+
+    def test_what_did_not_come_from_a_worker_stays_what_it_is(self):
+        error = ConnectionError("the head is gone")
+        assert jobs._cause(error) is error
+
+
+class TestInterruptible:
+    def test_what_the_call_raised_comes_back(self):
+        def fail(error: type[BaseException]):
+            raise error("so")
+
+        assert jobs._interruptible(lambda: 5) is None
+        for error in (ValueError, SystemExit, KeyboardInterrupt):
+            assert isinstance(jobs._interruptible(lambda error=error: fail(error)), error)
+
+    def test_an_interrupt_is_the_callers_whatever_the_call_does(self):
+        over = threading.Event()
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            jobs._interruptible(lambda: over.wait(200))
+        assert not over.is_set()
+        over.set()
+
+
+class TestFollowing:
+    @pytest.fixture
+    def log(self, tmp_path: Path) -> Path:
+        return tmp_path / "train.log"
+
+    def test_every_new_line_is_shown_once_and_in_order_by_the_end_of_the_block(self, log: Path):
+        shown = []
+        log.write_text("from before\n")
+        with jobs.following(log, shown.append), log.open("a") as file:
+            for number in range(5):
+                print("line", number, file=file, flush=True)
+        assert shown == [f"line {number}" for number in range(5)]
+
+    def test_a_file_that_comes_later_is_followed(self, log: Path):
+        shown = []
+        with jobs.following(log, shown.append):
+            log.write_text("first\n")
+        assert shown == ["first"]
+
+    def test_a_line_is_shown_whole_while_the_block_still_runs(self, log: Path):
+        seen, shown = threading.Event(), []
+
+        def show(text: str) -> None:
+            shown.append(text)
+            seen.set()
+
+        with jobs.following(log, show), log.open("a") as file:
+            print("half a li", end="", file=file, flush=True)
+            time.sleep(1)
+            assert shown == []
+            print("ne", file=file, flush=True)
+            assert seen.wait(60)
+        assert shown == ["half a line"]
+
+    def test_it_ends_with_a_block_that_fails(self, log: Path):
+        threads = threading.active_count()
+        with pytest.raises(ValueError, match="over"), jobs.following(log, print):
+            raise ValueError("over")
+        assert threading.active_count() == threads
