@@ -17,6 +17,20 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def join(backend: str) -> None:
+    """Join the process group that the environment describes, as torchrun leaves it."""
+    dist.init_process_group(backend)
+
+
+def leave() -> None:
+    dist.destroy_process_group()
+
+
+def grouped() -> bool:
+    """Whether there is a process group, of one process or several."""
+    return dist.is_initialized()
+
+
 def barrier() -> None:
     if world() > 1:
         dist.barrier()
@@ -36,6 +50,14 @@ def from_rank_zero(value):
     if world() > 1:
         dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def from_every_rank(value) -> list:
+    """Every rank's picklable value, in rank order."""
+    values = [value] * world()
+    if world() > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 def gather_counts(count: int, device=None) -> list[int]:

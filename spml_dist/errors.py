@@ -10,6 +10,8 @@ class SpmlError(Exception):
     remedy: what to do. Only strings are kept, so that the error survives pickling between processes.
     """
 
+    status = 2
+
     def __init__(self, what: str, value: object = None, remedy: str = ""):
         self.what = what
         self.value = None if value is None else str(value)
@@ -32,3 +34,9 @@ class DataError(SpmlError):
 
 class RunError(SpmlError):
     """A run folder, checkpoint or cluster that cannot be used; `what` starts with the path or address."""
+
+
+class Stopped(SpmlError):
+    """Not an error of anybody's: a training saved and stopped because it was asked to; it can go on."""
+
+    status = 75

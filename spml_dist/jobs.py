@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 import traceback
@@ -61,6 +62,7 @@ def _cluster(workers: int) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     runtime = {"env_vars": WORKER_ENVIRONMENT}
     options = {"runtime_env": runtime, "log_to_driver": False, "logging_level": logging.ERROR}
+    terminated = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             ray.init(address=address, **options)
@@ -71,6 +73,8 @@ def _cluster(workers: int) -> Iterator[None]:
         raise RunError(
             "Ray cannot be started or reached", address or "a local cluster", str(problem)
         ) from problem
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminated)  # Ray has put its own there, which aborts
     for quiet in ("ray", "ray.train", "ray.data"):
         logging.getLogger(quiet).setLevel(logging.ERROR)
     try:

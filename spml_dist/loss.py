@@ -25,7 +25,7 @@ from torch import Tensor
 from spml_dist.schema import Block, Contrast, Relation
 
 TILE = 1 << 19
-"""entries of a tile (pixels × candidates); the four tiles of float32 at work take 8 MB and stay in the cache"""
+"""entries of a tile (pixels × candidates); the four float32 tiles at work take 8 MB"""
 
 RUN = 256
 """pixels whose gradient to a candidate is summed in float32"""
@@ -87,7 +87,8 @@ def _block(embedding, prototype, own, block: Block, weights, learning, values, w
     height = max(16, min(len(rows), TILE // width))
     # Every tile works in the same memory: tile-sized temporaries would cost more than the arithmetic.
     buffers = [embedding.new_empty(height * width) for _ in range(2 if grads is None else 4)]
-    sides = [_Side(relation) for relation in block.relations]
+    used = [r for r, weight in enumerate(weights) if weight]
+    sides = {r: _Side(block.relations[r]) for r in used}
     for start in range(rows.start, rows.stop, height):
         stop = min(start + height, rows.stop)
         tile = slice(start - rows.start, stop - rows.start)
@@ -96,9 +97,7 @@ def _block(embedding, prototype, own, block: Block, weights, learning, values, w
         torch.mm(e, candidates.T, out=similarity).sub_(1)
         grad = None if grads is None else work.pop().zero_()
         touched = False
-        for r, side in enumerate(sides):
-            if not weights[r]:
-                continue
+        for r, side in sides.items():
             scale = block.scale[r] * weights[r]
             done = side.tile(tile, similarity, work, own[start:stop] - first, grad, scale)
             if done is not None:
@@ -136,8 +135,8 @@ class _Side:
     def tile(self, tile: slice, similarity, work, own, grad, scale) -> tuple[Tensor, Tensor] | None:
         """Loss summed over the tile and pixels without positive; adds scale · ∂loss/∂similarity to grad.
 
-        similarity: [t, P] = e·μ - 1; work: two of [t, P], one without a gradient; own: [t] column of the own segment, outside
-        0..P-1 where there is none. None if no pixel of the tile takes part.
+        similarity: [t, P] = e·μ - 1; work: two of [t, P], one if there is no gradient; own: [t] column of the
+        own segment, outside 0..P-1 where there is none. None if no pixel of the tile takes part.
         """
         on_host = self.group_on_host[tile]
         present = on_host >= 0

@@ -68,7 +68,7 @@ class Pixels:
     embedding: Tensor
     """[n, C] unit vectors u, with gradient"""
     feature: Tensor
-    """[n, C+L] unit vectors of (u, local features), with gradient"""
+    """[n, C+L] unit vectors of (scaled u, local features), with gradient"""
     semantic: Tensor
     """[n] int64: 0..K-1, or 254"""
     region: Tensor
@@ -112,6 +112,8 @@ class Rows:
     """[P] bool"""
     image: Tensor
     """[P] int64: number of the segment's image, unique over the steps a bank remembers"""
+    propagated: Tensor
+    """[P] int64: class by feature affinity, 254 where no labelled segment is near; `semantic` without it"""
 
     def __len__(self) -> int:
         return len(self.semantic)

@@ -9,9 +9,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from spml_dist.errors import RunError
 from spml_dist.pictures import write_png
-from spml_dist.report import write_report
-from spml_dist.report.charts import confusion_picture, curves
+from spml_dist.report import curves, write_report
+from spml_dist.report.charts import confusion_picture, draw
+from spml_dist.report.confusion import matrix
+from spml_dist.report.run_folder import read
+from spml_dist.report.summary import summary
 
 CONFIG = "name: beach\nseed: 7\nmodel:\n  backbone: resnet10t\nschedule:\n  steps: 30\n"
 
@@ -19,6 +23,7 @@ CONFIG = "name: beach\nseed: 7\nmodel:\n  backbone: resnet10t\nschedule:\n  step
 def logged(step: int) -> dict:
     return {
         "step": step,
+        "timestamp": 1_700_000_000_000 + 60_000 * step,
         "loss": 3 / step,
         "loss/annotation": 2 / step,
         "loss/cross_entropy": 1 / step,
@@ -26,9 +31,19 @@ def logged(step: int) -> dict:
         "images_per_s": 10 + step,
         "time/forward": 0.2,
         "time/backward": 0.3,
-        "memory_mb": 700,
-        "pixels_without_positive": 3,
+        "memory_mb": 2048,
+        "pixels": 200.0,
+        "pixels_without_positive": 3.0,
+        "without_positive/annotation": 3.0,
+        "candidates": 9,
+        "bank_rows": 4,
+        "eta_s": None,
     }
+
+
+def busy(step: int) -> dict:
+    usage = {"cpu_utilization_percentage": 50.0, "system_memory_usage_percentage": 30.0}
+    return {"step": step, "timestamp": 1_700_000_000_000 + 30_000 * step, "host": "a"} | usage
 
 
 def result(split: str = "val", oracle: bool = False) -> dict:
@@ -55,9 +70,14 @@ def finished(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(logged(step)) + "\n" for step in range(1, 31)))
     (tmp_path / "result.json").write_text(json.dumps(result()))
     (tmp_path / "result_val_oracle.json").write_text(json.dumps(result(oracle=True)))
-    previews = [f"previews/step_{step:06d}" for step in (2, 10, 20, 30)]
-    for name in ("pictures/val", "pictures/confusion_val", *previews):
+    previews = [f"previews/step_{step:06d}" for step in (2, 5, 10, 15, 20, 25, 30)]
+    for name in ("pictures/val", *previews):
         write_png(tmp_path / f"{name}.png", np.full((8, 8, 3), 200, np.uint8))
+    (tmp_path / "system").mkdir()
+    for node in (0, 1):
+        (tmp_path / "system" / f"node_{node}.jsonl").write_text(
+            json.dumps(busy(1)) + "\n" + json.dumps(busy(2))
+        )
     return tmp_path
 
 
@@ -92,16 +112,38 @@ def test_the_page_refers_to_nothing_outside_itself(finished):
 
 def test_the_page_shows_results_pictures_curves_and_settings(finished):
     text = write_report(finished).read_text()
-    for shown in ("beach", "resnet10t", "25.0 %", "sea &amp; &lt;sand&gt;", "Loss by term", "321"):
+    for shown in (
+        "beach",
+        "resnet10t",
+        "25.0 %",
+        "sea &amp; &lt;sand&gt;",
+        "Loss: annotation",
+        "321",
+        "Machines",
+    ):
         assert shown in text
     assert "<sand>" not in text
-    assert text.count("data:image/webp") == 5
+    assert text.count("data:image/webp") == 1 + 4
     assert "rock (not in this split)" in text
 
 
-def test_previews_shown_are_the_first_a_middle_one_and_the_last(finished):
+def test_previews_shown_are_spread_over_the_training(finished):
     text = write_report(finished).read_text()
-    assert re.findall(r"<figcaption>step (\d+)", text) == ["000002", "000010", "000030"]
+    assert re.findall(r"<figcaption>step (\d+)", text) == ["2", "10", "20", "30"]
+
+
+def test_a_large_preview_is_embedded_no_wider_than_it_is_shown(finished):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 4000, 3), np.uint8)
+    write_png(finished / "previews" / "step_000002.png", noise)
+    small = write_report(finished).stat().st_size
+    assert small < (finished / "previews" / "step_000002.png").stat().st_size / 3
+
+
+def test_progress_and_time_of_an_unfinished_training_are_told(finished):
+    (finished / "metrics.jsonl").write_text("".join(json.dumps(logged(step)) + "\n" for step in (1, 2)))
+    text = write_report(finished).read_text()
+    assert "<b>2</b><span>of 30 steps trained</span>" in text
+    assert "logged 2023-11-14 22:14 to 22:15 UTC" in text
 
 
 def test_ground_truth_prototypes_are_called_oracle(finished):
@@ -132,26 +174,117 @@ def test_the_same_folder_gives_the_same_page(finished):
     assert not list(finished.glob("*.tmp"))
 
 
-def test_charts_take_their_ink_from_the_page():
-    drawn = dict(curves([logged(step) for step in range(1, 200)]))
-    assert set(drawn) == {
+def titles(found: list[curves.Curves]) -> dict[str, dict[str, np.ndarray]]:
+    return {each.title: each.series for each in found}
+
+
+def test_every_number_of_the_log_has_its_chart():
+    found = titles(curves.of_training([logged(step) for step in range(1, 200)]))
+    assert list(found) == [
         "Loss",
-        "Loss by term",
+        "Loss: annotation",
+        "Loss: cross entropy",
         "Learning rate",
-        "Pixels without a positive",
-        "Images a second",
+        "Pixels without a positive, %",
         "Seconds a step, by phase",
-        "Memory, MB",
-    }
-    for svg in drawn.values():
-        assert "currentColor" in svg
-        assert svg.startswith("<svg")
-        assert not re.match(r'<svg[^>]* width="[\d.]+pt"', svg)
+        "Images a second",
+        "Memory of rank 0, GB",
+        "Candidates of a step",
+    ]
+    assert found["Loss: annotation"]["annotation"][:2].tolist() == [[1, 2], [2, 1]]
+    assert set(found["Pixels without a positive, %"]["annotation"][:, 1]) == {1.5}
+    assert set(found["Memory of rank 0, GB"]["memory"][:, 1]) == {2}
+    assert list(found["Candidates of a step"]) == ["candidates", "bank rows"]
+
+
+def test_relations_and_numbers_that_nobody_has_heard_of_are_drawn_too():
+    row = {"step": 1, "loss/feature_affinity": 2.0, "gradient_norm": 1.0, "bank/age": 3.0, "bank/drift": 0.1}
+    found = titles(curves.of_training([row]))
+    assert set(found) == {"Loss: feature affinity", "Gradient norm", "Bank"}
+    assert set(found["Bank"]) == {"age", "drift"}
+
+
+def test_phases_stand_in_the_order_of_a_step_without_the_first_one_and_small_ones_together():
+    times = {"time/backward": 1.0, "time/data": 0.5, "time/bank": 0.001, "time/preview": 0.2}
+    rows = [{"step": 1, "time/data": 60.0}, *({"step": step} | times for step in (10, 20))]
+    rows[1].pop("time/preview")
+    (each,) = curves.of_training(rows)
+    assert each.stacked and list(each.series) == ["data", "backward", "other"]
+    np.testing.assert_allclose(each.series["other"], [[10, 0.001], [20, 0.201]])
+    np.testing.assert_allclose(each.series["data"], [[10, 0.5], [20, 0.5]])
 
 
 def test_one_logged_step_is_enough_for_a_chart():
-    assert [title for title, _ in curves([{"step": 1, "loss": 1.0}])] == ["Loss"]
-    assert curves([]) == []
+    assert [each.title for each in curves.of_training([{"step": 1, "loss": 1.0}])] == ["Loss"]
+    assert curves.of_training([]) == []
+
+
+def test_machines_are_drawn_over_common_minutes_and_gpus_as_their_mean():
+    gpus = {"gpu_0_utilization_percentage": 20.0, "gpu_1_utilization_percentage": 40.0}
+    found = titles(curves.of_machines({"node_0": [busy(1) | gpus, busy(3) | gpus], "node_1": [busy(2)]}))
+    assert {node: points.tolist() for node, points in found["CPU, %"].items()} == {
+        "node 0": [[0, 50], [1, 50]],
+        "node 1": [[0.5, 50]],
+    }
+    assert found["GPUs, mean %"]["node 0"].tolist() == [[0, 30], [1, 30]]
+    assert list(found["GPUs, mean %"]) == ["node 0"]
+    assert set(titles(curves.of_machines({"node_0": [busy(1)]}))) == {"CPU, %", "Memory of the machine, %"}
+
+
+def test_a_drawing_takes_its_ink_from_the_page_and_stays_light_however_long_the_log():
+    rows = [logged(step) for step in range(1, 20_000)]
+    for each in curves.of_training(rows):
+        svg = draw(each)
+        assert svg.startswith("<svg") and "currentColor" in svg
+        assert not re.match(r'<svg[^>]* width="[\d.]+pt"', svg)
+        assert len(svg) < 120_000, each.title
+
+
+def test_the_same_relation_has_the_same_colour_in_all_charts():
+    row = {"step": 1, "loss/annotation": 1.0, "loss/zebra": 1.0, "pixels": 9}
+    row |= {"without_positive/annotation": 1, "without_positive/zebra": 2}
+    one, _, shares = curves.of_training([row, row | {"step": 2}])
+    colour = re.search(r"stroke: (#\w{6}); stroke-width: 1.6", draw(one))[1]
+    assert colour in draw(shares)
+
+
+def test_a_confusion_is_in_per_cent_of_the_true_class_and_tells_exactly_when_pointed_at():
+    table = matrix([[1, 3], [0, 8]], ["a<b", "c"], "neighbours")
+    assert '<td class="k5" title="a&lt;b as a&lt;b: 25.0 %">25</td>' in table
+    assert '<td class="k15" title="a&lt;b as c: 75.0 %">75</td>' in table
+    assert '<td></td><td class="k20" title="c as c: 100.0 %">100</td>' in table
+    many = [str(number) for number in range(40)]
+    assert 'title="7 as 7: 100.0 %"></td>' in matrix(np.eye(40), many, "classifier")
+
+
+def test_a_class_without_pixels_has_an_empty_row():
+    assert matrix([[0, 0], [0, 1]], ["a", "b"], "x").count("title=") == 1
+
+
+def test_the_summary_holds_what_the_page_shows(finished):
+    told = json.loads(json.dumps(summary(read(finished))))
+    assert told["run"] == "beach" and told["settings"]["backbone"] == "resnet10t"
+    assert told["headline"]["mIoU, classifier, val"] == "25.0 %"
+    charts = {each["title"]: each for each in told["charts"]}
+    assert charts["Loss"]["series"]["total"][0] == [1, 3] and charts["Loss"]["across"] == "step"
+    assert {each["title"] for each in told["machines"]} == {"CPU, %", "Memory of the machine, %"}
+    assert told["results"][0]["readouts"]["classifier"]["iou"]["rock"] == 0
+    text = write_report(finished).read_text()
+    assert all(title in text for title in charts)
+    assert all(value in text for value in told["headline"].values())
+
+
+@pytest.mark.parametrize(("name", "content"), [("result.json", '{"split"'), ("config.yaml", "a: [")])
+def test_a_damaged_file_is_named(finished, name, content):
+    (finished / name).write_text(content)
+    with pytest.raises(RunError, match=rf"{name} cannot be read .*; restore it"):
+        write_report(finished)
+
+
+def test_a_damaged_preview_is_named(finished):
+    (finished / "previews" / "step_000002.png").write_bytes(b"")
+    with pytest.raises(RunError, match=r"step_000002.png is not a picture"):
+        write_report(finished)
 
 
 def test_a_confusion_picture_is_darkest_on_the_classes_that_are_found():

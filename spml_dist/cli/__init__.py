@@ -14,10 +14,10 @@ import traceback
 from collections.abc import Sequence
 
 from spml_dist import __version__
-from spml_dist.cli import config, evaluate, pack, train, verify
-from spml_dist.errors import SpmlError
+from spml_dist.cli import config, evaluate, pack, report, track, train, verify
+from spml_dist.errors import SpmlError, Stopped
 
-VERBS = (pack, verify, config, train, evaluate)
+VERBS = (pack, verify, config, train, evaluate, report, track)
 
 EXAMPLES = """\
 the whole path, from generated scenes to a table:
@@ -26,12 +26,15 @@ the whole path, from generated scenes to a table:
   spml-dist config configs/quickstart.yaml engine.workers=1
   spml-dist train configs/quickstart.yaml
   spml-dist evaluate runs/quickstart --split val
+  spml-dist report runs/quickstart        # at any moment of the training
+  spml-dist report runs/quickstart        # at any moment of the training
 
 one's own pictures, a folder with images/, classes.txt, train.txt and weak/:
   spml-dist pack folder DIR --labels scribble100 --split train --out data/mine/train
   spml-dist train configs/quickstart.yaml name=mine data.train=data/mine/train data.val=data/mine/val
 
-`spml-dist VERB --help` tells more. Exit status: 0, 2 for a mistake in what was given, 130 when interrupted.
+`spml-dist VERB --help` tells more. Exit status: 0, 2 for a mistake in what was given, 75 for a training
+that was asked to stop and saved (the same command goes on), 130 and 143 when interrupted at once.
 """
 
 
@@ -46,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SpmlError as error:
         if debug:
             traceback.print_exc()
-        print(f"spml-dist: error: {error}", file=sys.stderr)
-        return 2
+        print(f"spml-dist: {'' if isinstance(error, Stopped) else 'error: '}{error}", file=sys.stderr)
+        return error.status
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -65,7 +64,7 @@ def run(args) -> int:
     written.append(write_report(folder))
     print(table)
     print("\n".join(f"wrote {path}" for path in written))
-    _track(folder, result, name, written)
+    _track(folder, config)
     return 0
 
 
@@ -86,6 +85,7 @@ def _evaluated(args, config, data, shown: int) -> tuple[dict, list]:
     from spml_dist.labeling.evaluate import evaluate
     from spml_dist.model.export import load
     from spml_dist.shards.manifest import read_manifest
+    from spml_dist.stream.cache import Cache
 
     model, info = load(args.folder / "export")
     device = config.engine.device
@@ -101,6 +101,7 @@ def _evaluated(args, config, data, shown: int) -> tuple[dict, list]:
         split=args.split,
         seed=config.seed,
         oracle=args.oracle,
+        cache=Cache(config.stream.cache, config.stream.cache_gb, config.stream.retry_seconds),
         each=lambda picture: drawn.append(picture) if picture.number in wanted else None,
     )
     return {"run": config.name, "step": info.get("step"), **result}, drawn
@@ -161,29 +162,17 @@ def _pictures(folder: Path, name: str, drawn: list, result: dict) -> list[Path]:
     return written
 
 
-def _track(folder: Path, result: dict, name: str, written: list[Path]) -> None:
+def _track(folder: Path, config) -> None:
     """Add the result to the run's MLflow record, if it has one; a server out of reach loses nothing."""
-    if not (folder / "mlflow.json").exists():
+    from spml_dist.config import flatten
+    from spml_dist.engine import mirror
+
+    uri = mirror.address(folder)
+    if uri is None:
         return
-    from spml_dist.engine.tracking import log_evaluation
-
-    place = json.loads((folder / "mlflow.json").read_text(encoding="utf-8"))
-    files = {path: "evaluation" for path in written}
-    said = log_evaluation(place["uri"], place["run_id"], _flat(result, name), files)
-    if said["unsent"]:
-        print(f"MLflow was not told of all of this evaluation: {said['error']}", file=sys.stderr)
-
-
-def _flat(result: dict, name: str) -> dict[str, float]:
-    """`eval/SPLIT/miou`, `eval/SPLIT/READOUT/miou`, `eval/SPLIT/READOUT/iou/CLASS` and so on."""
-    flat = {f"eval/{name}/miou": result["miou"]}
-    for readout, values in result["readouts"].items():
-        for key, value in values.items():
-            if key != "iou":
-                flat[f"eval/{name}/{readout}/{key}"] = value
-        for label, value in values["iou"].items():
-            flat[f"eval/{name}/{readout}/iou/{re.sub(r'[^A-Za-z0-9_. -]', '_', label)}"] = value
-    return flat
+    missing = mirror.catch_up(folder, uri, config.tracking.experiment, config.name, flatten(config))
+    if missing:
+        print(missing, file=sys.stderr)
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from spml_dist.config import Config, differences, dump, load
@@ -15,14 +17,26 @@ examples:
   spml-dist train configs/quickstart.yaml
   spml-dist train configs/gid15_scribble.yaml engine.workers=1 schedule.steps=500 name=short
   spml-dist train configs/quickstart.yaml          # once more: goes on where it stopped
+  spml-dist train configs/quickstart.yaml --alone  # this process alone, for a debugger
+  torchrun --nproc-per-node 2 -m spml_dist train configs/quickstart.yaml
 
-Ray starts on this machine by itself, or RAY_ADDRESS names a cluster. The run folder is OUTPUT/NAME:
-config.yaml, metrics.jsonl, train.log, checkpoints/, previews/, export/, mlflow.json.
+Ray starts on this machine by itself, or RAY_ADDRESS names a cluster. Under torchrun its processes are the
+workers, without Ray. However it is launched, and with however many workers, the same run goes on. The run
+folder is OUTPUT/NAME: config.yaml, metrics.jsonl, train.log, checkpoints/, previews/, export/,
+system/, mlflow.json, report.html.
+
+Ctrl-C or SIGTERM saves after the next logged step and leaves with status 75; a second one stops at once.
 """
 
 FREE = (
+    "engine.workers",
+    "engine.zero_stage",
+    "engine.device",
     "engine.threads",
     "stream.loader_processes",
+    "stream.skip_corrupt",
+    "stream.retry_seconds",
+    "stream.cache",
     "checkpoint.",
     "tracking.",
     "evaluation.",
@@ -42,15 +56,24 @@ def add(subparsers) -> None:
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="experiment, a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it, by dotted key")
+    parser.add_argument(
+        "--alone", action="store_true", help="train in this process, without Ray and without DeepSpeed"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     config = absolute(load(args.config, args.overrides), Path.cwd())
     folder = Path(config.output) / config.name
-    from spml_dist.shards.manifest import read_manifest
+    launch = _alone if args.alone else _under_torchrun if "TORCHELASTIC_RUN_ID" in os.environ else _on_ray
+    if launch is _alone and config.engine.precision == "bfloat16":
+        raise ConfigError("engine.precision", "bfloat16", "--alone computes in float32 or float64")
+    from spml_dist.cli.data import checked
 
-    _check_classes(config, read_manifest(config.data.train))  # first: a mistake must not claim the run folder
+    _check_classes(config, checked(config))  # first: a mistake must not claim the run folder
+    if launch is _under_torchrun and int(os.environ["RANK"]) > 0:
+        launch(config, folder)
+        return 0
     claim(folder, config)
     print(f"run folder {folder}", flush=True)
     steps = finished(folder)
@@ -58,34 +81,74 @@ def run(args: argparse.Namespace) -> int:
         print(f"already trained to step {steps}; for another run give another name=", flush=True)
         return 0
     from spml_dist import jobs
+    from spml_dist.engine import stopping
+
+    log = folder / "train.log"
+    with _reported(folder), stopping.on_signals(folder), jobs.following(log, _show):
+        launch(config, folder)
+    print(f"trained; evaluate with: spml-dist evaluate {_short(folder)} --split val", flush=True)
+    return 0
+
+
+def _on_ray(config: Config, folder: Path) -> None:
+    from spml_dist import jobs
     from spml_dist.engine.worker import work
 
     print(f"starting Ray and {config.engine.workers} workers", flush=True)
-    with jobs.following(folder / "train.log", _show):
-        jobs.train(
-            work,
-            {"config": config.model_dump(mode="json")},
-            name=config.name,
-            workers=config.engine.workers,
-            gpu=_gpu(config),
-            storage=folder / "ray",
-        )
-    print(f"trained; evaluate with: spml-dist evaluate {_short(folder)} --split val", flush=True)
-    return 0
+    jobs.train(
+        work,
+        {"config": config.model_dump(mode="json")},
+        name=config.name,
+        workers=config.engine.workers,
+        gpu=_gpu(config),
+        storage=folder / "ray",
+    )
+
+
+def _under_torchrun(config: Config, folder: Path) -> None:
+    """This process is one of torchrun's. Rank 0 alone has claimed the folder and answers to signals."""
+    from spml_dist import comm
+    from spml_dist.engine.worker import work
+
+    comm.join("nccl" if _gpu(config) else "gloo")
+    work({"config": config.model_dump(mode="json")})
+    comm.leave()
+
+
+def _alone(config: Config, folder: Path) -> None:
+    from spml_dist.engine.worker import work
+
+    work({"config": config.model_dump(mode="json")})
+
+
+@contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    """Write RUN/report.html however the block ends."""
+    try:
+        yield
+    finally:
+        from spml_dist.report import write_report
+
+        try:
+            print(f"report {_short(write_report(folder))}", flush=True)
+        except RunError as problem:
+            print(f"no report: {problem}", file=sys.stderr)
 
 
 def absolute(config: Config, root: Path) -> Config:
     """The configuration with every path absolute, so that workers anywhere on the file system agree."""
     from spml_dist.engine.tracking import absolute_uri
+    from spml_dist.shards.address import scheme
 
     def path(place: str | None) -> str | None:
-        return place if place is None or "://" in place else os.path.abspath(root / place)
+        return place if place is None or scheme(place) else os.path.abspath(root / place)
 
     data = {split: path(place) for split, place in config.data.model_dump().items()}
     return config.model_copy(
         update={
             "output": path(config.output),
             "data": config.data.model_copy(update=data),
+            "stream": config.stream.model_copy(update={"cache": path(config.stream.cache)}),
             "model": config.model.model_copy(update={"weights": path(config.model.weights)}),
             "tracking": config.tracking.model_copy(update={"uri": absolute_uri(config.tracking.uri, root)}),
         }
@@ -96,7 +159,10 @@ def claim(folder: Path, config: Config) -> None:
     """Make the run folder and write config.yaml, or check that it belongs to this configuration."""
     known = folder / "config.yaml"
     if known.exists():
-        other = [(key, a, b) for key, a, b in differences(load(known), config) if not key.startswith(FREE)]
+        free = (
+            FREE if config.loss.reduction == "global" else FREE[1:]
+        )  # with per_rank, workers are learnt from
+        other = [(key, a, b) for key, a, b in differences(load(known), config) if not key.startswith(free)]
         if other:
             keys = ", ".join(f"{key} ({a} there, {b} here)" for key, a, b in other[:5])
             raise RunError(
@@ -121,10 +187,13 @@ def finished(folder: Path) -> int | None:
 
 def _check_classes(config: Config, manifest) -> None:
     last = len(manifest.classes) - 1
-    beyond = [label for label in config.relations.cooccurrence.ignore_classes if label > last]
-    if beyond:
-        key = "relations.cooccurrence.ignore_classes names no class of data.train"
-        raise ConfigError(key, beyond, f"its class ids are 0 to {last}")
+    named = {
+        "relations.cooccurrence.ignore_classes": config.relations.cooccurrence.ignore_classes,
+        "stream.mirror_swaps": [label for pair in config.stream.mirror_swaps for label in pair],
+    }
+    for key, labels in named.items():
+        if beyond := [label for label in labels if label > last]:
+            raise ConfigError(f"{key} names no class of data.train", beyond, f"its class ids are 0 to {last}")
 
 
 def _gpu(config: Config) -> bool:

@@ -18,6 +18,7 @@ labels are classes and maps have their picture's size, and that keys and counts 
 examples:
   spml-dist verify data/sample
   spml-dist verify data/mine/train --json report.json
+  spml-dist verify s3://bucket/mine/train          # fetches every tar
 """
 
 
@@ -30,13 +31,14 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "out", metavar="OUT", type=Path, help="a packed folder, or a folder of packed folders"
+        "out", metavar="OUT", help="a packed folder or its address, or a local folder of packed folders"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from spml_dist.shards import address
     from spml_dist.shards.manifest import write_json
 
     reports = [_verified(folder) for folder in _packs(arguments.out)]
@@ -48,27 +50,29 @@ def run(arguments: argparse.Namespace) -> int:
         report, first = broken[0]
         key = f", {first['key']}" if first["key"] else ""
         raise DataError(
-            f"{Path(report['folder']) / first['tar']}{key}: {first['problem']}",
+            f"{address.join(report['folder'], first['tar'])}{key}: {first['problem']}",
             f"{len(broken)} problems" if len(broken) > 1 else "1 problem",
             "pack again, or copy the file again from where it was packed",
         )
     return 0
 
 
-def _packs(out: Path) -> list[Path]:
+def _packs(out: str) -> list[str]:
+    from spml_dist.shards import address
     from spml_dist.shards.manifest import FILE
 
-    below = [] if (out / FILE).exists() else sorted(path.parent for path in out.glob(f"*/{FILE}"))
-    return below or [out]
+    if address.is_remote(out) or (Path(out) / FILE).exists():
+        return [out]
+    return sorted(str(path.parent) for path in Path(out).glob(f"*/{FILE}")) or [out]
 
 
-def _verified(folder: Path) -> dict[str, Any]:
+def _verified(folder: str) -> dict[str, Any]:
     from tqdm import tqdm
 
     from spml_dist.shards.verify import verify
 
     pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
-    return verify(folder, lambda shards: tqdm(shards, desc=str(folder), unit=" tars", mininterval=pause))
+    return verify(folder, lambda shards: tqdm(shards, desc=folder, unit=" tars", mininterval=pause))
 
 
 def _table(reports: list[dict[str, Any]]) -> str:

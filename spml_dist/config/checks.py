@@ -12,8 +12,31 @@ if TYPE_CHECKING:
 
 def check(config: Config) -> None:
     """Raise ConfigError for the first rule that `config` breaks."""
-    for rule in (_batch, _scale, _grid, _terms, _warmup, _policy, _decays, _weights, _tracking):
+    for rule in (
+        _head,
+        _batch,
+        _scale,
+        _swaps,
+        _grid,
+        _terms,
+        _warmup,
+        _policy,
+        _decays,
+        _weights,
+        _tracking,
+        _precision,
+    ):
         rule(config)
+
+
+def _head(config: Config) -> None:
+    head, dilations = config.model.head, list(config.model.dilations)
+    if head == "deeplab" and not dilations:
+        raise ConfigError(
+            "model.dilations", "[]", "model.head deeplab needs at least one, such as [6, 12, 18, 24]"
+        )
+    if head == "pspnet" and dilations:
+        raise ConfigError("model.dilations", dilations, "model.head pspnet has none: set it to []")
 
 
 def _batch(config: Config) -> None:
@@ -37,6 +60,22 @@ def _scale(config: Config) -> None:
         raise ConfigError("stream.scale", [low, high], f"the lowest factor comes first: [{high}, {low}]")
 
 
+def _swaps(config: Config) -> None:
+    swaps = config.stream.mirror_swaps
+    ids = [each for pair in swaps for each in pair]
+    said = [list(pair) for pair in swaps]
+    if swaps and not config.stream.mirror:
+        raise ConfigError("stream.mirror_swaps", said, "stream.mirror is false: set it to []")
+    if len(set(ids)) < len(ids):
+        raise ConfigError("stream.mirror_swaps", said, "a class changes places with one other: name it once")
+    if swaps and config.relations.cooccurrence.weight:
+        raise ConfigError(
+            "stream.mirror_swaps",
+            said,
+            "an image's tags do not change places: set relations.cooccurrence.weight to 0",
+        )
+
+
 def _grid(config: Config) -> None:
     side = config.stream.crop // 4
     if max(config.segments.grid) > side:
@@ -48,8 +87,7 @@ def _grid(config: Config) -> None:
 
 
 def _terms(config: Config) -> None:
-    relations = config.relations
-    weights = (relations.image_similarity.weight, relations.annotation.weight, relations.cooccurrence.weight)
+    weights = (relation.weight for _, relation in config.relations)
     if not any((*weights, config.loss.cross_entropy)):
         raise ConfigError(
             "relations.annotation.weight",
@@ -103,3 +141,15 @@ def _tracking(config: Config) -> None:
             uri,
             "MLflow keeps runs in a database or on a server: sqlite:///FILE or http://HOST:PORT",
         )
+
+
+def _precision(config: Config) -> None:
+    precision, stage = config.engine.precision, config.engine.zero_stage
+    if precision == "bfloat16" and stage == 0:
+        raise ConfigError(
+            "engine.precision",
+            precision,
+            "it needs engine.zero_stage 1, 2 or 3, which keep float32 weights beside it",
+        )
+    if precision == "float64" and stage > 0:
+        raise ConfigError("engine.precision", precision, "it needs engine.zero_stage 0: DeepSpeed refuses it")

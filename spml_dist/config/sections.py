@@ -22,7 +22,15 @@ Concentration = Annotated[
     ),
 ]
 Count = Annotated[int, Field(ge=1)]
+ClassId = Annotated[int, Field(ge=0, lt=254)]
 Place = Annotated[str, Field(min_length=1)]
+LocalFeatures = Annotated[
+    bool,
+    Field(
+        description="Whether segments are compared by their embedding with local features beside it, or by "
+        "the embedding alone."
+    ),
+]
 
 
 class Section(BaseModel):
@@ -34,7 +42,11 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _lists_are_tuples(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+        return _as_tuples(value)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 class Data(Section):
@@ -51,16 +63,20 @@ class Model(Section):
     backbone: str = Field(min_length=1, description="Name of a timm model that can give feature maps.")
     weights: Place | None = Field(description="File of backbone weights to start from; null for none.")
     pretrained: bool = Field(description="Whether timm fetches its own weights, which needs a network.")
-    output_stride: Literal[8, 16, 32] = Field(
-        description="Image pixels per pixel of the backbone's last map; strides beyond become dilations."
+    output_stride: Annotated[int, Field(ge=4)] | None = Field(
+        description="Image pixels per pixel of the backbone's last map: 8, 16 or 32 for convolutions, which "
+        "dilate instead of striding further; the patch for a transformer; null for the backbone's own."
     )
     feature_level: int = Field(
         ge=-1,
         description="Which of the backbone's feature maps feeds the head, counted from 0; -1 is the last.",
     )
-    head: Literal["deeplab"] = Field(description="Head that turns the feature map into embeddings.")
+    head: Literal["deeplab", "pspnet"] = Field(
+        description="Head that turns the feature map into embeddings: parallel dilated convolutions, or a "
+        "pyramid of averages."
+    )
     dilations: tuple[Count, ...] = Field(
-        min_length=1, description="Dilation of each of the head's parallel 3×3 convolutions."
+        description="Dilation of each of the deeplab head's parallel 3×3 convolutions; empty with pspnet."
     )
     embedding_dim: int = Field(ge=2, description="Dimensions of a pixel's unit embedding.")
     frozen: tuple[str, ...] = Field(
@@ -85,15 +101,44 @@ class Stream(Section):
         description="Lowest and highest factor of the random scaling before the crop."
     )
     mirror: bool = Field(description="Whether a crop is mirrored left to right with probability one half.")
+    mirror_swaps: tuple[tuple[ClassId, ClassId], ...] = Field(
+        description="Pairs of class ids that change places in a mirrored crop, such as left and right hand."
+    )
     window_shards: int = Field(ge=1, description="Number of shards whose samples are shuffled together.")
     loader_processes: int = Field(
         ge=0, description="Decoding processes of each worker; 0 decodes in the training process."
+    )
+    skip_corrupt: float = Field(
+        ge=0,
+        le=1,
+        description="Share of a shard's samples that may be corrupt and are then left out; 0 stops the run "
+        "at the first.",
+    )
+    retry_seconds: float = Field(
+        ge=0, description="How long an address that does not answer is tried again before the run stops."
+    )
+    cache: Place | None = Field(
+        description="Folder on every machine for the shards fetched from addresses; null is the machine's "
+        "temporary folder."
+    )
+    cache_gb: float = Field(
+        gt=0, description="Size beyond which the longest unused of the fetched shards are removed."
     )
 
 
 class Segments(Section):
     grid: tuple[Count, Count] = Field(description="Initial clusters of a crop as rows and columns.")
     iterations: int = Field(ge=1, description="Iterations of spherical k-means.")
+    colour: Literal["none", "cone", "gaussian"] = Field(
+        description="Smoothing of the colours that stand beside embedding and coordinates: the release's "
+        "inverted cone, or a Gaussian; none leaves colours out."
+    )
+    embedding_scale: float = Field(
+        gt=0,
+        le=1,
+        description="Factor of the unit embedding beside its local features in relations that use these; "
+        "clustering takes it whole.",
+    )
 
 
 class Relation(Section):
@@ -101,19 +146,43 @@ class Relation(Section):
     concentration: Concentration
 
 
+class ImageSimilarity(Section):
+    weight: Weight
+    concentration: Concentration
+    local_features: LocalFeatures
+
+
 class Cooccurrence(Section):
     weight: Weight
     concentration: Concentration
-    ignore_classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    ignore_classes: tuple[ClassId, ...] = Field(
         description="Class ids that do not count as shared context, because nearly every image shows them; "
         "the background never counts."
     )
 
 
+class FeatureAffinity(Section):
+    weight: Weight
+    concentration: Concentration
+    scope: Literal["image", "batch"] = Field(
+        description="Where the nearest labelled segment is sought: in the own image, segments without one "
+        "being attracted by all as in the release; or in the batch of all workers, those then taking no part."
+    )
+    min_similarity: float = Field(
+        ge=-1, le=1, description="Lowest cosine at which a labelled segment passes its class on."
+    )
+    local_features: LocalFeatures
+
+
 class Relations(Section):
-    image_similarity: Relation = Field(description="Segments of one contour region of one image attract.")
+    image_similarity: ImageSimilarity = Field(
+        description="Segments of one contour region of one image attract."
+    )
     annotation: Relation = Field(description="Segments annotated with one class attract.")
     cooccurrence: Cooccurrence = Field(description="Segments of images that share a tag attract.")
+    feature_affinity: FeatureAffinity = Field(
+        description="Segments of one class attract, unlabelled ones having that of the nearest labelled one."
+    )
 
 
 class Loss(Section):
@@ -141,8 +210,11 @@ class Bank(Section):
 
 class Optimizer(Section):
     lr: float = Field(gt=0, description="Peak learning rate of the backbone's weights.")
-    momentum: float = Field(ge=0, lt=1, description="Momentum of SGD.")
+    momentum: float = Field(gt=0, lt=1, description="Momentum of SGD.")
     weight_decay: float = Field(ge=0, description="Weight decay; biases have none.")
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        description="Norm above which a step's whole gradient is scaled down to it; null for no clipping."
+    )
     head_multiplier: float = Field(
         gt=0, description="Learning rate of head and classifier over the backbone's."
     )
@@ -175,8 +247,8 @@ class Engine(Section):
         le=3,
         description="DeepSpeed ZeRO stage: what the workers split among themselves instead of repeating it.",
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        description="Number format of the network's computation."
+    precision: Literal["float32", "bfloat16", "float64"] = Field(
+        description="Number format of the network's computation; the loss is never below float32."
     )
     accumulation: int = Field(
         ge=1, description="Micro-batches whose gradients are summed into one optimiser step."

@@ -3,7 +3,7 @@
 checkpoints/
   latest                  name of the newest whole checkpoint
   step_000400/
-    engine/               DeepSpeed's state: weights, momentum, batch-norm statistics
+    engine/               weights.safetensors (with batch-norm statistics), momentum.safetensors
     bank/rows.safetensors
     stream.json           where the stream goes on
     config.yaml
@@ -14,46 +14,61 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from spml_dist import comm
 from spml_dist.bank.recent import RecentBank
 from spml_dist.config import Config, dump
-from spml_dist.engine import zero
+from spml_dist.engine.plain import Plain
+from spml_dist.engine.zero import Zero
 from spml_dist.errors import RunError
 
-DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, UnpicklingError, SafetensorError)
-"""what DeepSpeed, torch, safetensors and json raise on a file that is missing, cut short or garbled"""
+ENGINE = ("weights", "momentum")
 
 
-def save(wrapped, bank: RecentBank, stream_state: dict, config: Config, folder: Path) -> Path:
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds; nothing of it depends on the number of workers."""
+
+    engine: dict[str, dict[str, Tensor]]
+    """"weights" and "momentum" by name, on the CPU"""
+    bank: dict[str, Tensor]
+    stream: dict
+    """where the stream goes on"""
+
+
+def save(engine: Zero | Plain, bank: RecentBank, stream_state: dict, config: Config, folder: Path) -> Path:
     """Write checkpoints/step_NNNNNN; a collective. Only whole checkpoints ever bear that name."""
+    state = engine.state()
     final = folder / f"step_{stream_state['step']:06d}"
     aside = folder / (final.name + ".tmp")
     if comm.rank() == 0:
         shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-    comm.barrier()
-    zero.save(wrapped, aside / "engine")
-    if comm.rank() == 0:
-        (aside / "bank").mkdir()
-        save_file(
-            {k: v.cpu().contiguous() for k, v in bank.state().items()}, aside / "bank" / "rows.safetensors"
-        )
-        (aside / "stream.json").write_text(json.dumps(stream_state) + "\n")
-        (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
-    comm.barrier()
-    if comm.rank() == 0:
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(aside, final)
-        _write(folder / "latest", final.name + "\n")
+        try:
+            for part in ENGINE:
+                _tensors(aside / "engine" / f"{part}.safetensors", state[part])
+            _tensors(aside / "bank" / "rows.safetensors", bank.state())
+            (aside / "stream.json").write_text(json.dumps(stream_state) + "\n")
+            (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(aside, final)
+            _write(folder / "latest", final.name + "\n")
+        except (OSError, SafetensorError) as problem:
+            remedy = "make room; the same command goes on from the checkpoint before"
+            raise RunError(f"{final} cannot be written", problem, remedy) from problem
         _prune(final, config.checkpoint.keep)
     comm.barrier()
     return final
+
+
+def _tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path)
 
 
 def latest(folder: Path) -> Path | None:
@@ -74,13 +89,13 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step_"))
 
 
-def restore(path: Path, wrapped, bank: RecentBank) -> dict:
-    """Put a checkpoint back into engine and bank; returns the stream's state. A collective."""
+def read(path: Path) -> Saved:
+    """What `save` wrote, whichever engine and number of workers wrote it."""
     try:
-        zero.load(wrapped, path / "engine")
-        bank.restore(load_file(path / "bank" / "rows.safetensors", device=str(wrapped.device)))
-        return json.loads((path / "stream.json").read_text())
-    except DAMAGE as problem:
+        engine = {part: load_file(path / "engine" / f"{part}.safetensors") for part in ENGINE}
+        bank = load_file(path / "bank" / "rows.safetensors")
+        return Saved(engine, bank, json.loads((path / "stream.json").read_text()))
+    except (OSError, ValueError, SafetensorError) as problem:
         raise RunError(
             f"{path} cannot be read", problem, "remove it and name an older one in latest"
         ) from problem

@@ -44,7 +44,9 @@ class Journal:
         self._log.write(text + "\n")
 
     def step(self, entry: dict) -> None:
-        self._metrics.write(json.dumps(entry) + "\n")
+        """Log a step; its `timestamp`, milliseconds since 1970, is added."""
+        when = {"timestamp": int(1000 * time.time())}
+        self._metrics.write(json.dumps(entry | when) + "\n")
         self.say(line(entry))
 
     def close(self) -> None:
@@ -73,14 +75,21 @@ def _step_of(text: str) -> float:
 
 def line(entry: dict) -> str:
     """One logged step as people read it."""
-    names = {"annotation": "ann", "cooccurrence": "occ", "image_similarity": "img", "cross_entropy": "ce"}
+    names = {
+        "annotation": "ann",
+        "cooccurrence": "occ",
+        "image_similarity": "img",
+        "feature_affinity": "aff",
+        "cross_entropy": "ce",
+    }
     terms = "  ".join(
         f"{short} {entry[f'loss/{term}']:.3f}" for term, short in names.items() if f"loss/{term}" in entry
     )
+    skipped = f"skipped {entry['stream/skipped']}  " if entry.get("stream/skipped") else ""
     left = "?" if entry["eta_s"] is None else duration(entry["eta_s"])
     return (
         f"step {entry['step']:>6}  loss {entry['loss']:.4f}  {terms}  lr {entry['lr']:.2e}  "
-        f"{entry['images_per_s']:.1f} img/s  {entry['memory_mb'] / 1024:.1f} GB  left {left}"
+        f"{skipped}{entry['images_per_s']:.1f} img/s  {entry['memory_mb'] / 1024:.1f} GB  left {left}"
     )
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +12,22 @@ from torch import Tensor
 from spml_dist import comm
 from spml_dist.bank.recent import RecentBank, concatenate
 from spml_dist.config import Config, flatten
-from spml_dist.engine import checkpoint, journal, preview, zero
+from spml_dist.engine import checkpoint, journal, preview, stopping, zero
+from spml_dist.engine.mirror import Mirror
 from spml_dist.engine.optimizer import learning_rate
+from spml_dist.engine.plain import Plain
 from spml_dist.engine.step import StepLosses, losses
 from spml_dist.engine.summary import summary
-from spml_dist.engine.tracking import Tracker
-from spml_dist.errors import RunError
+from spml_dist.engine.zero import Zero
+from spml_dist.errors import Stopped
 from spml_dist.model import export
 from spml_dist.model.segmenter import build
 from spml_dist.schema import Batch
 from spml_dist.shards.manifest import Manifest
+from spml_dist.stream.cache import Cache
 from spml_dist.stream.loader import Stream
+
+PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 @dataclass
@@ -36,13 +38,13 @@ class Run:
     folder: Path
     manifest: Manifest
     device: torch.device
-    wrapped: object
-    """the DeepSpeed engine"""
+    engine: Zero | Plain
+    """the network and its optimiser"""
     bank: RecentBank
     stream: Stream
     journal: journal.Journal | None
     """rank 0's"""
-    tracker: Tracker | None
+    tracker: Mirror | None
     """rank 0's"""
 
     @property
@@ -59,14 +61,20 @@ def start(config: Config, manifest: Manifest, device: torch.device) -> Run:
     folder = Path(config.output) / config.name
     last = checkpoint.latest(folder / "checkpoints")
     log = _journal(folder, last) if comm.rank() == 0 else None
-    zero.prepare(device, log.say if log else lambda text: None)
-    model = build(config.model, len(manifest.classes), config.seed).to(device)
-    wrapped = zero.engine(model, config)
+    saved = checkpoint.read(last) if last else None
+    dtype = torch.float64 if config.engine.precision == "float64" else torch.float32
+    model = build(config.model, len(manifest.classes), config.seed).to(device, dtype)
+    if comm.grouped() and config.engine.precision != "float64":
+        zero.prepare(device, log.say if log else lambda text: None)
+        engine = Zero(model, config, saved and saved.engine)
+    else:
+        engine = Plain(model, config, saved and saved.engine)
     bank = RecentBank(config.bank.steps)
-    state = checkpoint.restore(last, wrapped, bank) if last else None
-    stream = _stream(config, manifest, state)
-    tracker = _tracker(config, folder) if comm.rank() == 0 else None
-    return Run(config, folder, manifest, device, wrapped, bank, stream, log, tracker)
+    if saved:
+        bank.restore({name: value.to(device) for name, value in saved.bank.items()})
+    stream = _stream(config, manifest, saved and saved.stream)
+    tracker = _tracker(config, folder, log) if log else None
+    return Run(config, folder, manifest, device, engine, bank, stream, log, tracker)
 
 
 def train(run: Run) -> None:
@@ -76,18 +84,21 @@ def train(run: Run) -> None:
     watch, state = journal.Stopwatch(first), {"step": first}
     if first < steps:
         for batches, state in run.stream:
-            step = state["step"] - 1
             watch.phase("data")
-            parts = _optimise(run, step, batches, watch)
-            saved = state["step"] % run.config.checkpoint.every == 0 or state["step"] == steps
-            # What is saved is logged first: a loss that is not finite never becomes a checkpoint.
-            if saved or state["step"] % every == 0 or state["step"] == first + 1:
-                _log(run, state["step"], parts, *watch.lap(state["step"]))
+            done = state["step"]
+            parts = _optimise(run, done - 1, batches, watch)
+            due = done % run.config.checkpoint.every == 0 or done == steps
+            if due or done % every == 0 or done == first + 1:
+                run.engine.guard.check()  # before anything is saved: only finite numbers become a checkpoint
+                _log(run, done, parts, *watch.lap(done))
                 watch.phase("logging")
-            if saved:
-                checkpoint.save(run.wrapped, run.bank, state, run.config, run.folder / "checkpoints")
-                watch.phase("checkpoint")
-            if state["step"] == steps:
+                stop = done < steps and comm.from_rank_zero(stopping.requested(run.folder))
+                if due or stop:
+                    checkpoint.save(run.engine, run.bank, state, run.config, run.folder / "checkpoints")
+                    watch.phase("checkpoint")
+                if stop:
+                    raise Stopped(f"saved step {done} and stopped", None, "the same command goes on")
+            if done == steps:
                 break
     _export(run, state["step"])
 
@@ -95,26 +106,26 @@ def train(run: Run) -> None:
 def _optimise(run: Run, step: int, batches: list[Batch], watch: journal.Stopwatch) -> list[StepLosses]:
     """One optimiser step over this rank's micro-batches; afterwards the bank knows their segments."""
     config, parts = run.config, []
-    zero.set_rate(run.wrapped, learning_rate(step, config.optimizer.lr, config.schedule))
+    run.engine.set_rate(learning_rate(step, config.optimizer.lr, config.schedule))
     for number, batch in enumerate(batches):
         batch = _moved(batch, run.device)
-        images = batch.image.to(memory_format=torch.channels_last)
-        if config.engine.precision == "bfloat16":
-            images = images.bfloat16()
-        raw, logits = run.wrapped(images, _dropout_seeds(config.seed, batch))
+        images = batch.image.to(PRECISION[config.engine.precision], memory_format=torch.channels_last)
+        raw, logits = run.engine(images, _dropout_seeds(config.seed, batch))
         watch.phase("forward")
         first_image = step * config.stream.batch
         part = losses(raw, logits, batch, run.bank.rows(), config, first_image)
         watch.phase("loss")
-        run.wrapped.backward(part.total)
+        run.engine.guard.see(part.total)
+        run.engine.backward(part.total)
+        run.engine.guard.agree(step, batch.keys)
         watch.phase("backward")
-        run.wrapped.step()
+        run.engine.step()
         watch.phase("optimizer")
         parts.append(part)
         if number == 0 and _previewed(config, step) and comm.rank() == 0 and len(batch):
             path = run.folder / "previews" / f"step_{step + 1:06d}.png"
             preview.write(path, raw.detach(), logits.detach(), batch, config, run.classes, run.background)
-            run.tracker.artifact(path, "previews")
+            run.tracker.notice()
             watch.phase("preview")
     rows = [part.rows for part in parts if part.rows is not None]
     if rows:
@@ -144,13 +155,15 @@ def _previewed(config: Config, step: int) -> bool:
 
 
 def _log(run: Run, step: int, parts: list[StepLosses], phases: dict, seconds: float) -> None:
-    """A collective; a loss that is not finite stops every rank. seconds: of a step; phases: of its parts."""
+    """A collective. seconds: of a step; phases: of its parts."""
     config, said = run.config, summary(parts, run.config)
+    skipped = comm.sum_all(torch.tensor(run.stream.skipped.total(), device=run.device))
     if run.journal:
         entry = {
             "step": step,
             **said,
             "bank_rows": len(run.bank),
+            "stream/skipped": int(skipped),
             "lr": learning_rate(step - 1, config.optimizer.lr, config.schedule),
             "images_per_s": config.stream.batch / seconds,
             **{f"time/{phase}": spent for phase, spent in phases.items()},
@@ -159,11 +172,7 @@ def _log(run: Run, step: int, parts: list[StepLosses], phases: dict, seconds: fl
             "eta_s": None if step == run.stream.start_step + 1 else (config.schedule.steps - step) * seconds,
         }
         run.journal.step(entry)
-        numbers = {f"train/{k}": v for k, v in entry.items() if k != "step" and v is not None}
-        run.tracker.metrics(step, numbers)
-    if not math.isfinite(said["loss"]):
-        remedy = "lower optimizer.lr, and give another name="
-        raise RunError(f"loss of step {step} is not finite", said["loss"], remedy)
+        run.tracker.notice()
 
 
 def _stream(config: Config, manifest: Manifest, state: dict | None) -> Stream:
@@ -174,12 +183,15 @@ def _stream(config: Config, manifest: Manifest, state: dict | None) -> Stream:
         crop=config.stream.crop,
         scale=config.stream.scale,
         mirror=config.stream.mirror,
+        mirror_swaps=config.stream.mirror_swaps,
         window_shards=config.stream.window_shards,
         seed=config.seed,
         loader_processes=config.stream.loader_processes,
         rank=comm.rank(),
         world=comm.world(),
         accumulation=config.engine.accumulation,
+        skip_corrupt=config.stream.skip_corrupt,
+        cache=Cache(config.stream.cache, config.stream.cache_gb, config.stream.retry_seconds),
         start_state=state,
     )
 
@@ -193,26 +205,16 @@ def _journal(folder: Path, last: Path | None) -> journal.Journal:
     return log
 
 
-def _tracker(config: Config, folder: Path) -> Tracker:
+def _tracker(config: Config, folder: Path, log: journal.Journal) -> Mirror:
     """MLflow's run for this training: the one that RUN/mlflow.json names, or a new one."""
-    note = folder / "mlflow.json"
-    known = json.loads(note.read_text()).get("run_id") if note.exists() else None
     tracking = config.tracking
-
-    def keep(run_id: str) -> None:
-        aside = note.with_suffix(".tmp")
-        aside.write_text(json.dumps({"uri": tracking.uri, "run_id": run_id}) + "\n")
-        os.replace(aside, note)
-
-    tracker = Tracker(tracking.uri, tracking.experiment, config.name, known, flatten(config), keep)
-    tracker.artifact(folder / "config.yaml")
-    return tracker
+    return Mirror(folder, tracking.uri, tracking.experiment, config.name, flatten(config), log.say)
 
 
 def _export(run: Run, step: int) -> None:
-    state = zero.full_state(run.wrapped, run.config.engine.zero_stage)
+    weights = run.engine.state()["weights"]
     if comm.rank() == 0:
-        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-        export.save(state, run.folder / "export", run.config.model, run.classes, run.background, step)
+        weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+        export.save(weights, run.folder / "export", run.config.model, run.classes, run.background, step)
         run.journal.say(f"exported the network to {run.folder / 'export'}")
     comm.barrier()

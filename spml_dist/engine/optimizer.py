@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,12 @@ class Sgd(torch.optim.Optimizer):
     torch's SGD multiplies the buffer by the current rate instead, so a changing rate acts differently.
     """
 
-    def __init__(self, params: Iterable, lr: float, momentum: float, weight_decay: float = 0.0):
+    def __init__(
+        self, params: Iterable, lr: float, momentum: float, weight_decay=0.0, stop: Tensor | None = None
+    ):
+        """momentum: above 0; stop: a float32 scalar on the device; while it is 1, a step does nothing."""
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self._stop = stop
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -28,20 +32,44 @@ class Sgd(torch.optim.Optimizer):
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
                 continue
-            grads = [p.grad for p in params]
-            if group["weight_decay"]:
-                grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
-            velocity = [self._velocity(p) for p in params]
-            torch._foreach_mul_(velocity, group["momentum"])
-            torch._foreach_add_(velocity, grads, alpha=group["lr"])
-            torch._foreach_sub_(params, velocity)
+            # The fused kernel's own rate stays 1; its dampening brings ours into the buffer. It is the
+            # kernel that can be told on the device to do nothing.
+            torch._fused_sgd_(
+                params,
+                [p.grad for p in params],
+                [self._velocity(p) for p in params],
+                weight_decay=group["weight_decay"],
+                momentum=group["momentum"],
+                lr=1.0,
+                dampening=1 - group["lr"],
+                nesterov=False,
+                maximize=False,
+                is_first_step=False,
+                grad_scale=None,
+                found_inf=self._stop,
+            )
         return loss
+
+    def velocities(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The buffers v of named parameters."""
+        return {name: self._velocity(p) for name, p in parameters.items()}
+
+    def set_velocities(self, parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+        """Put back what `velocities` returned."""
+        for name, parameter in parameters.items():
+            self._velocity(parameter).copy_(values[name])
 
     def _velocity(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         return state["momentum_buffer"]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Every group's learning rate: its multiplier times the scheduled rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["multiplier"]
 
 
 def parameter_groups(model: Segmenter, config: OptimizerConfig) -> list[dict]:

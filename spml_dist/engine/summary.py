@@ -8,7 +8,7 @@ import torch
 
 from spml_dist import comm
 from spml_dist.config import Config
-from spml_dist.engine.step import TERMS, StepLosses
+from spml_dist.engine.step import RELATIONS, TERMS, StepLosses
 
 
 def summary(parts: Sequence[StepLosses], config: Config) -> dict[str, float]:
@@ -26,11 +26,11 @@ def summary(parts: Sequence[StepLosses], config: Config) -> dict[str, float]:
     share = len(parts) * (comm.world() if config.loss.reduction == "per_rank" else 1)
     used = [term for term in TERMS if weight(config, term)]
     terms = {term: everywhere[TERMS.index(term)] / share for term in used}
-    without = {term: everywhere[4 + TERMS.index(term)] for term in used if term in TERMS[:3]}
+    without = {term: everywhere[len(TERMS) + RELATIONS.index(term)] for term in used if term in RELATIONS}
     return {
         "loss": sum(weight(config, term) * value for term, value in terms.items()),
         **{f"loss/{term}": value for term, value in terms.items()},
-        "pixels": everywhere[7],
+        "pixels": everywhere[-1],
         "pixels_without_positive": sum(without.values()),
         **{f"without_positive/{term}": count for term, count in without.items()},
         "candidates": parts[-1].candidates,

@@ -6,29 +6,38 @@ import os
 
 import torch
 
+from spml_dist import comm
 from spml_dist.config import Config
+from spml_dist.engine import system
 from spml_dist.engine.loop import start, train
+from spml_dist.errors import Stopped
 from spml_dist.shards.manifest import read_manifest
 
 
 def work(payload: dict) -> None:
     """Train one rank to the end. payload: {"config": the resolved configuration as plain data}.
 
-    The process group exists already. Raises SpmlError for what a user can mend.
+    With DeepSpeed where there is a process group already, else alone and without it. Raises SpmlError for
+    what a user can mend, and Stopped once the run is saved because it was asked to stop.
     """
     config = Config.model_validate(payload["config"], strict=False)
     device = _device(config)
-    torch.set_num_threads(config.engine.threads or max(1, (os.cpu_count() or 1) // config.engine.workers))
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", comm.world()))
+    torch.set_num_threads(config.engine.threads or max(1, (os.cpu_count() or 1) // beside))
     run = start(config, read_manifest(config.data.train), device)
     status = "FAILED"
     try:
-        train(run)
+        with system.watched(run.folder):
+            train(run)
         status = "FINISHED"
+    except Stopped:
+        status = "KILLED"
+        raise
     finally:
         if run.tracker:
-            said = run.tracker.finish(status)
-            if said["unsent"]:
-                run.journal.say(f"MLflow did not take {said['unsent']} records; metrics.jsonl has them all")
+            missing = run.tracker.finish(status)
+            if missing:
+                run.journal.say(str(missing))
             run.journal.close()
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from spml_dist.config import Config
-from spml_dist.engine.optimizer import Sgd, parameter_groups
+from spml_dist.engine.guard import Guard
+from spml_dist.engine.optimizer import Sgd, parameter_groups, set_rate
 from spml_dist.model.segmenter import Segmenter
 
 
@@ -38,52 +40,125 @@ def extensions_folder() -> Path:
     return Path.home() / ".cache" / "spml_dist" / "torch_extensions"
 
 
-def engine(model: Segmenter, config: Config):
-    """A DeepSpeed engine around the model with the release's SGD as client optimiser."""
-    import deepspeed
+class Zero:
+    """DeepSpeed's engine around the network, with the release's SGD as client optimiser.
 
-    optimizer = Sgd(parameter_groups(model, config.optimizer), config.optimizer.lr, config.optimizer.momentum)
-    micro = config.stream.batch // config.engine.accumulation
-    settings = {
-        # DeepSpeed wants equal parts; ours may be ragged, and it uses these numbers for nothing else here.
-        "train_micro_batch_size_per_gpu": max(1, micro // dist.get_world_size()),
-        "gradient_accumulation_steps": config.engine.accumulation,
-        "zero_optimization": {"stage": config.engine.zero_stage},
-        "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": config.engine.precision == "bfloat16"},
-        "steps_per_print": sys.maxsize,
-        "wall_clock_breakdown": False,
-    }
-    wrapped, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
-    return wrapped
+    Its state is a dict of whole tensors by name, whatever the stage and the number of workers, so that a
+    run goes on with another number of workers. Reading it and putting it back follow DeepSpeed's own
+    accessors; what they leave out is done here and said beside it.
+    """
+
+    def __init__(self, model: Segmenter, config: Config, state: dict[str, dict[str, Tensor]] | None = None):
+        """A collective. state: what `state` returned, of any engine with any number of workers."""
+        import deepspeed
+
+        if state:
+            # Before DeepSpeed makes its low-precision copies and parts.
+            model.load_state_dict(state["weights"])
+        self._stage = config.engine.zero_stage
+        self.guard = Guard(model, next(model.parameters()).device)
+        settings = config.optimizer
+        self._sgd = Sgd(
+            parameter_groups(model, settings), settings.lr, settings.momentum, stop=self.guard.stop
+        )
+        micro = config.stream.batch // config.engine.accumulation
+        self._engine, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=self._sgd,
+            config={
+                # DeepSpeed wants equal parts; ours may be ragged. It uses the number for nothing else here.
+                "train_micro_batch_size_per_gpu": max(1, micro // dist.get_world_size()),
+                "gradient_accumulation_steps": config.engine.accumulation,
+                "zero_optimization": {"stage": self._stage},
+                "zero_allow_untested_optimizer": True,
+                "gradient_clipping": settings.clip_norm or 0.0,  # DeepSpeed's own default is 1
+                "bf16": {"enabled": config.engine.precision == "bfloat16"},
+                "steps_per_print": sys.maxsize,
+                "wall_clock_breakdown": False,
+            },
+        )
+        self.device = self._engine.device
+        if state:
+            self._put_back(state)
+
+    def __call__(self, *inputs) -> tuple[Tensor, Tensor]:
+        return self._engine(*inputs)
+
+    def backward(self, loss: Tensor) -> None:
+        self._engine.backward(loss)
+
+    def step(self) -> None:
+        """One optimiser step after every `engine.accumulation` calls."""
+        self._engine.step()
+
+    def set_rate(self, rate: float) -> None:
+        set_rate(self._engine.optimizer, rate)
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """ "weights" (float32 or float64) and "momentum" by name, whole on every rank; a collective."""
+        import deepspeed
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        module, trained = self._engine.module, self._trained()
+        if self._stage == 0:
+            weights = {name: value.detach() for name, value in module.state_dict().items()}
+            return {"weights": weights, "momentum": self._sgd.velocities(trained)}
+        with deepspeed.zero.GatheredParameters(list(module.parameters()), enabled=self._stage == 3):
+            weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+        self._link()
+        momentum = {}
+        for name, parameter in trained.items():
+            weights[name] = safe_get_full_fp32_param(parameter).clone()
+            momentum[name] = safe_get_full_optimizer_state(parameter, "momentum_buffer").clone()
+        return {"weights": weights, "momentum": momentum}
+
+    def _put_back(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Momentum, and the weights as float32, where DeepSpeed keeps them."""
+        from deepspeed.utils import (
+            safe_set_full_fp32_param,
+            safe_set_full_optimizer_state,
+            safe_set_local_fp32_param,
+            safe_set_local_optimizer_state,
+        )
+
+        trained = self._trained()
+        if self._stage == 0:
+            self._sgd.set_velocities(trained, state["momentum"])
+            return
+        inner = self._engine.optimizer
+        split = "fp32_partitioned_groups_flat" if self._stage == 3 else "single_partition_of_fp32_groups"
+        for flat in getattr(inner, split):
+            # DeepSpeed's accessors want it to exist; a step that made it would apply weight decay.
+            inner.optimizer.state[flat]["momentum_buffer"] = torch.zeros_like(flat.data)
+        self._link()
+        for name, parameter in trained.items():
+            weight, velocity = (state[kind][name].to(self.device) for kind in ("weights", "momentum"))
+            if self._stage == 3:
+                safe_set_local_fp32_param(parameter, _part(parameter, weight))
+                safe_set_local_optimizer_state(parameter, _part(parameter, velocity), "momentum_buffer")
+            else:
+                safe_set_full_fp32_param(parameter, weight)
+                safe_set_full_optimizer_state(parameter, velocity, "momentum_buffer")
+
+    def _link(self) -> None:
+        """DeepSpeed links parameters to the optimiser's state at the first group's step and never again,
+        when the other groups have none yet: one rank would fail and the others wait for ever."""
+        inner = self._engine.optimizer
+        if self._stage in (1, 2):
+            inner._hp_optimizer_states_linked = False
+            inner._lazy_init_hp_params_optimizer_state()
+
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: p for name, p in self._engine.module.named_parameters() if p.requires_grad}
 
 
-def set_rate(wrapped, rate: float) -> None:
-    """Every group's learning rate: its multiplier times the scheduled rate."""
-    for group in wrapped.optimizer.param_groups:
-        group["lr"] = rate * group["multiplier"]
-
-
-def save(wrapped, folder: Path) -> None:
-    """The engine's state as one folder; a collective."""
-    wrapped.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False)
-
-
-def load(wrapped, folder: Path) -> None:
-    """Put back what `save` wrote; a collective."""
-    path, _ = wrapped.load_checkpoint(str(folder.parent), tag=folder.name)
-    if path is None:
-        raise FileNotFoundError(folder)
-
-
-def full_state(wrapped, zero_stage: int) -> dict[str, torch.Tensor]:
-    """The whole model's state dict on every rank; a collective with ZeRO stage 3."""
-    if zero_stage < 3:
-        return wrapped.module.state_dict()
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters(list(wrapped.module.parameters())):
-        return {name: value.detach().clone() for name, value in wrapped.module.state_dict().items()}
+def _part(parameter: Tensor, whole: Tensor) -> Tensor:
+    """This rank's part of a value, as ZeRO 3 cuts it: flat, padded with zeros to equal parts."""
+    size = parameter.ds_tensor.numel()
+    flat = whole.new_zeros(size * dist.get_world_size())
+    flat[: whole.numel()] = whole.flatten()
+    return flat[dist.get_rank() * size :][:size]
 
 
 def compile_extension() -> None:

@@ -18,6 +18,7 @@ from spml_dist.labeling import neighbours, predict
 from spml_dist.schema import Sample
 from spml_dist.segments.prototypes import prototypes
 from spml_dist.shards.manifest import read_manifest
+from spml_dist.stream.cache import Cache
 from spml_dist.stream.reader import samples
 
 
@@ -64,12 +65,13 @@ def evaluate(
     seed: int | None = None,
     oracle: bool = False,
     progress: bool = True,
+    cache: Cache | None = None,
     each: Callable[[Picture], None] | None = None,
 ) -> dict:
     """mIoU of a split by both read-outs, as plain data for JSON.
 
     model, info: as `model.export.load` gives them; split_folder, train_folder: packed shards; split, seed:
-    what the result says of itself. `each` is shown every picture.
+    what the result says of itself; cache: where shards from addresses are kept. `each` is shown every picture.
 
     The classifier labels pixels directly. For the nearest neighbours every picture of the training split is
     cut into segments, whose prototypes carry the majority of their weakly labelled pixels; a segment of the
@@ -82,15 +84,16 @@ def evaluate(
     classes = list(info["classes"])
     for folder in (split_folder, train_folder):
         _require_classes(folder, classes)
-    _require_masks(split_folder)
-    gallery = collect(model, len(classes), train_folder, settings, oracle=oracle, progress=progress)
+    _require_masks(split_folder, cache)
+    shown = {"progress": progress, "cache": cache}
+    gallery = collect(model, len(classes), train_folder, settings, oracle=oracle, **shown)
     name = "neighbours_oracle" if oracle else "neighbours"
     counts = {key: np.zeros((len(classes), len(classes) + 1), np.int64) for key in ("classifier", name)}
     index, found, images = build(gallery.prototype), _Precision(), 0
 
-    for sample in _pictures(split_folder, f"evaluating {split}", progress):
+    for sample in _pictures(split_folder, f"evaluating {split}", **shown):
         if sample.mask is None:
-            raise _maskless(split_folder)
+            raise _maskless(split_folder, cache)
         seen = predict.view(model, sample.image, settings.longer_side)
         segments = predict.segments(seen, settings.grid, settings.iterations)
         queries, owner = _prototypes(seen, segments)
@@ -126,16 +129,23 @@ def evaluate(
 
 
 def collect(
-    model, num_classes: int, folder, settings: Settings, *, oracle: bool = False, progress: bool = True
+    model,
+    num_classes: int,
+    folder,
+    settings: Settings,
+    *,
+    oracle: bool = False,
+    progress: bool = True,
+    cache: Cache | None = None,
 ) -> Gallery:
     """Labelled prototypes of all pictures of a split, in the order of its shards.
 
     Segments are made without looking at labels; one without any labelled pixel is left out.
     """
     vectors, labels = [], []
-    for sample in _pictures(folder, "prototypes of train", progress):
+    for sample in _pictures(folder, "prototypes of train", progress, cache):
         if oracle and sample.mask is None:
-            raise _maskless(folder)
+            raise _maskless(folder, cache)
         seen = predict.view(model, sample.image, settings.longer_side)
         segments = predict.segments(seen, settings.grid, settings.iterations)
         rows, owner = _prototypes(seen, segments)
@@ -192,11 +202,11 @@ def _summary(counts: np.ndarray, classes: list[str]) -> dict:
     }
 
 
-def _pictures(folder, what: str, progress: bool) -> Iterator[Sample]:
+def _pictures(folder, what: str, progress: bool, cache: Cache | None) -> Iterator[Sample]:
     total = read_manifest(folder).samples if progress else None
     interval = 0.2 if sys.stderr.isatty() else 10
     options = {"desc": what, "total": total, "unit": "picture", "mininterval": interval}
-    return iter(tqdm(samples(folder), disable=not progress, **options))
+    return iter(tqdm(samples(folder, cache=cache), disable=not progress, **options))
 
 
 def _require_classes(folder, classes: list[str]) -> None:
@@ -209,14 +219,14 @@ def _require_classes(folder, classes: list[str]) -> None:
         )
 
 
-def _require_masks(folder) -> None:
-    first = next(iter(samples(folder)), None)
+def _require_masks(folder, cache: Cache | None) -> None:
+    first = next(iter(samples(folder, cache=cache)), None)
     if first is None or first.mask is None:
-        raise _maskless(folder)
+        raise _maskless(folder, cache)
 
 
-def _maskless(folder) -> DataError:
-    missing = [sample.mask is None for sample in samples(folder)]
+def _maskless(folder, cache: Cache | None) -> DataError:
+    missing = [sample.mask is None for sample in samples(folder, cache=cache)]
     return DataError(
         f"{folder}: pictures without ground truth",
         f"{sum(missing)} of {len(missing)}",

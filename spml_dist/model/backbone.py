@@ -1,63 +1,170 @@
-"""Feature maps of a timm backbone."""
+"""Feature maps of a timm backbone: convolutional networks and transformers alike."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import pickle
 
-import timm
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from spml_dist.errors import ConfigError
 
+ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
+"""Options of timm's transformers that let them take pictures of any size"""
+
+UNFIT = (RuntimeError, TypeError, NotImplementedError, AssertionError, IndexError, ValueError)
+"""What timm raises for a wish that a network cannot fulfil"""
+
 
 def build(
-    name: str, output_stride: int, level: int, weights: str | None = None, pretrained: bool = False
+    name: str, output_stride: int | None, level: int, weights: str | None = None, pretrained: bool = False
 ) -> nn.Module:
-    """A network [B, 3, H, W] -> [feature map number `level`] of `feature_info.channels()[-1]` channels.
+    """A network whose `features` are feature map number `level`; its parameters carry timm's names.
 
-    weights: a file of backbone weights (safetensors or torch); keys that are missing fail with their names.
+    output_stride: image pixels per pixel of the network's last map. None takes the network's own; another
+    value turns the strides beyond it into dilations, which convolutional networks can do and transformers
+    cannot. weights: a file of backbone weights (safetensors or torch).
+
+    Stochastic depth and dropout are switched off: their draws would depend on the number of workers.
+    Raises ConfigError for an unknown name, a stride or level that the network lacks, a network that is tied
+    to one picture size, and weights that cannot be had, cannot be read or do not fit.
     """
+    import timm  # here, not above: it takes seconds, and whoever launches training needs none of it
+    from timm.layers import DropPath
+
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise ConfigError(
-            "model.backbone is not a timm model", name, f"did you mean {', '.join(near)}?" if near else ""
-        )
-    options = {"features_only": True, "pretrained": pretrained and weights is None}
+        near = difflib.get_close_matches(name.lower(), timm.list_models(), n=3)
+        remedy = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
+        raise ConfigError("model.backbone is not a timm model", name, remedy)
+    options = _options(name, output_stride, level)
+    _try_out(name, options)
     try:
-        levels = len(timm.create_model(name, features_only=True).feature_info)
-        if level >= levels:
-            raise ConfigError("model.feature_level", level, f"{name} has feature maps 0 to {levels - 1}")
-        net = timm.create_model(name, output_stride=output_stride, out_indices=(level % levels,), **options)
-    except (RuntimeError, TypeError, NotImplementedError, AssertionError, IndexError) as problem:
-        raise ConfigError(
-            "model.backbone cannot give features at this stride", name, str(problem)
-        ) from problem
+        net = timm.create_model(name, pretrained=pretrained and weights is None, **options)
+    except (OSError, *UNFIT) as problem:
+        remedy = f"timm cannot fetch weights: {problem}; set it to false, or name a file in model.weights"
+        raise ConfigError("model.pretrained", pretrained, remedy) from problem
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, DropPath):
+            module.drop_prob = 0.0
     if weights is not None:
         _load(net, weights)
     return net
 
 
+def stride(net: nn.Module) -> int:
+    """Image pixels per pixel of the network's feature map, along each side."""
+    return net.feature_info.reduction()[-1]
+
+
+def features(net: nn.Module, images: Tensor) -> Tensor:
+    """[B, 3, H, W] -> [B, F, H/s, W/s] for the network's stride s, of which H and W are multiples."""
+    if len(images) == 0 and not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+        # Attention cannot do without an image, but every parameter needs its gradient, zero.
+        return features(net, images.new_zeros(1, *images.shape[1:]))[:0]
+    last = net(images)[-1]
+    return last.movedim(-1, 1) if getattr(net, "output_fmt", "NCHW") == "NHWC" else last
+
+
+def _options(name: str, output_stride: int | None, level: int) -> dict:
+    """What to ask timm for. Networks on the meta device cost nothing and tell what they are."""
+    import timm
+
+    try:
+        with torch.device("meta"):
+            info = timm.create_model(name, features_only=True).feature_info
+            takes = inspect.signature(type(timm.create_model(name)).__init__).parameters
+    except UNFIT as problem:
+        raise ConfigError("model.backbone gives no feature maps", name, str(problem)) from problem
+    levels, own = len(info), info.reduction()[-1]
+    if level >= levels:
+        raise ConfigError("model.feature_level", level, f"{name} has feature maps 0 to {levels - 1}")
+    options = {"features_only": True, "out_indices": (level % levels,)}
+    options |= {key: value for key, value in ANY_SIZE.items() if key in takes}
+    if output_stride in (None, own):
+        return options
+    try:
+        with torch.device("meta"):
+            last = timm.create_model(name, output_stride=output_stride, features_only=True)
+        reached = stride(last)
+    except UNFIT:
+        reached = own
+    if reached != output_stride:
+        remedy = f"{name} has stride {own} and cannot be dilated to that: set it to {own} or null"
+        raise ConfigError("model.output_stride", output_stride, remedy)
+    return options | {"output_stride": output_stride}
+
+
+def _try_out(name: str, options: dict) -> None:
+    """Two picture sizes, neither the network's own, through it on the meta device: shapes alone."""
+    import timm
+
+    try:
+        with torch.device("meta"):
+            net = timm.create_model(name, **options)
+            for rows, columns in ((2, 3), (5, 2)):
+                side = stride(net)
+                shape = features(net, torch.zeros(1, 3, rows * side, columns * side)).shape
+                assert shape[2:] == (rows, columns), f"its map of {rows}×{columns} is {tuple(shape[2:])}"
+    except UNFIT as problem:
+        remedy = f"it does not take pictures of any size ({problem}): choose another"
+        raise ConfigError("model.backbone", name, remedy) from problem
+
+
 def _load(net: nn.Module, path: str) -> None:
+    """Weights from a file, by name; what the file has beyond them, such as a classifier, is left alone."""
+    given = _read(path)
+    # timm's feature networks call `stages.0` of a whole network `stages_0`, and put `model.` before all.
+    by_name = {_plain(key): value for key, value in given.items()}
+    wanted = net.state_dict()
+    missing = [key for key in wanted if _plain(key) not in by_name]
+    unlike = [
+        key
+        for key, value in wanted.items()
+        if _plain(key) in by_name and getattr(by_name[_plain(key)], "shape", None) != value.shape
+    ]
+    if missing or unlike:
+        counts = [
+            f"{len(keys)} of {len(wanted)} keys {what} ({', '.join(keys[:3] + ['…'] * (len(keys) > 3))})"
+            for keys, what in ((missing, "missing"), (unlike, "of another shape"))
+            if keys
+        ]
+        remedy = ", ".join(counts) + _hint(given, missing)
+        raise ConfigError("model.weights does not fit model.backbone", path, remedy)
+    net.load_state_dict({key: by_name[_plain(key)] for key in wanted})
+
+
+def _read(path: str) -> dict[str, Tensor]:
     try:
         if path.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as problem:
         raise ConfigError("model.weights cannot be read", path, str(problem)) from problem
-    wanted = net.state_dict()
-    missing = sorted(key for key in wanted if key not in state)
-    unlike = sorted(key for key in wanted if key in state and state[key].shape != wanted[key].shape)
-    if missing or unlike:
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise ConfigError(
-            "model.weights does not fit model.backbone",
-            path,
-            f"{len(missing)} keys missing ({', '.join(missing[:3])}…), "
-            f"{len(unlike)} of another shape ({', '.join(unlike[:3])}…)",
+            "model.weights holds no weights by name", path, "save what state_dict() of the network gives"
         )
-    net.load_state_dict({key: state[key] for key in wanted})
+    return state
+
+
+def _plain(key: str) -> str:
+    return key.removeprefix("model.").replace("_", ".")
+
+
+def _hint(given: dict, missing: list[str]) -> str:
+    """Where the missing weights may be: under a prefix, or one level deeper."""
+    inner = [key for key, value in given.items() if isinstance(value, dict)]
+    if missing and inner:
+        return f"; they may lie inside its {inner[0]!r}: save that part alone"
+    for key in missing[:3]:
+        for other in given:
+            if _plain(other).endswith("." + _plain(key)):
+                prefix = other[: -len(key.removeprefix("model."))]
+                return f"; the file puts {prefix!r} before its names: remove it there"
+    return f"; the file has names like {next(iter(given), 'none')}" if missing else ""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 
 class DeepLabHead(nn.Module):
-    """Parallel dilated 3×3 convolutions, summed, then ×2 bilinear: [B, F, h, w] -> [B, C, 2h, 2w]."""
+    """Parallel dilated 3×3 convolutions, summed: [B, F, h, w] -> [B, C, h, w]."""
 
     def __init__(self, features: int, embedding: int, dilations: Sequence[int]):
         super().__init__()
@@ -19,8 +19,37 @@ class DeepLabHead(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        summed = sum(branch(x) for branch in self.branches)
-        return interpolate(summed, scale_factor=2, mode="bilinear", align_corners=False)
+        return sum(branch(x) for branch in self.branches)
+
+
+class PSPNetHead(nn.Module):
+    """The map beside averages over 1, 4, 9 and 36 parts of it, then mixed: [B, F, h, w] -> [B, C, h, w].
+
+    Each average passes conv1×1 F->F/4, BN, ReLU and comes back to h×w bilinearly; all together pass
+    conv3×3 2F->F/4, BN, ReLU, then conv1×1 F/4->C (the pyramid of Zhao et al., PSPNet, section 3.2).
+    """
+
+    SIDES = (1, 2, 3, 6)
+
+    def __init__(self, features: int, embedding: int):
+        super().__init__()
+        narrow = features // len(self.SIDES)
+        self.pyramid = nn.ModuleList(_conv_norm_relu(features, narrow, 1) for _ in self.SIDES)
+        self.mix = _conv_norm_relu(features + narrow * len(self.SIDES), narrow, 3)
+        self.embed = nn.Conv2d(narrow, embedding, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[-2:]
+        averages = [
+            interpolate(level(adaptive_avg_pool2d(x, side)), size=size, mode="bilinear", align_corners=False)
+            for side, level in zip(self.SIDES, self.pyramid, strict=True)
+        ]
+        return self.embed(self.mix(torch.cat([x, *averages], dim=1)))
+
+
+def _conv_norm_relu(inputs: int, outputs: int, size: int) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class SampleDropout(nn.Module):

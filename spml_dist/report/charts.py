@@ -1,24 +1,43 @@
-"""Charts: training curves as SVG that takes its ink from the page, and the confusion matrix as a picture."""
+"""Drawings: curves as SVG that takes its ink from the page, and the confusion matrix as a picture."""
 
 from __future__ import annotations
 
 import io
-import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from spml_dist.report.curves import Curves
+
 # matplotlib wants a colour; this one is replaced by the page's own text colour.
 _INK = "#123457"
 _LINES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C1450", "#78B43C", "#7864C8")
+_COLOURS = {
+    "total": "#7864C8",
+    "annotation": "#0072B2",
+    "cooccurrence": "#E69F00",
+    "image similarity": "#009E73",
+    "feature affinity": "#CC79A7",
+    "cross entropy": "#D55E00",
+    "data": "#56B4E9",
+    "forward": "#0072B2",
+    "loss": "#E69F00",
+    "backward": "#009E73",
+    "optimizer": "#D55E00",
+    "bank": "#CC79A7",
+    "other": "#8A94A3",
+}
+"""a relation, and a phase, has the same colour in all charts"""
+_BINS = 300
+"""points of a drawn line at most; a longer log is averaged"""
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "spml-dist",
+    "path.simplify_threshold": 0.2,
     "font.size": 9,
     "font.family": "sans-serif",
     "axes.spines.top": False,
@@ -36,40 +55,29 @@ _STYLE = {
 }
 
 
-@dataclass(frozen=True)
-class Chart:
-    """One drawing of the training log."""
-
-    title: str
-    select: Callable[[str], bool]
-    """which keys of a logged step are drawn"""
-    stacked: bool = False
-
-
-CHARTS = (
-    Chart("Loss", lambda key: key == "loss"),
-    Chart("Loss by term", lambda key: key.startswith("loss/")),
-    Chart("Learning rate", lambda key: key == "lr"),
-    Chart("Pixels without a positive", lambda key: key.split("/")[0] == "pixels_without_positive"),
-    Chart("Images a second", lambda key: key == "images_per_s"),
-    Chart("Seconds a step, by phase", lambda key: key.startswith("time/"), stacked=True),
-    Chart("Memory, MB", lambda key: key.split("/")[0] == "memory_mb"),
-)
-
-
-def curves(steps: Sequence[dict]) -> list[tuple[str, str]]:
-    """(title, inline SVG) of every chart for which the log has at least one finite number.
-
-    steps: objects of the training log in order, each with `step`; other keys may be missing.
-    """
-    drawn = []
-    for chart in CHARTS:
-        keys = sorted({key for row in steps for key in row if chart.select(key)})
-        series = {key: _series(steps, key) for key in keys}
-        series = {key: points for key, points in series.items() if len(points)}
-        if series:
-            drawn.append((chart.title, _svg(chart, series)))
-    return drawn
+def draw(curves: Curves) -> str:
+    """An inline SVG; the page gives title, width and text colour."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+        axes = figure.add_subplot()
+        colours = [
+            _COLOURS.get(name, _LINES[number % len(_LINES)]) for number, name in enumerate(curves.series)
+        ]
+        if curves.stacked:
+            _stack(axes, curves.series, colours)
+        else:
+            for (name, points), colour in zip(curves.series.items(), colours, strict=True):
+                _line(axes, points, name, colour)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=curves.across == "step"))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axes.margins(x=0.01, y=0.08)
+        axes.set_ylim(bottom=min(0, axes.dataLim.y0))
+        axes.set_xlabel(curves.across, fontsize=8, alpha=0.7, loc="right")
+        if len(curves.series) > 1:
+            figure.legend(loc="outside upper left", ncols=4, fontsize=8, handlelength=1.1, columnspacing=1.2)
+        return _inline(figure)
 
 
 def confusion_picture(counts: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> np.ndarray:
@@ -94,51 +102,31 @@ def confusion_picture(counts: Sequence[Sequence[int]], classes: Sequence[str], t
         return _pixels(figure)
 
 
-def _series(steps: Sequence[dict], key: str) -> np.ndarray:
-    points = [(row["step"], row[key]) for row in steps if isinstance(row.get(key), int | float)]
-    return np.array([point for point in points if math.isfinite(point[1])], np.float64)
-
-
-def _svg(chart: Chart, series: dict[str, np.ndarray]) -> str:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6, 2.5), layout="constrained")
-        axes = figure.add_subplot()
-        names = [key.partition("/")[2].replace("_", " ") or key for key in series]
-        if chart.stacked:
-            _stack(axes, series, names)
-        else:
-            for points, name, colour in zip(series.values(), names, _cycle(len(names)), strict=True):
-                _line(axes, points, name, colour)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-        axes.margins(x=0.01)
-        if len(names) > 1:
-            figure.legend(loc="outside lower center", ncols=min(len(names), 3), fontsize=8, handlelength=1.2)
-        return _inline(figure)
-
-
 def _line(axes, points: np.ndarray, name: str, colour: str) -> None:
-    """The numbers themselves, pale where there are many, and their running mean."""
-    step, value = points.T
-    width = max(1, len(value) // 40)
-    if width > 1:
-        axes.plot(step, value, color=colour, alpha=0.25, linewidth=0.8)
-    padded = np.pad(value, (width // 2, width - 1 - width // 2), mode="edge")
+    """The running mean, and pale behind it the numbers, or where they are too many their span."""
+    bins = np.array_split(points, min(len(points), _BINS))
+    step, value = np.array([part.mean(axis=0) for part in bins]).T
+    if len(bins) < len(points):
+        low, high = ([edge(part[:, 1]) for part in bins] for edge in (np.min, np.max))
+        axes.fill_between(step, low, high, color=colour, alpha=0.18, linewidth=0)
+    elif len(bins) >= 80:
+        axes.plot(step, value, color=colour, alpha=0.3, linewidth=0.7)
+    window = np.ones(max(1, len(value) // 40))
+    counted = np.convolve(np.ones_like(value), window, mode="same")
+    mean = np.convolve(value, window, mode="same") / counted
     marker = "o" if len(value) == 1 else None
-    mean = np.convolve(padded, np.full(width, 1 / width), mode="valid")
     axes.plot(step, mean, color=colour, linewidth=1.6, label=name, marker=marker)
 
 
-def _stack(axes, series: dict[str, np.ndarray], names: list[str]) -> None:
-    step = np.unique(np.concatenate([points[:, 0] for points in series.values()]))
-    layers = [np.interp(step, *points.T) for points in series.values()]
-    axes.stackplot(step, layers, labels=names, colors=_cycle(len(names)), alpha=0.85, linewidth=0)
-
-
-def _cycle(count: int) -> list[str]:
-    return [_LINES[number % len(_LINES)] for number in range(count)]
+def _stack(axes, series: dict[str, np.ndarray], colours: list[str]) -> None:
+    """Layers over the same steps; a rare peak, such as a checkpoint, may leave the chart."""
+    bins = min(_BINS, *(len(points) for points in series.values()))
+    parts = [np.array_split(points, bins) for points in series.values()]
+    layers = np.array([[part.mean(axis=0) for part in each] for each in parts])
+    axes.stackplot(
+        layers[0, :, 0], layers[:, :, 1], labels=list(series), colors=colours, alpha=0.9, linewidth=0
+    )
+    axes.set_ylim(top=1.25 * np.percentile(layers[:, :, 1].sum(axis=0), 95) or None)
 
 
 def _inline(figure: Figure) -> str:
@@ -146,6 +134,7 @@ def _inline(figure: Figure) -> str:
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"|height="[\d.]+pt" width="[\d.]+pt"', "", svg, count=1)
 
 

@@ -10,33 +10,29 @@ from pathlib import Path
 
 import cv2
 
+from spml_dist.errors import RunError
 from spml_dist.pictures import palette
-from spml_dist.report import run_folder
-from spml_dist.report.charts import curves
+from spml_dist.report import curves, run_folder
+from spml_dist.report.charts import draw
+from spml_dist.report.confusion import WRITTEN, matrix
 from spml_dist.report.run_folder import RunFolder
 from spml_dist.report.style import CSS
+from spml_dist.report.summary import headline, settings, title
 
-SETTINGS = (
-    ("backbone", "model.backbone"),
-    ("workers", "engine.workers"),
-    ("steps", "schedule.steps"),
-    ("batch", "stream.batch"),
-    ("crop", "stream.crop"),
-    ("learning rate", "optimizer.lr"),
-    ("ZeRO stage", "engine.zero_stage"),
-    ("precision", "engine.precision"),
-    ("seed", "seed"),
-    ("trained on", "data.train"),
-)
+PREVIEWS = 4
+"""training previews shown at most, spread over the training"""
+WIDEST = 1400
+"""pixels of an embedded picture, twice what a card is wide where two stand side by side"""
 
 
 def write_report(folder: str | Path) -> Path:
     """Write FOLDER/report.html from whatever the run has left so far, and return its path.
 
     Pictures and charts are embedded: the file needs no other file and no network.
+    RunError: a configuration or a result that cannot be read, or a folder that cannot be written.
     """
     run = run_folder.read(Path(folder))
-    body = [_header(run), *_results(run), *_training(run), *_settings(run)]
+    body = [_header(run), *_results(run), *_training(run), *_previews(run), *_machines(run), *_settings(run)]
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -46,36 +42,21 @@ def write_report(folder: str | Path) -> Path:
     )
     path = run.folder / "report.html"
     aside = path.with_name("report.html.tmp")
-    aside.write_text(page, encoding="utf-8")
-    os.replace(aside, path)
+    try:
+        aside.write_text(page, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written", error.strerror, "make room for it") from error
     return path
 
 
 def _header(run: RunFolder) -> str:
-    values = [(name, _setting(run.config, key)) for name, key in SETTINGS]
-    line = " · ".join(f"{name} {escape(str(value))}" for name, value in values if value is not None)
+    line = " · ".join(f"{name} {value}" for name, value in settings(run).items())
     tiles = "".join(
         f'<div class="card tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
-        for name, value in _headline(run)
+        for name, value in headline(run).items()
     )
-    return f'<h1>{escape(run.name)}</h1><p class="soft">{line}</p><div class="tiles">{tiles}</div>'
-
-
-def _headline(run: RunFolder) -> Iterable[tuple[str, str]]:
-    for result in run.results[:1]:
-        for readout, values in result["readouts"].items():
-            yield f"mIoU, {_title(readout)}, {result['split']}", f"{100 * values['miou']:.1f} %"
-        yield "pictures evaluated", f"{result['images']:,}"
-    if run.steps:
-        last = run.steps[-1]
-        yield "steps trained", f"{last['step']:,}"
-        if isinstance(last.get("loss"), int | float):
-            yield "last loss", f"{last['loss']:.3f}"
-        speeds = [
-            row["images_per_s"] for row in run.steps if isinstance(row.get("images_per_s"), int | float)
-        ]
-        if speeds:
-            yield "images a second, median", f"{sorted(speeds)[len(speeds) // 2]:,.1f}"
+    return f'<h1>{escape(run.name)}</h1><p class="soft">{escape(line)}</p><div class="tiles">{tiles}</div>'
 
 
 def _results(run: RunFolder) -> Iterable[str]:
@@ -86,18 +67,25 @@ def _results(run: RunFolder) -> Iterable[str]:
     for result in run.results:
         yield f"<h2>Result on {escape(result['split'])}{' (oracle)' if result['oracle'] else ''}</h2>"
         yield f'<div class="card">{_table(result)}</div>'
-        sheet, matrix = run.picture(result), run.picture(result, "confusion_")
+        sheet = run.picture(result)
         if sheet:
             yield f'<div class="card">{_image(sheet, "evaluated pictures")}</div>'
-        if matrix:
-            drawing = _image(matrix, "confusion, in per cent of each true class", caption=True)
-            yield f'<div class="card">{drawing}</div>'
+        yield _confusion(result)
+
+
+def _confusion(result: dict) -> str:
+    drawn = "".join(
+        matrix(counts, result["classes"], f"{title(readout)}: predicted class in per cent of each true class")
+        for readout, counts in result["confusion"].items()
+    )
+    columns = "pair" if len(result["classes"]) <= WRITTEN else ""
+    return f'<div class="card"><h3>Confusion</h3><div class="{columns}">{drawn}</div></div>'
 
 
 def _table(result: dict) -> str:
     readouts, classes, there = result["readouts"], result["classes"], set(result["classes_present"])
     colours = palette(len(classes), result["background"])
-    head = "".join(f"<th>{escape(_title(name))}</th>" for name in readouts)
+    head = "".join(f"<th>{escape(title(name))}</th>" for name in readouts)
     rows = [
         _row(name, [values["iou"][name] for values in readouts.values()], colours[number], name in there)
         for number, name in enumerate(classes)
@@ -111,13 +99,11 @@ def _table(result: dict) -> str:
 
 def _notes(result: dict) -> str:
     readouts = result["readouts"].items()
-    accuracy = ", ".join(
-        f"{_title(name)} {100 * values['pixel_accuracy']:.1f} %" for name, values in readouts
-    )
+    accuracy = ", ".join(f"{title(name)} {100 * values['pixel_accuracy']:.1f} %" for name, values in readouts)
     notes = [f"Intersection over union in per cent, counted over {result['images']:,} pictures."]
     notes += [f"Pixels that are right: {accuracy}."]
     notes += [
-        f"The {_title(name)} are searched among {values['prototypes']:,} training prototypes labelled "
+        f"The {title(name)} are searched among {values['prototypes']:,} training prototypes labelled "
         + ("with ground truth." if result["oracle"] else "by weak labels only.")
         for name, values in readouts
         if "prototypes" in values
@@ -141,15 +127,32 @@ def _row(name: str, values: list[float], colour, there: bool) -> str:
 
 
 def _training(run: RunFolder) -> Iterable[str]:
-    drawn = curves(run.steps)
+    drawn = _charts(curves.of_training(run.steps))
     if drawn:
-        cards = "".join(f'<div class="card"><h3>{escape(title)}</h3>{svg}</div>' for title, svg in drawn)
-        yield f'<h2>Training</h2><div class="grid">{cards}</div>'
-    shown = run.previews
+        yield f'<h2>Training</h2><div class="grid">{drawn}</div>'
+
+
+def _machines(run: RunFolder) -> Iterable[str]:
+    drawn = _charts(curves.of_machines(run.nodes))
+    if drawn:
+        yield f'<h2>Machines</h2><div class="grid">{drawn}</div>'
+
+
+def _charts(found: Iterable[curves.Curves]) -> str:
+    return "".join(f'<div class="card"><h3>{escape(each.title)}</h3>{draw(each)}</div>' for each in found)
+
+
+def _previews(run: RunFolder) -> Iterable[str]:
+    last = len(run.previews) - 1
+    picked = (
+        sorted({round(last * number / (PREVIEWS - 1)) for number in range(PREVIEWS)}) if last >= 0 else []
+    )
+    shown = [run.previews[number] for number in picked]
     if shown:
-        picked = dict.fromkeys([shown[0], shown[(len(shown) - 1) // 2], shown[-1]])
-        figures = "".join(_image(path, path.stem.replace("_", " "), caption=True) for path in picked)
-        yield f'<h2>While it learned</h2><div class="card">{figures}</div>'
+        figures = "".join(
+            _image(path, f"step {run_folder.number(path.stem):,}", caption=True) for path in shown
+        )
+        yield f'<h2>While it learned</h2><div class="card pair">{figures}</div>'
 
 
 def _settings(run: RunFolder) -> Iterable[str]:
@@ -160,18 +163,14 @@ def _settings(run: RunFolder) -> Iterable[str]:
 
 
 def _image(path: Path, name: str, caption: bool = False) -> str:
-    # As WebP the same picture takes a fifth of the bytes of its PNG.
-    encoded = cv2.imencode(".webp", cv2.imread(str(path)), [cv2.IMWRITE_WEBP_QUALITY, 88])[1]
+    """The picture as WebP, which takes a fifth of the bytes of its PNG, no wider than it is ever shown."""
+    picture = cv2.imread(str(path))
+    if picture is None:
+        raise RunError(f"{path} is not a picture", None, "take it away")
+    if picture.shape[1] > WIDEST:
+        height = round(picture.shape[0] * WIDEST / picture.shape[1])
+        picture = cv2.resize(picture, (WIDEST, height), interpolation=cv2.INTER_AREA)
+    encoded = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 84])[1]
     data = base64.b64encode(encoded.tobytes()).decode()
     text = f"<figcaption>{escape(name)}</figcaption>" if caption else ""
     return f'<figure>{text}<img alt="{escape(name)}" src="data:image/webp;base64,{data}"></figure>'
-
-
-def _title(readout: str) -> str:
-    return "neighbours (oracle)" if readout == "neighbours_oracle" else readout
-
-
-def _setting(config: dict, key: str):
-    for name in key.split("."):
-        config = config.get(name) if isinstance(config, dict) else None
-    return config

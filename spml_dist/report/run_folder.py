@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+from spml_dist.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class RunFolder:
     """evaluations, the validation split first"""
     previews: list[Path]
     """training previews, oldest first"""
+    nodes: dict[str, list[dict]]
+    """by machine, how busy it was: objects with `step` and `timestamp`, in order"""
     folder: Path
 
     def picture(self, result: dict, kind: str = "") -> Path | None:
@@ -38,20 +43,32 @@ def suffixed(split: str, oracle: bool) -> str:
 
 
 def read(folder: Path) -> RunFolder:
-    """Read what there is; a damaged line of the log is passed over (a run may be writing it)."""
+    """Read what there is; a damaged line of a log is passed over (a run may be writing it).
+
+    RunError: a configuration or a result that cannot be read.
+    """
     path = folder / "config.yaml"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    config = yaml.safe_load(text) or {}
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("result*.json")]
+    config = _parsed(path, yaml.safe_load, text) or {}
+    results = [_parsed(path, json.loads, path.read_text("utf-8")) for path in folder.glob("result*.json")]
     return RunFolder(
         name=config.get("name", folder.name),
         config=config,
         config_text=text,
         steps=_steps(folder / "metrics.jsonl"),
         results=sorted(results, key=lambda r: (r["split"] != "val", r["split"], r["oracle"])),
-        previews=sorted((folder / "previews").glob("step_*.png"), key=lambda path: _number(path.stem)),
+        previews=sorted((folder / "previews").glob("step_*.png"), key=lambda path: number(path.stem)),
+        nodes={path.stem: _steps(path) for path in sorted((folder / "system").glob("*.jsonl"))},
         folder=folder,
     )
+
+
+def _parsed(path: Path, parse: Callable[[str], Any], text: str) -> Any:
+    try:
+        return parse(text)
+    except (ValueError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+        raise RunError(f"{path} cannot be read", problem, "restore it, or take it away") from error
 
 
 def _steps(path: Path) -> list[dict]:
@@ -60,7 +77,7 @@ def _steps(path: Path) -> list[dict]:
 
 
 def _objects(path: Path) -> Iterator[dict]:
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except ValueError:
@@ -69,6 +86,7 @@ def _objects(path: Path) -> Iterator[dict]:
             yield row
 
 
-def _number(stem: str) -> int:
+def number(stem: str) -> int:
+    """The step that a preview's name carries."""
     digits = "".join(filter(str.isdigit, stem))
     return int(digits) if digits else 0

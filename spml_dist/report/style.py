@@ -1,6 +1,16 @@
 """How the report looks: one style sheet, for light and for dark rooms."""
 
-CSS = """
+_TONES = "\n".join(
+    f".matrix .k{tone} {{ background: color-mix(in srgb, var(--one) {5 * tone}%, transparent); }}"
+    for tone in range(21)
+)
+_DARK_TONES = ",".join(f".matrix .k{tone}" for tone in range(12, 21))
+
+CSS = (
+    f"""{_TONES}
+{_DARK_TONES} {{ color: #fff; }}
+"""
+    + """
 :root {
   color-scheme: light dark;
   --ink: #1d2229; --soft: #667080; --paper: #f6f7f9; --card: #ffffff; --line: #e3e6eb;
@@ -25,7 +35,7 @@ p { margin: 6px 0; } .soft { color: var(--soft); } code { font-size: .92em; }
 .tile b { display: block; font-size: 27px; line-height: 1.2; font-weight: 650; letter-spacing: -.01em;
           font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: 13px; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); gap: 16px; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(330px, 100%), 1fr)); gap: 16px; }
 .grid .card + .card, .tiles .card + .card { margin-top: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -44,9 +54,22 @@ td.bar .value { width: 44px; text-align: right; }
 tr.absent td { color: var(--soft); }
 img { display: block; max-width: 100%; height: auto; border-radius: 6px; background: #fff; }
 svg { display: block; width: 100%; height: auto; }
-figure { margin: 0; } figure + figure { margin-top: 18px; }
+figure { margin: 0; min-width: 0; } figure + figure { margin-top: 18px; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(430px, 100%), 1fr)); gap: 22px; }
+.pair figure + figure { margin-top: 0; }
+.matrix { width: 100%; table-layout: fixed; font-size: 11px; }
+.matrix td, .matrix th { border: 0; padding: 0; height: 24px; text-align: center; overflow: hidden;
+                         box-shadow: inset 0 0 0 .5px var(--line); }
+.matrix th, .matrix tr:first-child td { box-shadow: none; font-size: 11px; font-weight: 400; }
+.matrix th:first-child { width: 118px; text-align: right; padding-right: 8px; text-overflow: ellipsis; }
+.matrix tr:first-child td { width: 118px; }
+.matrix tr:first-child th { height: 118px; vertical-align: bottom; text-align: center; padding: 0 0 6px;
+                            width: auto; }
+.matrix th span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 112px; }
+.matrix.dense td, .matrix.dense th { height: 14px; font-size: 10px; }
 figcaption { color: var(--soft); font-size: 13px; margin-bottom: 6px; }
 details summary { cursor: pointer; color: var(--soft); }
 pre { overflow-x: auto; font-size: 13px; line-height: 1.45; margin: 12px 0 0; }
 @media print { body { background: #fff; } .card { break-inside: avoid; } }
 """
+)

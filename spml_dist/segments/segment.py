@@ -25,20 +25,30 @@ def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def segment(
-    raw: Tensor, local: Tensor, semantic: Tensor, regions: Tensor, grid: tuple[int, int], iterations: int
+    raw: Tensor,
+    local: Tensor,
+    semantic: Tensor,
+    regions: Tensor,
+    grid: tuple[int, int],
+    iterations: int,
+    embedding_scale: float = 1.0,
 ) -> tuple[Pixels, Segments]:
     """Segments of a batch (SPML, section 3.2): k-means on L2norm([u, local]), cut by region and label.
 
     raw: [B, C, h, w] the network's embedding, any norm; local: [B or 1, h, w, L]; semantic, regions:
     [B, H, W] integers, resized here to the grid. Ignored pixels (255) are removed before clustering.
+    embedding_scale: factor of u beside the local features in the features that are returned.
     Segments are numbered by (image, cluster, semantic, region), so each is pure in label and region.
     """
     b, _, h, w = raw.shape
     embedding = unit(raw.movedim(1, -1))
-    feature = unit(torch.cat([embedding, local.to(embedding).expand(b, -1, -1, -1)], dim=-1))
+    local = local.to(embedding).expand(b, -1, -1, -1)
+    feature = unit(torch.cat([embedding, local], dim=-1))
     semantic, regions = resize_labels(semantic, (h, w)), resize_labels(regions, (h, w))
     valid = semantic != IGNORED
     clusters = cluster(feature.detach(), grid, iterations, valid)
+    if embedding_scale != 1:
+        feature = unit(torch.cat([embedding_scale * embedding, local], dim=-1))
 
     image = torch.arange(b, device=raw.device)[:, None, None].expand(b, h, w)[valid]
     semantic, region = semantic[valid], regions[valid]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spml_dist.errors import DataError
+from spml_dist.shards import address
 
 FILE = "manifest.json"
 VERSION = 1
@@ -19,7 +20,7 @@ class Shard:
     """One tar."""
 
     url: str
-    """relative to the manifest's folder"""
+    """relative to the manifest's folder, or an address of its own"""
     samples: int
     bytes: int
     sha256: str
@@ -60,10 +61,14 @@ class Manifest:
 
 
 def read_manifest(folder: str | Path) -> Manifest:
-    """The manifest of a packed folder. Raises DataError if it is missing, damaged or of another version."""
-    path = Path(folder) / FILE
+    """The manifest of a packed folder, which may be an address (`spml_dist.shards.address`).
+
+    Raises DataError if it is missing, damaged, of another version, out of reach, or names tars at addresses
+    that are not read.
+    """
+    path = address.join(folder, FILE)
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = json.loads(_content(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{path}: no such file", None, "give a folder written by `spml-dist pack`") from error
     except (OSError, ValueError) as error:
@@ -80,6 +85,8 @@ def read_manifest(folder: str | Path) -> Manifest:
     if not isinstance(values["shards"], tuple):
         raise DataError(f"{path}: shards is not a list", values["shards"], "pack again")
     values["shards"] = tuple(Shard(**_values(path, Shard, shard)) for shard in values["shards"])
+    for shard in values["shards"]:
+        _require_readable(path, shard.url)
     return Manifest(**values)
 
 
@@ -101,7 +108,20 @@ def write_json(path: str | Path, value: Any) -> None:
         raise DataError(f"{path}: cannot be written", error.strerror, "choose a writable place") from error
 
 
-def _values(path: Path, record: type, written: object) -> dict[str, Any]:
+def _content(path: str) -> bytes:
+    if address.is_remote(path):
+        return address.read(path, address.RETRY_SECONDS)
+    return Path(path).read_bytes()
+
+
+def _require_readable(path: str, url: str) -> None:
+    try:
+        address.is_remote(url)
+    except DataError as error:
+        raise DataError(f"{path}: shard {error.what}", error.value, error.remedy) from error
+
+
+def _values(path: str, record: type, written: object) -> dict[str, Any]:
     if not isinstance(written, dict):
         raise DataError(f"{path}: {record.__name__.lower()} is not an object", written, "pack again")
     names = [field.name for field in fields(record)]

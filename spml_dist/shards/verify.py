@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 from spml_dist.errors import DataError
 from spml_dist.schema import Sample
+from spml_dist.shards import address
 from spml_dist.shards.manifest import Manifest, Shard, read_manifest
 from spml_dist.shards.members import decode
 from spml_dist.shards.pack import Tally
@@ -25,11 +28,11 @@ def verify(
 ) -> dict[str, Any]:
     """Read everything that a packed folder holds and compare it with its manifest.
 
-    progress: wraps the shards as they are read. Returns {folder, name, split, labels, shards, samples,
-    bytes, problems}; a problem is {tar, key, problem}, key null where it is about the whole tar. Raises
-    DataError only if the manifest itself cannot be read.
+    folder: a path or an address, whose tars are fetched one at a time. progress: wraps the shards as they
+    are read. Returns {folder, name, split, labels, shards, samples, bytes, problems}; a problem is {tar, key,
+    problem}, key null where it is about the whole tar. Raises DataError only if the manifest itself, or a
+    remote tar that may be there, cannot be read.
     """
-    folder = Path(folder)
     manifest = read_manifest(folder)
     problems: list[dict[str, str | None]] = []
 
@@ -38,7 +41,8 @@ def verify(
 
     tally = Tally(len(manifest.classes))
     for shard in progress(manifest.shards):
-        _verify_shard(folder, shard, tally, note)
+        with _local(address.join(folder, shard.url)) as path:
+            _verify_shard(path, shard, tally, note)
     _verify_whole(folder, manifest, tally, note, sound=not problems)
     return {
         "folder": str(folder),
@@ -52,8 +56,23 @@ def verify(
     }
 
 
-def _verify_shard(folder: Path, shard: Shard, tally: Tally, note: Note) -> None:
-    path = folder / shard.url
+@contextmanager
+def _local(tar: str) -> Iterator[Path]:
+    """The tar where it can be read, for a while; a path without a file if there is none."""
+    if not address.is_remote(tar):
+        yield Path(tar)
+        return
+    with tempfile.TemporaryDirectory(prefix="spml-dist-") as aside:
+        path = Path(aside) / "shard.tar"
+        try:
+            address.fetch(tar, path, address.RETRY_SECONDS)
+        except DataError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+        yield path
+
+
+def _verify_shard(path: Path, shard: Shard, tally: Tally, note: Note) -> None:
     if not path.is_file():
         return note(shard.url, None, "the file is missing")
     if (size := path.stat().st_size) != shard.bytes:
@@ -101,13 +120,15 @@ def _members(path: Path, shard: Shard, note: Note) -> Iterator[tuple[str, str, b
         note(shard.url, key, f"the tar ends or breaks after this sample: {error}")
 
 
-def _verify_whole(folder: Path, manifest: Manifest, tally: Tally, note: Note, sound: bool) -> None:
+def _verify_whole(folder: str | Path, manifest: Manifest, tally: Tally, note: Note, sound: bool) -> None:
     if manifest.samples != sum(shard.samples for shard in manifest.shards):
         note("manifest.json", None, "samples do not add up over the shards")
     if sound and asdict(tally.counts()) != asdict(manifest.counts):
         note("manifest.json", None, "counts are not those of the samples")
+    if address.is_remote(folder):
+        return  # servers do not say what else they hold
     known = {shard.url for shard in manifest.shards}
-    for stray in sorted(path.name for path in folder.glob("*.tar") if path.name not in known):
+    for stray in sorted(path.name for path in Path(folder).glob("*.tar") if path.name not in known):
         note(stray, None, "not in the manifest: left by another pack")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -31,11 +32,13 @@ def augment(
     crop: tuple[int, int],
     scale: tuple[float, float],
     mirror: bool,
+    swaps: Sequence[tuple[int, int]] = (),
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """A random view of a picture and its label maps.
 
-    image: [H, W, 3] RGB, uint8 or float32 in [0, 1]; labels: [H, W] maps, uint8 or uint16; crop: height and
-    width in pixels; scale: bounds of the uniform factor; mirror: flip left and right in half of the views.
+    image: [H, W, 3] RGB, uint8 or float32 in [0, 1]; labels: [H, W] maps, uint8 or uint16, the semantic one
+    first; crop: height and width in pixels; scale: bounds of the uniform factor; mirror: flip left and right
+    in half of the views; swaps: pairs of classes that change places in a flipped view (left and right hand).
     Returns the image as [3, *crop] float32, normalised, and the labels as [*crop] of their own dtypes. The
     view is padded at the bottom and on the right, labels with 255: since the semantic label of those pixels
     is then *ignored*, their other labels mean nothing.
@@ -46,7 +49,8 @@ def augment(
     factor = rng.uniform(*scale)
     maps = (_as_float(image), *labels)
     if mirror and flip:
-        maps = tuple(cv2.flip(array, 1) for array in maps)
+        image, semantic, *others = (cv2.flip(array, 1) for array in maps)
+        maps = (image, _swapped(semantic, swaps), *others)
     height, width = (max(1, int(factor * side)) for side in image.shape[:2])
     top = int(rng.uniform(0, max(height - crop[0], 0)))
     left = int(rng.uniform(0, max(width - crop[1], 0)))
@@ -61,6 +65,15 @@ def augment(
 def normalise(image: np.ndarray) -> np.ndarray:
     """[H, W, 3] RGB, uint8 or float32 in [0, 1] → [3, H, W] float32 by ImageNet's mean and deviation."""
     return np.ascontiguousarray(((_as_float(image) - MEAN) / DEVIATION).transpose(2, 0, 1))
+
+
+def _swapped(label: np.ndarray, swaps: Sequence[tuple[int, int]]) -> np.ndarray:
+    if not swaps:
+        return label
+    classes = np.arange(np.iinfo(label.dtype).max + 1, dtype=label.dtype)
+    for one, other in swaps:
+        classes[[one, other]] = other, one
+    return classes[label]
 
 
 def _as_float(image: np.ndarray) -> np.ndarray:

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import hashlib
 import json
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from spml_dist.errors import DataError, RunError
-from spml_dist.schema import Batch, Sample
+from spml_dist.schema import Batch
 from spml_dist.shards.manifest import Manifest, read_manifest
-from spml_dist.stream.augment import augment, rng_for
-from spml_dist.stream.plan import Draw, Plan
+from spml_dist.stream.batches import Made, MicroBatches, View
+from spml_dist.stream.cache import Cache
+from spml_dist.stream.plan import Plan
 from spml_dist.stream.reader import Reader
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+"""settings of glibc's mallopt"""
+
+log = logging.getLogger(__name__)
 
 
 class Stream:
     """An endless stream of steps: each is (this rank's micro-batches, the state that resumes after it).
 
-    folder: packed shards with their manifest; num_classes: what the model was built for; batch: images of a
-    step over all ranks and micro-batches; crop: pixels of the square crop; scale, mirror: see `augment`;
-    window_shards, seed: see `Plan`; loader_processes: processes that decode ahead, 0 decodes in this one;
+    folder: packed shards with their manifest, a path or an address; num_classes: what the model was built
+    for; batch: images of a step over all ranks and micro-batches; crop: pixels of the square crop; scale,
+    mirror, mirror_swaps: see `augment`; window_shards, seed: see `Plan`; loader_processes: processes that
+    decode ahead, 0 decodes in this one; skip_corrupt: see `MicroBatches`; cache: for shards at addresses;
     rank, world: this rank's place among all; accumulation: micro-batches of a step; start_state: the state
     to resume from, None for the beginning.
 
@@ -35,6 +45,10 @@ class Stream:
     DataError: an unusable shard or manifest (raised here also when a loader process found it); RunError:
     a state that belongs to another stream.
     """
+
+    skipped: Counter[str]
+    """corrupt samples left out of this rank's batches since the beginning of the iteration: how often each,
+    by the line that names its tar, its key and the reason; each is logged once"""
 
     def __init__(
         self,
@@ -45,9 +59,12 @@ class Stream:
         crop: int,
         scale: tuple[float, float],
         mirror: bool,
+        mirror_swaps: Sequence[tuple[int, int]] = (),
         window_shards: int,
         seed: int,
         loader_processes: int = 0,
+        skip_corrupt: float = 0.0,
+        cache: Cache | None = None,
         rank: int = 0,
         world: int = 1,
         accumulation: int = 1,
@@ -59,22 +76,35 @@ class Stream:
         self.fingerprint = _fingerprint(manifest, batch, seed, window_shards)
         self.accumulation = accumulation
         self.start_step = _start(folder, start_state, self.fingerprint)
-        self._batches = _MicroBatches(
-            plan=plan,
-            reader=Reader(folder, manifest, masks=False),
-            part=(rank, world, accumulation),
-            view=(crop, tuple(scale), mirror),
+        self.skipped = Counter()
+        self._batches = MicroBatches(
+            plan,
+            Reader(folder, manifest, masks=False, cache=cache),
+            View(crop, tuple(scale), mirror, tuple(mirror_swaps)),
+            rank,
+            world,
+            accumulation,
+            skip_corrupt,
         )
         self._loader_processes = loader_processes
 
     def __iter__(self) -> Iterator[tuple[list[Batch], dict]]:
-        batches = iter(self._loader())
+        made = iter(self._loader())
         try:
             for step in count(self.start_step):
-                micro_batches = [_raised(next(batches)) for _ in range(self.accumulation)]
+                micro_batches = [self._counted(next(made)) for _ in range(self.accumulation)]
                 yield micro_batches, {"step": step + 1, "fingerprint": self.fingerprint}
         finally:
-            del batches  # ends the loader processes now, not when the last traceback lets go of this frame
+            del made  # ends the loader processes now, not when the last traceback lets go of this frame
+
+    def _counted(self, made: Made | DataError) -> Batch:
+        if isinstance(made, DataError):
+            raise made
+        for reason in made.left_out:
+            if reason not in self.skipped:
+                log.warning("left out: %s", reason)
+            self.skipped[reason] += 1
+        return made.batch
 
     def _loader(self) -> DataLoader:
         return DataLoader(
@@ -85,18 +115,29 @@ class Stream:
             # Neither copies the threads of the training process (gloo, Ray), as a fork would, nor outlives
             # it when it is killed, as children of a fork server do.
             multiprocessing_context="spawn" if self._loader_processes else None,
-            worker_init_fn=_end_abruptly,
+            worker_init_fn=_begin,
             # A generator of its own, so that making the loader draws nothing from the training's.
             generator=torch.Generator(),
         )
 
 
-def _end_abruptly(process: int) -> None:
-    """Let a loader process skip the interpreter's farewell.
-
-    Its thread that hands over batches may just be inside torch, where being ended aborts the process.
-    """
+def _begin(process: int) -> None:
+    """Prepare a loader process."""
+    keep_memory()
+    # No farewell of the interpreter: the thread that hands over batches may just be inside torch, where
+    # being ended aborts the process.
     atexit.register(os._exit, 0)
+
+
+def keep_memory() -> None:
+    """Let glibc keep a picture's memory for the next one; other libraries have no such setting.
+
+    Otherwise every picture's megabytes are handed back and faulted in again, a third of the time.
+    """
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for setting, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26)):
+            mallopt(setting, value)
 
 
 class _Places(Sampler):
@@ -108,70 +149,6 @@ class _Places(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return ((step, micro) for step in count(self.start_step) for micro in range(self.accumulation))
-
-
-class _MicroBatches(Dataset):
-    """This rank's micro-batch at (step, micro); what a loader process holds."""
-
-    def __init__(self, plan: Plan, reader: Reader, part: tuple, view: tuple):
-        self.plan = plan
-        self.reader = reader
-        self.part = part
-        self.view = view
-
-    def __getitem__(self, place: tuple[int, int]) -> Batch | DataError:
-        try:
-            return self._batch(*place)
-        except DataError as error:
-            return error  # as a value: raised in a loader process it would arrive as its traceback's text
-
-    def _batch(self, step: int, micro: int) -> Batch:
-        rank, world, accumulation = self.part
-        crop, scale, mirror = self.view
-        draws = self.plan.part(step, rank, world, micro, accumulation)
-        samples = [self.reader.read(draw.shard, draw.index) for draw in draws]
-        views = [
-            augment(
-                sample.image,
-                (sample.semantic, sample.regions),
-                rng_for(self.plan.seed, draw.epoch, sample.key),
-                (crop, crop),
-                scale,
-                mirror,
-            )
-            for draw, sample in zip(draws, samples, strict=True)
-        ]
-        epoch = step * self.plan.batch_size // self.plan.samples
-        return collate(draws, samples, views, len(self.reader.manifest.classes), crop, epoch)
-
-
-def collate(
-    draws: Sequence[Draw],
-    samples: Sequence[Sample],
-    views: Sequence[tuple[np.ndarray, tuple[np.ndarray, ...]]],
-    num_classes: int,
-    crop: int,
-    epoch: int,
-) -> Batch:
-    """Samples and their augmented views (image, (semantic, regions)) as one Batch; of no images too."""
-    size = len(draws)
-    image = np.empty((size, 3, crop, crop), dtype=np.float32)
-    semantic = np.empty((size, crop, crop), dtype=np.uint8)
-    regions = np.empty((size, crop, crop), dtype=np.int32)
-    tags = np.zeros((size, num_classes), dtype=bool)
-    for i, (sample, view) in enumerate(zip(samples, views, strict=True)):
-        image[i], (semantic[i], regions[i]) = view
-        tags[i, list(sample.tags or ())] = True
-    return Batch(
-        keys=tuple(sample.key for sample in samples),
-        position=torch.tensor([draw.position for draw in draws], dtype=torch.int64),
-        image=torch.from_numpy(image),
-        semantic=torch.from_numpy(semantic),
-        regions=torch.from_numpy(regions),
-        tags=torch.from_numpy(tags),
-        tags_known=torch.tensor([sample.tags is not None for sample in samples], dtype=torch.bool),
-        epoch=epoch,
-    )
 
 
 def _check(folder: str | Path, manifest: Manifest, num_classes: int) -> None:
@@ -202,9 +179,3 @@ def _start(folder: str | Path, state: dict | None, fingerprint: str) -> int:
             "resume with the same shards, stream.batch, stream.window_shards and seed, or start a new run",
         )
     return state["step"]
-
-
-def _raised(batch: Batch | DataError) -> Batch:
-    if isinstance(batch, DataError):
-        raise batch
-    return batch

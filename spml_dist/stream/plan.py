@@ -72,6 +72,20 @@ class Plan:
         first, last = cut(stop - start, world, rank)
         return self._draws(step, start + first, start + last)
 
+    def shards_around(self, step: int) -> tuple[int, ...]:
+        """The shards that are open as a step begins, and those of the window after them."""
+        epoch, offset = divmod(step * self.batch_size, self.samples)
+        window = int(np.searchsorted(self._order(epoch)[1], offset, side="right"))
+        return self._shards(epoch, window) + self._shards(*self._next_window(epoch, window))
+
+    def _next_window(self, epoch: int, window: int) -> tuple[int, int]:
+        last = window + 1 == len(self._order(epoch)[1])
+        return (epoch + 1, 0) if last else (epoch, window + 1)
+
+    def _shards(self, epoch: int, window: int) -> tuple[int, ...]:
+        first = window * self.window_shards
+        return tuple(self._order(epoch)[0][first : first + self.window_shards].tolist())
+
     def _draws(self, step: int, start: int, stop: int) -> tuple[Draw, ...]:
         first = step * self.batch_size
         return tuple(self._draw(first + position, position) for position in range(start, stop))
@@ -96,8 +110,7 @@ class Plan:
     def _pool(self, epoch: int, window: int) -> np.ndarray:
         """[n, 2] int64: (shard, index) of a window's samples, shuffled."""
         if (epoch, window) not in self._pools:
-            first = window * self.window_shards
-            shards = self._order(epoch)[0][first : first + self.window_shards]
+            shards = self._shards(epoch, window)
             pool = np.concatenate([_column(shard, self.shard_sizes[shard]) for shard in shards])
             shuffled = pool[self._permutation(len(pool), epoch, window + 1)]
             _remember(self._pools, (epoch, window), shuffled)

@@ -9,17 +9,20 @@ from __future__ import annotations
 import io
 import tarfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
 
 from spml_dist.errors import DataError
 from spml_dist.schema import Sample
+from spml_dist.shards import address
 from spml_dist.shards.manifest import Manifest, Shard, read_manifest
 from spml_dist.shards.members import decode
+from spml_dist.stream.cache import Cache
 
 OPEN_SHARDS = 64
 """Shards whose index and file a reader keeps open"""
@@ -30,49 +33,92 @@ Span = tuple[int, int]
 """First byte of a sample in its tar, and the byte after its last"""
 
 
+class CorruptSample(DataError):
+    """A sample that does not decode, in a tar that is otherwise as its manifest says."""
+
+    def __init__(self, what: str, value: object = None, remedy: str = "", key: str = ""):
+        super().__init__(what, value, remedy)
+        self.key = key
+
+
 class Reader:
     """Samples by shard and place. Pickles without its open files.
 
-    folder: where the manifest lies; shards are found relative to it. masks: read the ground truth too, where
-    there is one. Whatever is wrong with a shard is a DataError that names the tar and the sample's key.
+    folder: where the manifest lies, a path or an address; shards are found relative to it. masks: read the
+    ground truth too, where there is one. cache: for shards that lie at addresses. Local shards are read in
+    place, and their size is checked; remote ones are fetched whole, and size and digest are checked.
+    Whatever is wrong with a shard is a DataError that names the tar and the sample's key.
     """
 
-    def __init__(self, folder: str | Path, manifest: Manifest, masks: bool = True):
-        self.folder = Path(folder)
+    def __init__(
+        self, folder: str | Path, manifest: Manifest, masks: bool = True, cache: Cache | None = None
+    ):
+        self.folder = folder
         self.manifest = manifest
         self.masks = masks
+        self.cache = cache or Cache()
         self._open: OrderedDict[int, tuple[BinaryIO, list[Span]]] = OrderedDict()
+        self._expected: Sequence[int] = ()
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_open": OrderedDict()}
+        return {**self.__dict__, "_open": OrderedDict(), "_expected": ()}
 
     def read(self, shard: int, index: int) -> Sample:
-        """The sample at a place of a shard, decoded and checked."""
-        path = _path(self.folder, self.manifest.shards[shard].url)
-        file, spans = self._shard(shard, path)
+        """The sample at a place of a shard, decoded and checked. CorruptSample: it cannot be used."""
+        name = self.name(shard)
+        file, spans = self._shard(shard, name)
         start, stop = spans[index]
         file.seek(start)
-        members = _members(path, file.read(stop - start))
+        members = _members(name, file.read(stop - start))
         if not self.masks:
             members.pop("mask.png", None)
+        key = members.pop("__key__")
         try:
-            return decode(members.pop("__key__"), members, len(self.manifest.classes))
+            return decode(key, members, len(self.manifest.classes))
         except DataError as error:
-            raise DataError(f"{path}: {error.what}", error.value, error.remedy) from error
+            raise CorruptSample(f"{name}: {error.what}", error.value, error.remedy, key) from error
 
-    def _shard(self, shard: int, path: Path) -> tuple[BinaryIO, list[Span]]:
+    def corrupt(self, shard: int) -> int:
+        """How many samples of a shard cannot be used; reads it whole."""
+        found = 0
+        for index in range(self.manifest.shards[shard].samples):
+            try:
+                self.read(shard, index)
+            except CorruptSample:
+                found += 1
+        return found
+
+    def expect(self, shards: Sequence[int]) -> None:
+        """Fetch in the background what lies at addresses of the shards that will be read soon."""
+        if shards != self._expected:
+            self._expected = shards
+            if any(address.is_remote(self.name(shard)) for shard in shards):
+                Thread(target=self._fetch, args=(shards,), name="expected shards", daemon=True).start()
+
+    def name(self, shard: int) -> str:
+        """Path or address of a shard."""
+        return address.join(self.folder, self.manifest.shards[shard].url)
+
+    def _fetch(self, shards: Sequence[int]) -> None:
+        for shard in shards:
+            with suppress(DataError):  # met again, and raised, when the shard is read
+                self.cache.fetch_ahead(self.name(shard), self.manifest.shards[shard])
+
+    def _shard(self, shard: int, name: str) -> tuple[BinaryIO, list[Span]]:
         if shard not in self._open:
             while len(self._open) >= OPEN_SHARDS:
                 self._open.popitem(last=False)[1][0].close()
-            self._open[shard] = _open_shard(path, self.manifest.shards[shard])
+            self._open[shard] = _indexed(name, self.manifest.shards[shard], self.cache)
         self._open.move_to_end(shard)
         return self._open[shard]
 
 
-def samples(folder: str | Path, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
+def samples(
+    folder: str | Path, start: int = 0, stop: int | None = None, cache: Cache | None = None
+) -> Iterator[Sample]:
     """Samples start, start + 1, … (to before `stop`, None = to the end) in the order of the manifest."""
     manifest = read_manifest(folder)
-    reader = Reader(folder, manifest)
+    reader = Reader(folder, manifest, cache=cache)
     stop = manifest.samples if stop is None else stop
     first = 0
     for number, shard in enumerate(manifest.shards):
@@ -81,29 +127,27 @@ def samples(folder: str | Path, start: int = 0, stop: int | None = None) -> Iter
         first += shard.samples
 
 
-def _path(folder: Path, url: str) -> Path:
-    """Where a shard's address leads. DataError: not a path (webdataset would run `pipe:` in a shell)."""
-    if scheme := urlsplit(url).scheme:
-        raise DataError(f"{folder}: address of a shard", url, f"{scheme}: is not read here; use a path")
-    return folder / url
-
-
-def _open_shard(path: Path, shard: Shard) -> tuple[BinaryIO, list[Span]]:
+def _indexed(name: str, shard: Shard, cache: Cache) -> tuple[BinaryIO, list[Span]]:
+    """A shard, open, and where its samples lie."""
+    file = cache.open(name, shard) if address.is_remote(name) else _opened(name)
     try:
-        file = path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened", error.strerror, REMEDY) from error
-    try:
-        size, spans = file.seek(0, io.SEEK_END), _spans(path, file)
-        _agree(path, "bytes", size, shard.bytes)
-        _agree(path, "samples", len(spans), shard.samples)
+        _agree(name, "bytes", file.seek(0, io.SEEK_END), shard.bytes)
+        spans = _spans(name, file)
+        _agree(name, "samples", len(spans), shard.samples)
     except BaseException:
         file.close()
         raise
     return file, spans
 
 
-def _spans(path: Path, file: BinaryIO) -> list[Span]:
+def _opened(path: str) -> BinaryIO:
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened", error.strerror, REMEDY) from error
+
+
+def _spans(name: str, file: BinaryIO) -> list[Span]:
     """Where each sample lies, by the tar's headers alone."""
     spans: list[Span] = []
     previous = None
@@ -119,21 +163,21 @@ def _spans(path: Path, file: BinaryIO) -> list[Span]:
                 spans.append((start, member.offset_data + blocks * tarfile.BLOCKSIZE))
                 previous = key
     except tarfile.TarError as error:
-        raise DataError(f"{path}: damaged or truncated tar", error, REMEDY) from error
+        raise DataError(f"{name}: damaged or truncated tar", error, REMEDY) from error
     return spans
 
 
-def _agree(path: Path, what: str, seen: int, promised: int) -> None:
+def _agree(name: str, what: str, seen: int, promised: int) -> None:
     if seen != promised:
-        raise DataError(f"{path}: not the {promised} {what} that the manifest promises", seen, REMEDY)
+        raise DataError(f"{name}: not the {promised} {what} that the manifest promises", seen, REMEDY)
 
 
-def _members(path: Path, data: bytes) -> dict:
+def _members(name: str, data: bytes) -> dict:
     """One sample's members by extension, and `__key__`."""
     stream = io.BytesIO(data + bytes(2 * tarfile.BLOCKSIZE))
     try:
-        (sample,) = group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}]))
+        (sample,) = group_by_keys(tar_file_expander([{"url": name, "stream": stream}]))
     except (tarfile.TarError, ValueError) as error:
-        raise DataError(f"{path}: damaged tar", error.args[0], REMEDY) from error
+        raise DataError(f"{name}: damaged tar", error.args[0], REMEDY) from error
     del sample["__url__"]
     return sample

@@ -19,6 +19,7 @@ def rows(step: int, count: int = 3) -> Rows:
         tags=torch.rand(count, 5, generator=generator) < 0.5,
         tags_known=torch.rand(count, generator=generator) < 0.5,
         image=torch.arange(count) + 10 * step,
+        propagated=torch.randint(0, 5, (count,), generator=generator),
     )
 
 

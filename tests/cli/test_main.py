@@ -28,7 +28,7 @@ def test_the_verbs_are_these(capsys):
         assert f"spml-dist {verb} " in said.partition("the whole path")[2]
 
 
-@pytest.mark.parametrize("verb", ["pack", "verify", "config", "train", "evaluate"])
+@pytest.mark.parametrize("verb", ["pack", "verify", "config", "train", "evaluate", "report", "track"])
 def test_every_verb_has_help_with_no_heavy_import(verb: str):
     code = (
         f"import sys; from spml_dist import cli; status = cli.main(['{verb}', '--help']);"
@@ -53,7 +53,7 @@ def test_a_misspelt_verb_suggests_the_nearest(typed: str, meant: str, capsys):
 
 def test_a_verb_like_none_lists_all(capsys):
     assert cli.main(["xyz"]) == 2
-    assert "choose from pack, verify, config, train, evaluate" in capsys.readouterr().err
+    assert "choose from pack, verify, config, train, evaluate, report, track" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

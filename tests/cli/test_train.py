@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
 
 from spml_dist import cli
 from spml_dist.shards.manifest import read_manifest
 from spml_dist.stream.plan import Plan
 
 pytestmark = pytest.mark.timeout(1800)
+
+STEPS = 60
 
 
 def typed(*words: object) -> subprocess.CompletedProcess:
@@ -34,7 +40,7 @@ def output(tmp_path_factory) -> Path:
 def words(experiment, sample: Path, output: Path) -> list[str]:
     """The experiment, on a copy of its training shards."""
     train = shutil.copytree(sample / "train", output / "packed")
-    return experiment(output, "tiny", f"data.train={train}")
+    return experiment(output, "tiny", f"data.train={train}", f"schedule.steps={STEPS}")
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +64,26 @@ def damaged(words, output: Path) -> tuple[subprocess.CompletedProcess, str, list
 
 
 @pytest.fixture(scope="module")
-def trained(damaged, words, output: Path) -> tuple[Path, str]:
-    """The run folder and what the same command, given again, printed."""
-    done = typed("train", *words)
-    assert done.returncode == 0, done.stderr
-    return output / "tiny", done.stdout
+def stopped(damaged, words, output: Path) -> tuple[int, str, str, int]:
+    """The same command again, with a SIGTERM once it is under way: exit status, output, and the last step."""
+    command = [sys.executable, "-m", "spml_dist", "train", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 600
+    while logged(output / "tiny")[-1]["step"] < 5 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err, logged(output / "tiny")[-1]["step"]
+
+
+@pytest.fixture(scope="module")
+def trained(stopped, words, output: Path) -> tuple[Path, str]:
+    """The run folder and what the same command printed that goes on without Ray, in this process."""
+    threads = torch.get_num_threads()
+    with redirect_stdout(io.StringIO()) as printed:
+        assert cli.main(["train", *words, "--alone"]) == 0
+    torch.set_num_threads(threads)
+    return output / "tiny", printed.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -87,21 +108,35 @@ def test_a_damaged_picture_ends_all_workers_with_one_line(damaged):
     assert [entry["step"] for entry in entries] == [1, 2]
 
 
-def test_once_the_shard_is_whole_the_same_command_goes_on_after_the_last_checkpoint(trained):
+def test_once_the_shard_is_whole_the_same_command_goes_on_after_the_last_checkpoint(stopped):
+    assert "resuming from step_000002" in stopped[1]
+    assert re.findall(r"step +(\d+)  loss", stopped[1])[:3] == ["3", "4", "5"]
+
+
+def test_a_signal_saves_and_leaves_with_a_status_of_its_own(stopped):
+    status, _, error, step = stopped
+    assert status == 75
+    assert 5 <= step < STEPS
+    asked, answer = error.splitlines()
+    assert asked.startswith("saving and stopping after the next logged step")
+    assert answer == f"spml-dist: saved step {step} and stopped; the same command goes on"
+
+
+def test_one_process_alone_goes_on_from_there_to_the_end(trained, stopped):
     run, printed = trained
-    assert "resuming from step_000002" in printed
-    assert re.findall(r"step +(\d+)  loss", printed) == list("3456")
-    assert [entry["step"] for entry in logged(run)] == [1, 2, 3, 4, 5, 6]
+    assert f"resuming from step_{stopped[3]:06d}" in printed
+    assert [entry["step"] for entry in logged(run)] == [*range(1, STEPS + 1)]
+    assert not (run / "stop").exists()
 
 
 def test_the_same_command_finds_nothing_left_to_do(trained, words, capsys):
     assert cli.main(["train", *words]) == 0
-    assert "already trained to step 6" in capsys.readouterr().out
+    assert f"already trained to step {STEPS}" in capsys.readouterr().out
 
 
 def test_evaluation_leaves_numbers_pictures_and_a_report(evaluated):
     result = json.loads((evaluated / "result.json").read_text())
-    assert result["split"] == "val" and result["images"] == 4 and result["step"] == 6
+    assert result["split"] == "val" and result["images"] == 4 and result["step"] == STEPS
     assert 0 <= result["miou"] == result["readouts"]["classifier"]["miou"] <= 1
     assert "neighbours" in result["readouts"]
     assert "neighbours_oracle" in json.loads((evaluated / "oracle.json").read_text())["readouts"]
@@ -123,7 +158,7 @@ def test_one_mlflow_run_holds_parameters_metrics_and_files(evaluated, output):
     assert any(name.startswith("system/") for name in found.data.metrics)
     history = client.get_metric_history(found.info.run_id, "train/loss")
     assert {3, 4, 5, 6} <= {point.step for point in history}
-    folders = {"": {"config.yaml"}, "previews": {"previews/step_000006.png"}}
+    folders = {"": {"config.yaml"}, "previews": {f"previews/step_{STEPS:06d}.png"}}
     folders["evaluation"] = {f"evaluation/{name}" for name in ("result.md", "val.png", "report.html")}
     for folder, files in folders.items():
         assert files <= {file.path for file in client.list_artifacts(found.info.run_id, folder)}

@@ -98,7 +98,7 @@ def _end(process: subprocess.Popen) -> None:
     """End this head with its process group and nothing else (`ray stop` would end every cluster)."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=60)
+        process.wait(timeout=5)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -17,7 +17,7 @@ QUICKSTART = "configs/quickstart.yaml"
 
 Submit = Callable[..., subprocess.CompletedProcess]
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1000)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def submit(clean_environment: dict[str, str]) -> Submit:
         )
         command = [str(ROOT / "cluster" / "submit.sh"), *map(str, arguments)]
         return subprocess.run(
-            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900, check=False
         )
 
     return run
@@ -177,6 +177,14 @@ def test_an_uploaded_folder_reaches_driver_and_workers_without_what_is_large(
     assert "got configs/mine.yaml" in done.stdout
     assert "files ./configs/data/small ./configs/mine.yaml ./driver.py ./module.py\n" in done.stdout
     assert "a worker has imported" in done.stdout
+
+
+def test_a_training_runs_to_its_end_on_the_cluster(submit: Submit, head: Head, experiment, tmp_path: Path):
+    config, *words = experiment(tmp_path, "far", "schedule.steps=3", "tracking.previews=0")
+    done = submit("--address", head.address, config, *words, RAY_AUTH_TOKEN_PATH=head.token_file)
+    assert done.returncode == 0, done
+    assert "step      3  loss" in done.stdout and "trained; evaluate with" in done.stdout
+    assert (tmp_path / "far" / "export" / "model.safetensors").exists()
 
 
 def test_a_mistake_that_only_the_job_can_see_comes_back_with_its_line(

@@ -35,17 +35,30 @@ stream.batch
 stream.crop
 stream.scale
 stream.mirror
+stream.mirror_swaps
 stream.window_shards
 stream.loader_processes
+stream.skip_corrupt
+stream.retry_seconds
+stream.cache
+stream.cache_gb
 segments.grid
 segments.iterations
+segments.colour
+segments.embedding_scale
 relations.image_similarity.weight
 relations.image_similarity.concentration
+relations.image_similarity.local_features
 relations.annotation.weight
 relations.annotation.concentration
 relations.cooccurrence.weight
 relations.cooccurrence.concentration
 relations.cooccurrence.ignore_classes
+relations.feature_affinity.weight
+relations.feature_affinity.concentration
+relations.feature_affinity.scope
+relations.feature_affinity.min_similarity
+relations.feature_affinity.local_features
 loss.cross_entropy
 loss.reduction
 loss.tagless
@@ -54,6 +67,7 @@ bank.steps
 optimizer.lr
 optimizer.momentum
 optimizer.weight_decay
+optimizer.clip_norm
 optimizer.head_multiplier
 optimizer.bias_multiplier
 schedule.steps
@@ -96,7 +110,8 @@ def test_every_key_has_a_sentence_and_says_what_it_takes(key: str):
 
 def test_the_shipped_experiments_are_these():
     shipped = {path.stem for path in SHIPPED}
-    assert {"quickstart", "gid15_scribble", "ccp_scribble", "voc12_scribble"} <= shipped
+    assert {"quickstart", "gid15_scribble", "ccp_scribble", "densepose_point"} <= shipped
+    assert {f"voc12_{weak}" for weak in ("tag", "box", "scribble", "point")} <= shipped
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -110,7 +125,7 @@ def test_voc_carries_the_released_numbers():
     config = load(CONFIGS / "voc12_scribble.yaml")
     relations = config.relations
     pairs = [(r.concentration, r.weight) for _, r in relations]
-    assert pairs == [(16, 0.1), (6, 1.0), (12, 0.5)]
+    assert pairs == [(16, 0.1), (6, 1.0), (12, 0.5), (12, 0)]
     assert (config.optimizer.lr, config.optimizer.weight_decay, config.schedule.steps) == (3e-3, 5e-4, 30000)
     assert (config.stream.crop, config.stream.batch, config.bank.steps) == (512, 16, 2)
     assert config.segments.grid == (6, 6) and config.evaluation.grid == (12, 12)

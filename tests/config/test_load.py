@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spml_dist.config import load, origins
+from spml_dist.config import dump, flatten, load, origins
 from spml_dist.config.advice import fields
 from spml_dist.errors import ConfigError
 
@@ -77,6 +77,13 @@ class TestValues:
         assert config.data.test is None
         assert (config.relations.annotation.weight, config.relations.annotation.concentration) == (2.0, 7.0)
 
+    def test_a_list_of_pairs_is_a_tuple_of_tuples_and_is_written_and_read_alike(self, write):
+        overrides = ["stream.mirror_swaps=[[2,3],[4,5]]", "relations.cooccurrence.weight=0"]
+        config = load(QUICKSTART, overrides)
+        assert config.stream.mirror_swaps == ((2, 3), (4, 5))
+        assert load(write(dump(config))) == config
+        assert flatten(config)["stream.mirror_swaps"] == "[[2, 3], [4, 5]]"
+
     def test_the_last_override_of_a_key_counts(self):
         assert load(QUICKSTART, ["stream.batch=4", "stream.batch=6"]).stream.batch == 6
 
@@ -129,6 +136,9 @@ class TestMistakes:
             ("evaluation.longer_side=none", "of at least 16 or null"),
             ("model.feature_level=-2", "of at least -1"),
             ("engine.workers=0", "expected an integer of at least 1"),
+            ("stream.mirror_swaps=[[1]]", "expected a list, each a list of 2, each an integer of at least 0"),
+            ("stream.mirror_swaps=[1, 2]", "expected a list, each a list of 2"),
+            ("relations.feature_affinity.scope=global", "allowed: image, batch"),
             ("stream=5", "expected a section with the keys batch, crop"),
             ("name=a/b", "Name of the run"),
             ("data.test=", "write data.test=null"),
@@ -186,9 +196,18 @@ class TestRulesBetweenFields:
     @pytest.mark.parametrize(
         ("overrides", "said"),
         [
+            (["model.dilations=[]"], "model.dilations (got []); model.head deeplab needs at least one"),
+            (["model.head=pspnet"], "(got [6, 12, 18, 24]); model.head pspnet has none: set it to []"),
             (["stream.batch=9", "engine.accumulation=2"], "stream.batch (got 9); it must be a multiple of"),
             (["stream.batch=4", "engine.accumulation=4"], "needs an image for each of the 2 engine.workers"),
             (["stream.scale=[1.5, 0.5]"], "stream.scale (got [1.5, 0.5])"),
+            (["stream.mirror_swaps=[[2, 3]]"], "set relations.cooccurrence.weight to 0"),
+            (
+                ["stream.mirror_swaps=[[2, 3], [3, 4]]"],
+                "(got [[2, 3], [3, 4]]); a class changes places with one",
+            ),
+            (["stream.mirror_swaps=[[2, 2]]"], "name it once"),
+            (["stream.mirror_swaps=[[2, 3]]", "stream.mirror=false"], "stream.mirror is false: set it to []"),
             (["segments.grid=[33, 6]"], "segments.grid (got [33, 6]); at most 32"),
             (["schedule.warmup=400"], "schedule.warmup (got 400); it must be below schedule.steps"),
             (["schedule.policy=step", "schedule.power=null"], "needs steps at which to decay"),
@@ -214,6 +233,11 @@ class TestRulesBetweenFields:
     )
     def test_values_that_do_not_go_together_are_refused(self, overrides: list[str], said: str):
         assert said in mistake(QUICKSTART, *overrides)
+
+    def test_the_pyramid_head_and_the_backbone_s_own_stride_can_be_had(self):
+        overrides = ["model.head=pspnet", "model.dilations=[]", "model.output_stride=null"]
+        model = load(QUICKSTART, overrides).model
+        assert (model.head, model.dilations, model.output_stride) == ("pspnet", (), None)
 
     def test_the_step_policy_can_be_had(self):
         overrides = ["schedule.policy=step", "schedule.power=null", "schedule.decays=[100, 200]"]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,15 +20,26 @@ from tests.conftest import QUICKSTART, payload, work
 from tests.spawn import spawn
 
 VARIANTS = {
-    "whole": [],
-    "split": ["engine.zero_stage=3", "engine.precision=bfloat16", "engine.accumulation=2"],
+    "zero0": [],
+    "zero1": ["engine.zero_stage=1"],
+    "zero2": ["engine.zero_stage=2", "engine.accumulation=2"],
+    "bfloat16": ["engine.zero_stage=3", "engine.precision=bfloat16"],
 }
+BRIEFLY = [
+    "stream.crop=32",
+    "schedule.steps=30",
+    "checkpoint.every=5",
+    "tracking.previews=0",
+    "segments.iterations=2",
+]
+PASSING = ("time/", "timestamp", "images_per_s", "memory_mb", "eta_s")
 
 
 class TestResume:
-    """Two gloo workers; stopped before step 3 and again before step 5, in other processes."""
+    """Thirty steps by two gloo workers: straight; stopped and started again twice; and with five in the
+    middle by one worker. Every start is in other processes."""
 
-    pytestmark = pytest.mark.timeout(600)
+    pytestmark = pytest.mark.timeout(1500)
 
     @pytest.fixture(scope="class")
     def output(self, tmp_path_factory) -> Path:
@@ -40,24 +50,29 @@ class TestResume:
         """What the ranks said of the first, second and third start of every stopped run."""
 
         def start(name: str, stop_before: int | None = None) -> dict:
-            return payload(experiment(output, name, *VARIANTS[name.split("-")[0]]), stop_before)
+            words = experiment(output, name, *BRIEFLY, *VARIANTS[name.split("-")[0]])
+            return payload(words, stop_before)
 
         straight = [start(f"{name}-straight") for name in VARIANTS]
-        first = spawn(work, 2, [start(f"{name}-stopped", 3) for name in VARIANTS] + straight, seconds=400)
+        first = spawn(work, 2, [start(f"{name}-stopped", 12) for name in VARIANTS] + straight, seconds=900)
 
-        half_written = output / "whole-stopped" / "checkpoints" / "step_000005.tmp"
+        for name in VARIANTS:
+            copy_run(output, f"{name}-stopped", f"{name}-moved")
+        half_written = output / "zero0-stopped" / "checkpoints" / "step_000020.tmp"
         (half_written / "engine").mkdir(parents=True)
-        (half_written / "stream.json").write_text('{"step": 5')
-        copy = shutil.copytree(half_written.parent, output / "whole-damaged" / "checkpoints")
-        (damaged,) = (copy / "step_000002").glob("engine/*.pt")
+        (half_written / "stream.json").write_text('{"step": 20')
+        copy_run(output, "zero0-stopped", "zero0-damaged")
+        damaged = output / "zero0-damaged/checkpoints/step_000010/engine/weights.safetensors"
         damaged.write_bytes(damaged.read_bytes()[:5000])
 
-        again = [start(f"{name}-stopped", 5) for name in VARIANTS]
+        spawn(work, 1, [start(f"{name}-moved", 16) for name in VARIANTS], seconds=900)
+        again = [start(f"{name}-stopped", 21) for name in VARIANTS]
         last = [start(f"{name}-stopped") for name in VARIANTS]
-        later = spawn(work, 2, [*again, *last, start("whole-damaged")], seconds=400)
+        moved = [start(f"{name}-moved") for name in VARIANTS]
+        later = spawn(work, 2, [*again, *last, *moved, start("zero0-damaged")], seconds=900)
         count = len(VARIANTS)
         return {
-            "damaged": [rank[2 * count] for rank in later],
+            "damaged": [rank[-1] for rank in later],
             **{
                 name: [
                     [rank[i] for rank in ranks] for ranks, i in ((first, n), (later, n), (later, n + count))
@@ -69,9 +84,9 @@ class TestResume:
     @pytest.mark.parametrize("name", VARIANTS)
     def test_it_goes_on_after_the_last_checkpoint(self, told, name: str):
         first, second, third = told[name]
-        assert first == [{"steps": [0, 1, 2], "error": "InterruptedError: before step 3"}] * 2
-        assert second == [{"steps": [2, 3, 4], "error": "InterruptedError: before step 5"}] * 2
-        assert third == [{"steps": [4, 5], "error": None}] * 2
+        assert first == [{"steps": [*range(12)], "error": "InterruptedError: before step 12"}] * 2
+        assert second == [{"steps": [*range(10, 21)], "error": "InterruptedError: before step 21"}] * 2
+        assert third == [{"steps": [*range(20, 30)], "error": None}] * 2
 
     @pytest.mark.parametrize("name", VARIANTS)
     def test_the_exported_network_is_the_same_to_the_bit(self, told, output: Path, name: str):
@@ -82,37 +97,30 @@ class TestResume:
         assert one == other
 
     @pytest.mark.parametrize("name", VARIANTS)
-    def test_so_are_the_bank_and_the_place_in_the_stream(self, told, output: Path, name: str):
-        one, other = last_checkpoints(output, name)
-        for file in ("bank/rows.safetensors", "stream.json"):
-            assert (one / file).read_bytes() == (other / file).read_bytes()
-
-    def test_so_are_weights_momentum_and_statistics_of_the_batch_norms(self, told, output: Path):
-        """Only of the unsplit run: ZeRO 3 pads its parts with whatever is in memory."""
+    @pytest.mark.parametrize("part", ["engine/weights", "engine/momentum", "bank/rows", "stream"])
+    def test_so_is_the_last_checkpoint(self, told, output: Path, name: str, part: str):
+        """Weights, statistics of the batch norms, momentum, bank and place in the stream."""
         one, other = (
-            {
-                f"{file.name}{key}": value
-                for file in (folder / "engine").iterdir()
-                for key, value in tensors(torch.load(file, weights_only=False))
-            }
-            for folder in last_checkpoints(output, "whole")
+            (output / f"{name}-{how}" / "checkpoints" / "step_000030" / part)
+            for how in ("straight", "stopped")
         )
-        assert one.keys() == other.keys()
-        for wanted in ("momentum_buffer", "running_var", "classify.weight"):
-            assert any(wanted in key for key in one)
-        assert [key for key in one if not torch.equal(one[key], other[key])] == []
+        suffix = ".json" if part == "stream" else ".safetensors"
+        assert one.with_suffix(suffix).read_bytes() == other.with_suffix(suffix).read_bytes()
 
     @pytest.mark.parametrize("name", VARIANTS)
     def test_every_step_is_logged_once_with_the_numbers_of_the_straight_run(self, told, output: Path, name):
-        def log(how: str) -> list[dict]:
-            lines = (output / f"{name}-{how}" / "metrics.jsonl").read_text().splitlines()
-            passing = ("time/", "images_per_s", "memory_mb", "eta_s")
-            return [
-                {k: v for k, v in json.loads(line).items() if not k.startswith(passing)} for line in lines
-            ]
+        assert [entry["step"] for entry in log(output, f"{name}-stopped")] == [*range(1, 31)]
+        assert log(output, f"{name}-stopped") == log(output, f"{name}-straight")
 
-        assert [entry["step"] for entry in log("stopped")] == [1, 2, 3, 4, 5, 6]
-        assert log("stopped") == log("straight")
+    @pytest.mark.parametrize("name", VARIANTS)
+    def test_one_worker_goes_on_for_two_and_two_for_one_with_the_same_losses(self, told, output: Path, name):
+        """A few steps after a change: sums in another order may give a pixel to another cluster later."""
+        tolerance = 0.02 if name == "bfloat16" else 1e-5
+        straight, moved = log(output, f"{name}-straight"), log(output, f"{name}-moved")
+        assert [entry["step"] for entry in moved] == [*range(1, 31)]
+        assert moved[:10] == straight[:10]
+        losses = ([entry["loss"] for entry in entries[:18]] for entries in (moved, straight))
+        assert next(losses) == pytest.approx(next(losses), rel=tolerance)
 
     def test_it_stays_one_run_in_mlflow(self, told, output: Path):
         with sqlite3.connect(output / "mlflow.db") as database:
@@ -122,58 +130,56 @@ class TestResume:
         )
 
     def test_what_was_half_written_is_gone_and_the_newest_are_kept(self, told, output: Path):
-        folder = output / "whole-stopped" / "checkpoints"
-        assert {path.name for path in folder.iterdir()} == {"latest", "step_000004", "step_000006"}
-        assert (folder / "latest").read_text() == "step_000006\n"
+        folder = output / "zero0-stopped" / "checkpoints"
+        assert {path.name for path in folder.iterdir()} == {"latest", "step_000025", "step_000030"}
+        assert (folder / "latest").read_text() == "step_000030\n"
 
     def test_a_damaged_checkpoint_is_named_by_every_rank(self, told, output: Path):
         for rank in told["damaged"]:
             assert rank["steps"] == []
             assert rank["error"].startswith(
-                f"RunError: {output}/whole-damaged/checkpoints/step_000002 cannot be read"
+                f"RunError: {output}/zero0-damaged/checkpoints/step_000010 cannot be read"
             )
             assert "name an older one in latest" in rank["error"]
 
 
-def last_checkpoints(output: Path, name: str) -> list[Path]:
-    return [output / f"{name}-{how}" / "checkpoints" / "step_000006" for how in ("straight", "stopped")]
+def copy_run(output: Path, name: str, copy: str) -> None:
+    """A run folder under another name, as if that had been its own from the start."""
+    shutil.copytree(output / name, output / copy)
+    (output / copy / "mlflow.json").unlink()
+    config = output / copy / "config.yaml"
+    config.write_text(config.read_text().replace(f"name: {name}", f"name: {copy}"))
 
 
-def tensors(value, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of nested containers, by the path to it."""
-    if isinstance(value, torch.Tensor):
-        yield name, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from tensors(inner, f"{name}/{key}")
-    elif isinstance(value, list | tuple):
-        for key, inner in enumerate(value):
-            yield from tensors(inner, f"{name}/{key}")
+def log(output: Path, name: str) -> list[dict]:
+    """The logged steps, without what depends on the machine."""
+    lines = (output / name / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith(PASSING)} for line in lines]
 
 
-class Engine(SimpleNamespace):
-    """Saves and loads a number in DeepSpeed's way."""
+class Engine:
+    """Its state is one number."""
 
-    weight = 0.0
-    fails = False
-    device = "cpu"
+    def __init__(self, weight: float = 0.0):
+        self.weight = weight
 
-    def save_checkpoint(self, parent: str, tag: str, save_latest: bool) -> None:
-        (Path(parent) / tag).mkdir()
-        (Path(parent) / tag / "weight").write_text(str(self.weight))
-        if self.fails:
-            raise OSError("No space left on device")
+    def state(self) -> dict[str, dict[str, torch.Tensor]]:
+        return {"weights": {"w": torch.tensor(self.weight)}, "momentum": {"w": torch.tensor(-self.weight)}}
 
-    def load_checkpoint(self, parent: str, tag: str):
-        self.weight = float((Path(parent) / tag / "weight").read_text())
-        return parent, {}
+
+def no_space(tensors, path: Path) -> None:
+    """Part of the file is written."""
+    path.write_bytes(b"half")
+    raise OSError(28, "No space left on device")
 
 
 def bank_of(*steps: int) -> RecentBank:
     bank = RecentBank(3)
     for step in steps:
         rows = torch.full((2, 4), float(step)), torch.tensor([0, 254]), torch.zeros(2, 3, dtype=torch.bool)
-        bank.publish(Rows(*rows, torch.ones(2, dtype=torch.bool), torch.tensor([step, step])))
+        bank.publish(
+            Rows(*rows, torch.ones(2, dtype=torch.bool), torch.tensor([step, step]), torch.zeros(2).long())
+        )
     return bank
 
 
@@ -182,10 +188,10 @@ class TestFolder:
 
     @pytest.fixture
     def save(self, tmp_path: Path) -> Callable[..., Path]:
-        def write(step: int, keep: int = 2, **engine) -> Path:
+        def write(step: int, keep: int = 2) -> Path:
             config = load(QUICKSTART, [f"checkpoint.keep={keep}"])
             state = {"step": step, "fingerprint": "f"}
-            return checkpoint.save(Engine(weight=step, **engine), bank_of(1, step), state, config, tmp_path)
+            return checkpoint.save(Engine(step), bank_of(1, step), state, config, tmp_path)
 
         return write
 
@@ -195,16 +201,17 @@ class TestFolder:
 
     def test_what_was_saved_comes_back(self, save, tmp_path: Path):
         assert save(7) == checkpoint.latest(tmp_path) == tmp_path / "step_000007"
-        engine, bank = Engine(), bank_of(4)
-        assert checkpoint.restore(tmp_path / "step_000007", engine, bank) == {"step": 7, "fingerprint": "f"}
-        assert engine.weight == 7
+        saved, bank = checkpoint.read(tmp_path / "step_000007"), bank_of(4)
+        assert saved.stream == {"step": 7, "fingerprint": "f"}
+        assert (saved.engine["weights"]["w"], saved.engine["momentum"]["w"]) == (7, -7)
+        bank.restore(saved.bank)
         assert [rows.image.tolist() for rows in bank.rows()] == [[1, 1], [7, 7]]
 
     def test_an_empty_bank_comes_back_empty(self, tmp_path: Path):
         config, state = load(QUICKSTART), {"step": 1, "fingerprint": "f"}
         path = checkpoint.save(Engine(), RecentBank(0), state, config, tmp_path)
         bank = bank_of(3)
-        checkpoint.restore(path, Engine(), bank)
+        bank.restore(checkpoint.read(path).bank)
         assert len(bank) == 0
 
     @pytest.mark.parametrize("keep", [1, 2, 3])
@@ -223,10 +230,12 @@ class TestFolder:
         save(3, keep=1)
         assert checkpoint.latest(tmp_path) == tmp_path / "step_000003"
 
-    def test_a_save_that_breaks_off_leaves_the_last_one_in_place(self, save, tmp_path: Path):
+    def test_a_full_disk_is_named_and_leaves_the_last_one_in_place(self, save, tmp_path: Path, monkeypatch):
         save(5)
-        with pytest.raises(OSError, match="No space"):
-            save(6, fails=True)
+        with monkeypatch.context() as full:
+            full.setattr(checkpoint, "save_file", no_space)
+            with pytest.raises(RunError, match=r"step_000006 cannot be written .*No space.*; make room"):
+                save(6)
         assert checkpoint.latest(tmp_path) == tmp_path / "step_000005"
         assert not (tmp_path / "step_000006").exists()
         save(7)
@@ -235,7 +244,7 @@ class TestFolder:
     def test_the_same_step_saved_again_replaces_the_first(self, save, tmp_path: Path):
         save(5)
         path = save(5)
-        assert checkpoint.restore(path, Engine(), RecentBank(3))["step"] == 5
+        assert checkpoint.read(path).stream["step"] == 5
         assert {path.name for path in tmp_path.iterdir()} == {"latest", "step_000005"}
 
     def test_a_missing_checkpoint_is_named_with_the_remedy(self, save, tmp_path: Path):
@@ -243,7 +252,7 @@ class TestFolder:
         with pytest.raises(RunError, match=r"step_000005 is missing although .*latest names it; restore it"):
             checkpoint.latest(tmp_path)
 
-    @pytest.mark.parametrize("file", ["engine/weight", "bank/rows.safetensors", "stream.json"])
+    @pytest.mark.parametrize("file", ["engine/weights.safetensors", "bank/rows.safetensors", "stream.json"])
     @pytest.mark.parametrize("content", [None, b"", b"{"])
     def test_a_damaged_file_is_an_error_that_names_the_checkpoint(self, save, tmp_path: Path, file, content):
         path = save(5)
@@ -251,4 +260,4 @@ class TestFolder:
         if content is not None:
             (path / file).write_bytes(content)
         with pytest.raises(RunError, match=r"step_000005 cannot be read .*name an older one in latest"):
-            checkpoint.restore(path, Engine(), RecentBank(3))
+            checkpoint.read(path)

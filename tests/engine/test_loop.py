@@ -30,7 +30,7 @@ VARIANTS = {
     "zero2": ["engine.zero_stage=2"],
     "zero3": ["engine.zero_stage=3"],
     "ragged": ["stream.batch=6", "engine.accumulation=2", "tracking.every=4", "checkpoint.every=9"],
-    "bfloat16": ["engine.precision=bfloat16"],
+    "bfloat16": ["engine.precision=bfloat16", "engine.zero_stage=1"],
     "per_rank": ["loss.reduction=per_rank"],
     "cross_entropy": [*NO_RELATIONS, "model.classifier_detached=false", "optimizer.weight_decay=0.0"],
     "unlabelled": ["stream.crop=96", "tracking.previews=0"],
@@ -93,6 +93,7 @@ def test_a_logged_step_is_one_object_with_everything_in_it(metrics):
     expected = {"step", "loss", "lr", "images_per_s", "memory_mb", "eta_s", "candidates", "bank_rows"}
     expected |= {"pixels", "pixels_without_positive", *(f"loss/{term}" for term in TERMS)}
     expected |= {f"without_positive/{term}" for term in TERMS[:3]}
+    expected |= {"timestamp", "stream/skipped"}
     phases = {"data", "forward", "loss", "backward", "optimizer", "bank"}
     expected |= {f"time/{phase}" for phase in phases}
     for entry in entries:
@@ -170,7 +171,7 @@ def test_the_run_folder_holds_what_is_documented(told, output: Path):
     folder = output / "plain"
     assert {path.name for path in folder.iterdir()} == {
         *("config.yaml", "metrics.jsonl", "train.log", "mlflow.json"),
-        *("checkpoints", "previews", "export"),
+        *("checkpoints", "previews", "export", "system"),
     }
     assert {path.name for path in (folder / "previews").iterdir()} == {"step_000003.png", "step_000006.png"}
     assert not list(folder.rglob("*.tmp"))

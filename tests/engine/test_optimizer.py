@@ -13,7 +13,7 @@ RATES = (0.1, 0.2, 0.05, 0.05)
 
 
 def settings(**changes) -> Optimizer:
-    fields = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    fields = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "clip_norm": None}
     fields |= {"head_multiplier": 10.0, "bias_multiplier": 2.0}
     return Optimizer(**fields | changes)
 

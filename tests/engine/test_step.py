@@ -12,24 +12,34 @@ from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from spml_dist import comm
 from spml_dist.config import Config, load
-from spml_dist.engine.step import TERMS, losses, segments_of
+from spml_dist.engine.step import RELATIONS, TERMS, local_features, losses, segments_of
 from spml_dist.schema import IGNORED, UNLABELLED, Batch, Rows
+from spml_dist.segments.colour import colours
 from spml_dist.segments.location import location
 from tests.spawn import spawn
 from tests.test_loss import pixel_loss
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 CLASSES, CHANNELS, SIDE, CROP = 4, 6, 6, 13
-WEIGHTS = {"image_similarity": 0.2, "annotation": 1.0, "cooccurrence": 0.5, "cross_entropy": 0.7}
+WEIGHTS = {
+    "image_similarity": 0.2,
+    "annotation": 1.0,
+    "cooccurrence": 0.5,
+    "feature_affinity": 0.3,
+    "cross_entropy": 0.7,
+}
 
 
-def configured(reduction: str = "global", tagless: str = "once", **weights: float) -> Config:
+def configured(
+    reduction: str = "global", tagless: str = "once", scope: str = "batch", changed=(), **weights: float
+) -> Config:
     weights = WEIGHTS | weights
-    changes = [f"relations.{term}.weight={weights[term]}" for term in TERMS[:3]]
+    changes = [f"relations.{term}.weight={weights[term]}" for term in RELATIONS]
+    changes += [f"relations.feature_affinity.scope={scope}", "relations.feature_affinity.min_similarity=0.9"]
     changes += [f"loss.cross_entropy={weights['cross_entropy']}", "segments.grid=[2,2]"]
     changes += [f"loss.reduction={reduction}", f"loss.tagless={tagless}", "segments.iterations=3"]
     changes += ["relations.cooccurrence.ignore_classes=[3]"]
-    return load(QUICKSTART, changes)
+    return load(QUICKSTART, [*changes, *changed])
 
 
 @dataclass
@@ -87,6 +97,7 @@ def example(counts=(2, 2, 1), seed: int = 0, unlabelled=(), ignored=(), steps: i
                 tags=draw(2, p, CLASSES).bool(),
                 tags_known=draw(2, p).bool(),
                 image=draw(3, p) + 3 * step,
+                propagated=torch.tensor([0, 1, 2, UNLABELLED])[draw(4, p)],
             )
         )
     return World(raw, logits, batch, remembered, counts)
@@ -95,7 +106,7 @@ def example(counts=(2, 2, 1), seed: int = 0, unlabelled=(), ignored=(), steps: i
 def reference(world: World, config: Config, ranks: int) -> tuple[dict[str, float], Tensor, Tensor]:
     """Each term's value, and the gradients of the weighted sum: pixel by pixel, in float64, one process."""
     raw, logits = (v.double().requires_grad_() for v in (world.raw, world.logits))
-    batch, weights = world.batch, {t: getattr(config.relations, t).weight for t in TERMS[:3]}
+    batch, weights = world.batch, {t: getattr(config.relations, t).weight for t in RELATIONS}
     pixels, segments = segments_of(world.raw, batch, config)
     index, p = pixels.segment, len(segments)
     u = normalize(raw.movedim(1, -1), dim=-1)
@@ -115,6 +126,10 @@ def reference(world: World, config: Config, ranks: int) -> tuple[dict[str, float
     tags = torch.cat([batch.tags[segments.image], *(r.tags for r in old)])
     known = torch.cat([batch.tags_known[segments.image], *(r.tags_known for r in old)])
     counted = torch.tensor([True, True, True, False])  # ignore_classes: [3]
+    scope = config.relations.feature_affinity.scope
+    passed_on = nearest_classes(mu.detach(), segments, config)
+    classes = torch.tensor(passed_on + [k for r in old for k in r.propagated.tolist()])
+    in_own_image = config.relations.image_similarity.local_features
 
     per_pixel = {term: [] for term in TERMS}  # (image, loss)
     for i in range(len(index)):
@@ -126,7 +141,10 @@ def reference(world: World, config: Config, ranks: int) -> tuple[dict[str, float
 
         same_image = segments.image == image
         same_region = segments.region == pixels.region[i]
-        value = loss("image_similarity", mu_f, f[i], same_image & same_region, same_image & ~same_region)
+        prototypes, pixel = (mu_f, f[i]) if in_own_image else (mu, u[i])
+        value = loss(
+            "image_similarity", prototypes, pixel, same_image & same_region, same_image & ~same_region
+        )
         per_pixel["image_similarity"].append((image, value))
         if label < CLASSES:
             attract = torch.tensor([t == label for t in labels])
@@ -137,6 +155,12 @@ def reference(world: World, config: Config, ranks: int) -> tuple[dict[str, float
             double = config.loss.tagless == "reference"
             value = loss("cooccurrence", candidates, u[i], shared & known, ~shared & known, double=double)
             per_pixel["cooccurrence"].append((image, value))
+        same, unknown = classes == passed_on[own], classes == UNLABELLED
+        if scope == "image":  # the release: the unknown attract everything and are attracted by everything
+            same = same | unknown | (passed_on[own] == UNLABELLED)
+        if passed_on[own] != UNLABELLED or scope == "image":
+            value = loss("feature_affinity", candidates, u[i], same, ~same & ~unknown)
+            per_pixel["feature_affinity"].append((image, value))
     full = interpolate(logits, size=(CROP, CROP), mode="bilinear", align_corners=False)
     target = torch.where(batch.semantic < CLASSES, batch.semantic.long(), -1)
     entropy = cross_entropy(full, target.clamp(min=0), reduction="none")
@@ -148,6 +172,23 @@ def reference(world: World, config: Config, ranks: int) -> tuple[dict[str, float
     total = sum(weights[t] * values[t] for t in TERMS) + 0 * (raw.sum() + logits.sum())
     total.backward()
     return {t: float(v) for t, v in values.items()}, raw.grad, logits.grad
+
+
+def nearest_classes(mu: Tensor, segments, config: Config) -> list[int]:
+    """Each segment's class by feature affinity, one by one."""
+    relation, found = config.relations.feature_affinity, []
+    for s, label in enumerate(segments.semantic.tolist()):
+        near = [
+            (float(mu[s] @ mu[t]), int(segments.semantic[t]))
+            for t in range(len(mu))
+            if segments.semantic[t] < CLASSES
+            and (relation.scope == "batch" or segments.image[s] == segments.image[t])
+        ]
+        cosine, nearest = max(near, default=(-2.0, UNLABELLED))
+        found.append(
+            label if label < CLASSES else nearest if cosine >= relation.min_similarity else UNLABELLED
+        )
+    return found
 
 
 def reduced(pairs, term: str, counts, ranks: int, config: Config) -> Tensor:
@@ -180,13 +221,22 @@ SCENARIOS = {
     "no labels at all": {"counts": (1, 1, 1), "unlabelled": range(3)},
     "no valid pixel at all": {"counts": (1, 1, 1), "ignored": range(3), "steps": 0},
     "nothing remembered": {"counts": (1, 1, 1), "steps": 0},
+    "nearest in the own image": {"counts": (2, 2, 1)},
+    "nearest in the own image, a rank without labelled pixels": {
+        "counts": (2, 1, 2),
+        "unlabelled": (2, 3, 4),
+    },
 }
 CASES = [(name, reduction) for name in SCENARIOS for reduction in ("global", "per_rank")]
 
 
+def settings_of(name: str, reduction: str) -> Config:
+    return configured(reduction, scope="image" if "own image" in name else "batch")
+
+
 def observe(rank: int) -> dict:
     """What a rank gets for every case."""
-    return {case: stepped(example(**SCENARIOS[case[0]]), configured(case[1]), rank) for case in CASES}
+    return {case: stepped(example(**SCENARIOS[case[0]]), settings_of(*case), rank) for case in CASES}
 
 
 def stepped(world: World, config: Config, rank: int = 0) -> dict:
@@ -229,7 +279,7 @@ def assert_near(ours: Tensor, theirs: Tensor):
 @pytest.mark.parametrize("case", CASES, ids=" / ".join)
 def test_values_and_gradients_are_those_of_the_slow_formula(ranks, case):
     """Ragged batches, ranks without images, labels or pixels; both reductions; a remembered bank."""
-    config, ours = configured(case[1]), [one[case] for one in ranks]
+    config, ours = settings_of(*case), [one[case] for one in ranks]
     values, raw_grad, logits_grad = reference(example(**SCENARIOS[case[0]]), config, len(ranks))
     summed = sum(one["values"] for one in ours)
     if case[1] == "per_rank":
@@ -279,6 +329,7 @@ def test_without_labels_there_is_no_annotation_and_the_gradient_is_finite(alone)
     ours = alone["no labels at all", "global"]
     value = dict(zip(TERMS, ours["values"].tolist(), strict=True))
     assert value["annotation"] == value["cross_entropy"] == 0 < value["cooccurrence"]
+    assert value["feature_affinity"] == 0
     assert all(torch.isfinite(g).all() for g in ours["grads"]) and (ours["grads"][0] != 0).any()
 
 
@@ -291,12 +342,14 @@ def test_without_valid_pixels_there_is_nothing_but_a_zero_that_keeps_the_graph_a
 
 def test_published_rows_are_the_segments_of_the_batch():
     world, config = example(), configured()
-    prototype, semantic, tags, known, image = stepped(example(), config)["rows"]
+    prototype, semantic, tags, known, image, propagated = stepped(example(), config)["rows"]
     _, segments = segments_of(world.raw, world.batch, config)
     assert torch.equal(prototype, segments.prototype) and torch.equal(semantic, segments.semantic)
     assert torch.equal(image, 100 + segments.image)
     assert torch.equal(tags, world.batch.tags[segments.image])
     assert torch.equal(known, world.batch.tags_known[segments.image])
+    assert propagated.tolist() == nearest_classes(segments.prototype.double(), segments, config)
+    assert UNLABELLED in propagated and (propagated != segments.semantic).any()
 
 
 def test_images_are_numbered_by_their_place_in_the_global_batch():
@@ -333,7 +386,7 @@ def test_what_is_remembered_matters_and_stays_as_it_is(alone):
     ours, without = stepped(world, configured()), stepped(example(steps=0), configured())
     assert all(torch.equal(a, part.prototype) for a, part in zip(before, world.remembered, strict=True))
     changed = (ours["values"] != without["values"]).tolist()
-    assert changed == [False, True, True, False]
+    assert changed == [False, True, True, True, False]
 
 
 def test_the_release_counts_the_own_segment_of_a_tagless_image_twice():
@@ -343,6 +396,64 @@ def test_the_release_counts_the_own_segment_of_a_tagless_image_twice():
     assert ours["values"][2].item() == pytest.approx(values["cooccurrence"], rel=1e-5)
     assert_near(ours["grads"][0], raw_grad)
     assert ours["values"][2] > stepped(example(), once)["values"][2]
+
+
+def test_without_feature_affinity_segments_have_their_annotation_and_no_other_class():
+    rows = stepped(example(), configured(feature_affinity=0.0))["rows"]
+    assert torch.equal(rows[5], rows[1])
+
+
+def test_the_labelled_segments_of_all_ranks_pass_on_their_class(ranks, alone):
+    """In the ranks without labels of their own too, which is what makes the scope a batch."""
+    name = "a rank without labelled pixels", "global"
+    single = alone[name]["rows"]
+    for one in ranks:
+        assert torch.equal(one[name]["rows"][5], single[5])
+    unlabelled_images = torch.isin(single[4], torch.tensor([102, 103, 104]))
+    assert (single[1][unlabelled_images] == UNLABELLED).all()
+    assert (single[5][unlabelled_images] < CLASSES).any()
+
+
+def test_an_image_s_segments_are_compared_by_the_embedding_alone_if_so_configured():
+    only = dict.fromkeys(WEIGHTS, 0.0) | {"image_similarity": 1.0}
+    config = configured(changed=["relations.image_similarity.local_features=false"], **only)
+    values, raw_grad, _ = reference(example(), config, 1)
+    ours = stepped(example(), config)
+    assert ours["values"][0].item() == pytest.approx(values["image_similarity"], rel=1e-5)
+    assert_near(ours["grads"][0], raw_grad)
+    assert ours["values"][0] != stepped(example(), configured(**only))["values"][0]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+@pytest.mark.parametrize("colour", ["cone", "gaussian"])
+def test_colours_stand_beside_the_coordinates(colour, scale):
+    world = example()
+    image = torch.randn(5, 3, CROP, CROP, generator=torch.Generator().manual_seed(0))
+    world.batch = replace(world.batch, image=image)
+    config = configured(changed=[f"segments.colour={colour}", f"segments.embedding_scale={scale}"])
+    pixels, _ = segments_of(world.raw, world.batch, config)
+    local = local_features(image, (SIDE, SIDE), colour)
+    assert torch.equal(local[..., :2], location(SIDE, SIDE).expand(5, -1, -1, -1))
+    torch.testing.assert_close(local[..., 2:], colours(image, (SIDE, SIDE), colour))
+    where = torch.arange(SIDE) * CROP // SIDE
+    kept = local[world.batch.semantic[:, where[:, None], where] != IGNORED]
+    wanted = normalize(torch.cat([scale * pixels.embedding, kept], dim=1), dim=1)
+    torch.testing.assert_close(pixels.feature, wanted)
+
+
+def test_a_step_in_float64_is_one_in_float64_throughout():
+    world = example()
+    world.raw, world.logits = world.raw.double(), world.logits.double()
+    ours = stepped(world, configured())
+    values, raw_grad, logits_grad = reference(example(), configured(), 1)
+    assert ours["values"].dtype == torch.float64
+    wanted = torch.tensor([values[term] for term in TERMS], dtype=torch.float64)
+    # Coordinates and remembered rows are made in float32, nothing else is.
+    torch.testing.assert_close(ours["values"][1:], wanted[1:], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ours["values"], wanted, rtol=1e-6, atol=1e-6)
+    assert all(grad.dtype == torch.float64 for grad in ours["grads"])
+    torch.testing.assert_close(ours["grads"][0], raw_grad, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(ours["grads"][1], logits_grad, rtol=1e-12, atol=1e-14)
 
 
 def test_bfloat16_embeddings_are_contrasted_in_float32():

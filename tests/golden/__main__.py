@@ -1,13 +1,14 @@
 """Compare the package with golden vectors: `python -m tests.golden DIR`.
 
-Runs every ITEM_*.npz of DIR and prints, per file: item, passed, failed or pending, worst error, tolerance.
-Exit status 1 if anything failed or an item is unknown.
+Runs every ITEM_*.npz and ITEM*.json of DIR and prints, per file: item, passed or failed, worst error,
+tolerance. Exit status 1 if anything failed or an item is unknown.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import pkgutil
 import sys
 import traceback
@@ -18,15 +19,14 @@ import numpy as np
 
 import tests.golden_items as rooms
 
-PENDING = frozenset(
-    {"g_densepose", "h_cam_random_walk", "h_random_walk", "k_nn_prob_norm", "m_color_features"}
-)
-"""Items of parts that do not exist yet: said to be pending, never passed."""
-
 Rows = list[tuple[str, float, float]]
 
 
-def checks() -> dict[str, Callable[[np.lib.npyio.NpzFile], Rows]]:
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix in (".npz", ".json"))
+
+
+def checks() -> dict[str, Callable[[np.lib.npyio.NpzFile | dict], Rows]]:
     """Every public function of tests/golden_items, by the item it is named after."""
     found = {}
     for module in pkgutil.iter_modules(rooms.__path__):
@@ -46,15 +46,12 @@ def item_of(stem: str, names: set[str]) -> str | None:
 
 
 def run(path: Path, known: dict[str, Callable]) -> tuple[str, str]:
-    """(verdict, line) of a file; the verdict is passed, failed, pending or unknown."""
-    item = item_of(path.stem, set(known) | PENDING)
+    """(verdict, line) of a file; the verdict is passed, failed or unknown."""
+    item = item_of(path.stem, set(known))
     if item is None:
         return "unknown", f"{path.name}: unknown item"
-    if item not in known:
-        return "pending", f"{path.name}: {item} pending"
     try:
-        with np.load(path, allow_pickle=False) as z:
-            rows = known[item](z)
+        rows = known[item](_content(path))
     except Exception:
         return "failed", f"{path.name}: {item} failed with an error\n{traceback.format_exc()}"
     bad = [row for row in rows if not row[1] <= row[2]]
@@ -66,22 +63,27 @@ def run(path: Path, known: dict[str, Callable]) -> tuple[str, str]:
     )
 
 
+def _content(path: Path) -> np.lib.npyio.NpzFile | dict:
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
+    return np.load(path, allow_pickle=False)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.golden", description=__doc__)
-    parser.add_argument("folder", type=Path, help="folder of ITEM_*.npz files")
+    parser.add_argument("folder", type=Path, help="folder of ITEM_*.npz and ITEM*.json files")
     folder = parser.parse_args(argv).folder
-    files = sorted(folder.glob("*.npz"))
-    if not files:
-        print(f"{folder}: no .npz files", file=sys.stderr)
+    if not files(folder):
+        print(f"{folder}: no .npz or .json files", file=sys.stderr)
         return 1
     known, verdicts = checks(), []
-    for path in files:
+    for path in files(folder):
         verdict, line = run(path, known)
         verdicts.append(verdict)
         print(line, flush=True)
-    passed, pending = verdicts.count("passed"), verdicts.count("pending")
-    failed = len(verdicts) - passed - pending
-    print(f"{passed} passed, {failed} failed" + (f", {pending} pending" if pending else ""))
+    passed = verdicts.count("passed")
+    failed = len(verdicts) - passed
+    print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
 

@@ -6,6 +6,7 @@ They run the engine's own step, so what is compared is what trains.
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -16,27 +17,29 @@ from spml_dist.config import load
 from spml_dist.engine.step import TERMS, losses, segments_of
 from spml_dist.model.heads import ClassifierHead
 from spml_dist.model.norm import globalise
-from spml_dist.schema import Batch, Rows
+from spml_dist.relations import affinity
+from spml_dist.schema import UNLABELLED, Batch, Rows
 from tests.spawn import spawn
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 NAMES = {"sem_ann": "annotation", "sem_occ": "cooccurrence", "img_sim": "image_similarity"}
 
 
-def _config(z, reduction="global", **weights):
+def _config(z, reduction="global", changed=(), **weights):
     """A shipped configuration with the item's grid and concentrations, and only the given terms on."""
     kappa = dict(
         zip(("annotation", "cooccurrence", "image_similarity"), z["kappa_ann_occ_img"].tolist(), strict=True)
     )
     changes = [f"segments.grid={z['grid'].tolist()}", f"segments.iterations={int(z['iterations'])}"]
-    for term in TERMS[:3]:
+    kappa["feature_affinity"] = kappa["cooccurrence"]  # the slot in which the release could have run it
+    for term, concentration in kappa.items():
         changes += [
             f"relations.{term}.weight={weights.get(term, 0.0)}",
-            f"relations.{term}.concentration={kappa[term]}",
+            f"relations.{term}.concentration={concentration}",
         ]
     changes += [f"loss.cross_entropy={weights.get('cross_entropy', 0.0)}", f"loss.reduction={reduction}"]
     changes += ["loss.tagless=reference", "relations.cooccurrence.ignore_classes=[0]", "bank.steps=2"]
-    return load(CONFIG, changes)
+    return load(CONFIG, [*changes, *changed])
 
 
 def _batch(z, rows=slice(None)) -> Batch:
@@ -70,7 +73,7 @@ def _remembered(z) -> list[Rows]:
         }
         prototype, semantic, tags, image = part.values()
         known = torch.ones(len(tags), dtype=torch.bool)
-        kept.append(Rows(prototype, semantic, tags[:, :k].bool(), known, image))
+        kept.append(Rows(prototype, semantic, tags[:, :k].bool(), known, image, semantic))
     return kept
 
 
@@ -230,3 +233,90 @@ def g_total_voc(z):
     for name, grad in grads.items():
         rows.append((name, float(np.abs(grad.numpy() - z[name]).max() / np.abs(z[name]).max()), 1e-5))
     return rows
+
+
+NAMES_DENSEPOSE = {
+    "sem_ann": "annotation",
+    "feat_aff": "feature_affinity",
+    "img_sim": "image_similarity",
+}
+DENSEPOSE = (
+    "segments.embedding_scale=0.1",
+    "relations.image_similarity.local_features=false",
+    "relations.feature_affinity.scope=image",
+    "relations.feature_affinity.min_similarity=0.95",
+    "relations.feature_affinity.local_features=true",
+)
+
+
+def _given(z):
+    """A step that takes the item's local features, which has no image to make them from."""
+    return patch("spml_dist.engine.step.local_features", lambda *_: torch.from_numpy(z["local_features"]))
+
+
+def _remembered_densepose(z, dtype) -> list[Rows]:
+    k, kept = int(z["num_classes"]), []
+    while f"bank{len(kept)}_prototype" in z.files:
+        prototype, vectors, semantic, image = (
+            torch.from_numpy(z[f"bank{len(kept)}_prototype{name}"])
+            for name in ("", "_with_loc", "_semantic_label", "_batch_index")
+        )
+        labelled = semantic < k
+        propagated = affinity.propagate(
+            vectors, semantic, vectors[labelled], semantic[labelled], k, 0.95, (image, image[labelled])
+        )
+        tags = torch.zeros(len(semantic), k, dtype=torch.bool)
+        kept.append(Rows(prototype.to(dtype), semantic, tags, tags.any(dim=1), image, propagated))
+    return kept
+
+
+def _densepose_rows(z, dtype, of_loss: float, of_gradient: float):
+    rows, remembered = [], _remembered_densepose(z, dtype)
+    for name, term in NAMES_DENSEPOSE.items():
+        raw = torch.from_numpy(z["raw"]).to(dtype).requires_grad_()
+        config = _config(z, changed=DENSEPOSE, **{term: 1.0})
+        with _given(z):
+            result = losses(raw, _logits(raw, z), _batch(z), remembered, config)
+        result.total.backward()
+        loss, gradient = _against(z, name, result.values[TERMS.index(term)].item(), raw.grad.numpy())
+        rows += [
+            (f"{loss[0]}, {dtype}", loss[1], of_loss),
+            (f"{gradient[0]}, {dtype}", gradient[1], of_gradient),
+        ]
+    return rows
+
+
+def _densepose_middle(z):
+    """Squeezed features, and the classes that feature affinity passes on, in this step and in the bank."""
+    raw, config = torch.from_numpy(z["raw"]), _config(z, changed=DENSEPOSE, feature_affinity=1.0)
+    remembered = _remembered_densepose(z, raw.dtype)
+    with _given(z):
+        pixels, segments = segments_of(raw, _batch(z), config)
+        result = losses(raw.requires_grad_(), _logits(raw, z), _batch(z), remembered, config)
+    parts = [result.rows, *remembered]
+    propagated = torch.cat([part.propagated for part in parts]).numpy()
+    wanted = np.where(z["mid_multihot"].any(axis=1), z["mid_multihot"].argmax(axis=1), UNLABELLED)
+    exact = {
+        "mid_cluster_index": pixels.segment,
+        "mid_cluster_batch_index": pixels.image,
+        "mid_all_semantic": torch.cat([part.semantic for part in parts]),
+    }
+    rows = [(name, float((ours.numpy() != z[name]).sum()), 0) for name, ours in exact.items()]
+    rows.append(("mid_multihot", float((propagated != wanted).sum()), 0))
+    rows.append(("one class at most", float((z["mid_multihot"].sum(axis=1) > 1).sum()), 0))
+    close = {
+        "mid_all_prototype_with_loc": segments.prototype_feature.detach().numpy(),
+        "mid_cluster_embedding_with_loc": pixels.feature.detach().numpy(),
+    }
+    rows += [(name, float(np.abs(ours - z[name][: len(ours)]).max()), 2e-6) for name, ours in close.items()]
+    return rows
+
+
+def g_densepose(z):
+    """DensePose's relations: in float32, and as exactly as the reference in float64."""
+    return [
+        *_densepose_middle(z),
+        *_densepose_rows(z, torch.float32, 1e-6, 2e-6),
+        # The reference subtracts the own segment from a sum, which costs it digits in float64 too.
+        *_densepose_rows(z, torch.float64, 1e-9, 1e-8),
+    ]

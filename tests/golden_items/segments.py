@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from spml_dist.engine.step import local_features
+from spml_dist.segments.colour import smoothing
 from spml_dist.segments.kmeans import cluster, initial_grid, unit
 from spml_dist.segments.location import location
 from spml_dist.segments.prototypes import prototypes
@@ -101,4 +103,13 @@ def l_resize_labels(z):
     labels = torch.from_numpy(z["labels"])
     return [
         (name, _differing(resize_labels(labels, z[name].shape[1:]), z[name]), 0) for name in ("down", "up")
+    ]
+
+
+def m_color_features(z):
+    """The release's inverted cone; the features as the engine puts them together."""
+    image = torch.from_numpy(z["image"])
+    return [
+        ("kernel", _error(smoothing("cone").expand(3, 1, 5, 5), z["kernel"]), 1e-7),
+        ("features", _error(local_features(image, tuple(z["size"].tolist()), "cone"), z["features"]), 1e-5),
     ]

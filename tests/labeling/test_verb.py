@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -71,34 +69,32 @@ def test_another_split_and_the_oracle_have_files_of_their_own(finished, capsys):
     assert not (finished / "pictures" / "train_oracle.png").exists()
 
 
-def test_mlflow_gets_numbers_and_files(finished, monkeypatch):
-    told = []
+@pytest.fixture
+def told(monkeypatch):
+    """What the run's mirror is told; it has nothing to complain of."""
+    calls = []
+    monkeypatch.setattr("spml_dist.engine.mirror.catch_up", lambda *given: calls.append(given))
+    return calls
 
-    def log_evaluation(*given):
-        told.append(given)
-        return {"sent": 1, "unsent": 0, "error": None}
 
-    tracking = SimpleNamespace(log_evaluation=log_evaluation)
-    monkeypatch.setitem(sys.modules, "spml_dist.engine.tracking", tracking)
+def test_mlflow_is_brought_up_to_date_once_all_files_are_there(finished, told):
     (finished / "mlflow.json").write_text('{"uri": "sqlite:///x.db", "run_id": "17"}')
     run(finished, "--pictures", 1)
-    ((uri, run_id, numbers, files),) = told
-    assert (uri, run_id) == ("sqlite:///x.db", "17")
-    assert {"eval/val/miou", "eval/val/neighbours/miou", "eval/val/classifier/iou/red"} <= set(numbers)
-    assert all(isinstance(number, float | int) for number in numbers.values())
-    assert all(path.exists() for path in files)
-    assert finished / "report.html" in files
+    ((folder, uri, experiment, name, params),) = told
+    assert (folder, uri, experiment, name) == (finished, "sqlite:///x.db", "spml", "toy")
+    assert params["stream.batch"] == 8
+
+
+def test_a_run_that_mlflow_does_not_know_stays_unknown(finished, told):
+    run(finished, "--pictures", 0)
+    assert told == []
 
 
 def test_mlflow_out_of_reach_is_one_line_and_no_failure(finished, monkeypatch, capsys):
-    def log_evaluation(*_):
-        return {"sent": 0, "unsent": 5, "error": "nobody there"}
-
-    tracking = SimpleNamespace(log_evaluation=log_evaluation)
-    monkeypatch.setitem(sys.modules, "spml_dist.engine.tracking", tracking)
+    monkeypatch.setattr("spml_dist.engine.mirror.catch_up", lambda *_: "nobody there")
     (finished / "mlflow.json").write_text('{"uri": "http://nowhere", "run_id": "17"}')
     assert run(finished, "--pictures", 0) == 0
-    assert "MLflow was not told of all of this evaluation: nobody there\n" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("nobody there\n")
 
 
 def test_what_is_missing_is_named_with_the_remedy(finished, tmp_path):

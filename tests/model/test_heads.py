@@ -4,24 +4,56 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.functional import batch_norm, conv2d, interpolate
+from torch import nn
+from torch.nn.functional import avg_pool2d, batch_norm, conv2d, interpolate
 
-from spml_dist.model.heads import ClassifierHead, DeepLabHead, SampleDropout
+from spml_dist.model.heads import ClassifierHead, DeepLabHead, PSPNetHead, SampleDropout
+from spml_dist.model.norm import globalise
 
 
-def test_deeplab_is_the_sum_of_its_dilated_convolutions_doubled_in_size():
+def test_deeplab_is_the_sum_of_its_dilated_convolutions():
     torch.manual_seed(0)
     head, x = DeepLabHead(6, 4, (1, 3, 6)), torch.randn(2, 6, 7, 9)
     parts = [
         conv2d(x, branch.weight, branch.bias, padding=rate, dilation=rate)
         for rate, branch in zip((1, 3, 6), head.branches, strict=True)
     ]
-    expected = interpolate(sum(parts), size=(14, 18), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(head(x), sum(parts))
+
+
+def test_pspnet_mixes_the_map_with_its_averages_over_a_pyramid_of_parts():
+    """Against avg_pool2d, whose windows are the parts on a map of 6×12."""
+    torch.manual_seed(0)
+    head, x = PSPNetHead(8, 5).eval(), torch.randn(2, 8, 6, 12)
+    with torch.no_grad():
+        for norm in (module for module in head.modules() if isinstance(module, nn.BatchNorm2d)):
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.normal_()
+
+    def through(block: nn.Sequential, x: torch.Tensor, padding: int = 0) -> torch.Tensor:
+        conv, norm, _ = block
+        y = conv2d(x, conv.weight, padding=padding)
+        return batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias).relu()
+
+    parts = [x]
+    for parts_a_side, level in zip((1, 2, 3, 6), head.pyramid, strict=True):
+        pooled = avg_pool2d(x, (6 // parts_a_side, 12 // parts_a_side))
+        parts.append(interpolate(through(level, pooled), size=(6, 12), mode="bilinear"))
+    expected = conv2d(through(head.mix, torch.cat(parts, 1), 1), head.embed.weight, head.embed.bias)
     torch.testing.assert_close(head(x), expected)
+    assert [parts[i].shape[1] for i in range(5)] == [8, 2, 2, 2, 2] and len(expected[0]) == 5
 
 
-def test_deeplab_without_images():
-    assert DeepLabHead(6, 4, (1, 2))(torch.zeros(0, 6, 5, 5)).shape == (0, 4, 10, 10)
+@pytest.mark.parametrize("head", [DeepLabHead(8, 4, (1, 2)), globalise(PSPNetHead(8, 4))])
+def test_heads_without_images(head):
+    assert head(torch.zeros(0, 8, 5, 7)).shape == (0, 4, 5, 7)
+
+
+def test_pspnet_trains_on_a_single_image():
+    """Its coarsest average has one value a channel, from which no batch norm of one worker could learn."""
+    head = globalise(PSPNetHead(8, 4))
+    head(torch.randn(1, 8, 6, 6)).square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in head.parameters())
 
 
 def test_dropout_depends_on_its_seeds_alone():

@@ -27,6 +27,7 @@ def rows_of(semantic) -> Rows:
         tags=torch.zeros(p, CLASSES, dtype=torch.bool),
         tags_known=torch.zeros(p, dtype=torch.bool),
         image=torch.zeros(p, dtype=torch.int64),
+        propagated=torch.zeros(p, dtype=torch.int64),
     )
 
 

@@ -26,7 +26,7 @@ def related(images, candidates, pixel_image, ignored=(), own_repels=False):
     image = torch.tensor(pixel_image, dtype=torch.int64)
     pixels = Pixels(torch.zeros(n, 2), torch.zeros(n, 4), nothing, nothing, nothing, image)
     empty = torch.zeros(p, dtype=torch.int64)
-    rows = Rows(torch.zeros(p, 2), empty, *bits(candidates), empty)
+    rows = Rows(torch.zeros(p, 2), empty, *bits(candidates), empty, empty)
     return relation(pixels, *bits(images), rows, 12.0, ignored, own_repels)
 
 

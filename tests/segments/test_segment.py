@@ -87,6 +87,24 @@ def test_vectors_are_unit_and_prototypes_are_sums_of_members():
         )
 
 
+def test_a_scaled_embedding_changes_the_features_after_clustering_and_nothing_else():
+    raw, semantic, regions = batch(7)
+    local = location(6, 7, dtype=raw.dtype)[None]
+    (a, sa), (b, sb) = (
+        segment(raw, local, semantic, regions, GRID, ITERATIONS, scale) for scale in (1.0, 0.1)
+    )
+    for one, other in ((a, b), (sa, sb)):
+        for name in vars(one):
+            if "feature" not in name:
+                assert torch.equal(getattr(one, name), getattr(other, name)), name
+    kept = semantic[:, ::2, ::2] != IGNORED
+    beside = torch.cat([0.1 * a.embedding, local.expand(3, -1, -1, -1)[kept]], dim=-1)
+    torch.testing.assert_close(b.feature, normalize(beside, dim=-1))
+    for s in range(len(sb)):
+        mean = normalize(b.feature[b.segment == s].sum(0), dim=0)
+        torch.testing.assert_close(sb.prototype_feature[s], mean)
+
+
 def test_gradient_reaches_every_valid_pixel_and_no_ignored_one():
     raw, semantic, regions = batch(2)
     _, segments = segmented(raw, semantic, regions)

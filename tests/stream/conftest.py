@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def make_sample(number: int, height: int = 40, width: int = 52) -> Sample:
         tags=None if number % 3 == 2 else (0, number % len(CLASSES)) if number % len(CLASSES) else (),
         mask=np.where(semantic == UNLABELLED, 1, semantic).astype(np.uint8),
     )
+
+
+def spoil(path: Path, *keys: str) -> None:
+    """Zeros in the place of the pictures of some samples."""
+    with tarfile.open(path) as file:
+        spans = [(m.offset_data, m.size) for m in file if m.name.removesuffix(".jpg") in keys]
+    with path.open("r+b") as file:
+        for offset, size in spans:
+            file.seek(offset)
+            file.write(bytes(size))
+    assert len(spans) == len(keys)
 
 
 @pytest.fixture

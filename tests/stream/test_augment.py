@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,9 +13,9 @@ from spml_dist.stream.augment import DEVIATION, MEAN, augment, normalise, rng_fo
 from .conftest import make_sample
 
 
-def view(sample, seed=0, crop=(32, 32), scale=(1.0, 1.0), mirror=False):
+def view(sample, seed=0, crop=(32, 32), scale=(1.0, 1.0), mirror=False, swaps=()):
     rng = np.random.RandomState(seed)
-    return augment(sample.image, (sample.semantic, sample.regions), rng, crop, scale, mirror)
+    return augment(sample.image, (sample.semantic, sample.regions), rng, crop, scale, mirror, swaps)
 
 
 def test_without_scale_mirror_and_crop_the_picture_is_only_normalised():
@@ -67,6 +69,38 @@ def test_half_of_the_views_are_mirrored_picture_and_labels_alike():
         np.testing.assert_array_equal(semantic, turn(sample.semantic))
         np.testing.assert_array_equal(regions, turn(sample.regions))
     assert 8 < flips < 32
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.permutations([0, 1, 2, 3, 253, 254, 255]), st.integers(0, 3))
+def test_classes_change_places_in_mirrored_views_and_only_there(seed, classes, pairs):
+    """Against the same view without swaps; the pairs are as good as any, so 254 and 255 take part too."""
+    semantic = np.random.default_rng(seed).choice([0, 1, 2, 3, 254, 255], (24, 30)).astype(np.uint8)
+    sample = replace(make_sample(1, 24, 30), semantic=semantic)
+    swaps = tuple(zip(classes[:pairs], classes[pairs : 2 * pairs], strict=True))
+    settled = {"seed": seed, "scale": (0.5, 1.5), "crop": (20, 20)}
+    padding = np.full((20, 20), 255, np.uint8)
+    for mirror in (False, True):
+        image, (plain, regions) = view(sample, mirror=mirror, **settled)
+        other, (swapped, same) = view(sample, mirror=mirror, swaps=swaps, **settled)
+        np.testing.assert_array_equal(image, other)
+        np.testing.assert_array_equal(regions, same)
+        flipped = mirror and np.random.RandomState(seed).uniform(0, 1) >= 0.5
+        expected = plain.copy()
+        for one, two in swaps if flipped else ():
+            expected[plain == one], expected[plain == two] = two, one
+        inside = view(replace(sample, semantic=np.zeros_like(semantic)), mirror=mirror, **settled)[1][0] == 0
+        np.testing.assert_array_equal(swapped, np.where(inside, expected, padding))
+
+
+def test_left_becomes_right():
+    semantic = np.array([[2, 2, 0, 254, 255, 3]], np.uint8)
+    sample = replace(make_sample(1, 1, 6), semantic=semantic)
+    views = {
+        tuple(view(sample, seed, (1, 6), mirror=True, swaps=((2, 3), (4, 5)))[1][0][0].tolist())
+        for seed in range(20)
+    }
+    assert views == {(2, 2, 0, 254, 255, 3), (2, 255, 254, 0, 3, 3)}
 
 
 def test_floats_are_taken_as_they_are():

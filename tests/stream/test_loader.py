@@ -18,7 +18,7 @@ from spml_dist.errors import DataError, RunError
 from spml_dist.schema import Batch
 from spml_dist.stream.loader import Stream
 
-from .conftest import CLASSES, make_sample
+from .conftest import CLASSES, make_sample, spoil
 
 SETTINGS = {
     "num_classes": len(CLASSES),
@@ -77,11 +77,19 @@ def test_every_epoch_shows_every_picture_once_and_differently(packed):
     assert [batch.epoch for batch in batches] == [0, 0, 1, 1, 2, 2, 3]
 
 
-def test_loader_processes_change_nothing(packed):
+def test_loader_processes_and_interruptions_change_nothing(packed):
+    """Interrupted twice, each time with another number of processes, and a corrupt sample on the way."""
     folder = packed()
-    inline = steps(folder, 5, accumulation=2)
-    ahead = steps(folder, 5, accumulation=2, loader_processes=2)
-    for (expected, state), (batches, other) in zip(inline, ahead, strict=True):
+    spoil(folder / "beach-000001.tar", "beach-004")
+    changes = {"accumulation": 2, "skip_corrupt": 0.5}
+    whole = steps(folder, 9, **changes)
+    parts, state = [], None
+    for processes in (2, 0, 3, 1):
+        parts += steps(
+            folder, 3 if processes == 2 else 2, start_state=state, loader_processes=processes, **changes
+        )
+        state = parts[-1][1]
+    for (expected, state), (batches, other) in zip(whole, parts, strict=True):
         assert state == other
         for one, another in zip(expected, batches, strict=True):
             assert_same(one, another)
@@ -97,6 +105,24 @@ def test_all_ranks_together_see_what_one_alone_sees(packed, world, accumulation)
         assert all(rank[step][1] == state for rank in ranks)
         for micro, batch in enumerate(expected):
             assert_same(joined([rank[step][0][micro] for rank in ranks]), batch)
+
+
+@pytest.mark.parametrize(
+    ("samples", "shard_size", "batch"),
+    [(5, 5, 4), (5, 2, 5), (3, 3, 8), (1, 1, 4), (2, 1, 7)],
+    ids=["one more than a batch", "just a batch", "less than a batch", "one sample", "two tars"],
+)
+def test_more_ranks_than_tars_and_batches_of_nearly_everything(packed, samples, shard_size, batch):
+    """Nothing is dropped or repeated out of turn, and every rank has as many steps as the others."""
+    folder, count = packed(samples, shard_size), 2 * samples + 1
+    alone = [b for (b,), _ in steps(folder, count, batch=batch)]
+    for world in (2, 4):
+        ranks = [steps(folder, count, batch=batch, rank=rank, world=world) for rank in range(world)]
+        for step, expected in enumerate(alone):
+            assert_same(joined([rank[step][0][0] for rank in ranks]), expected)
+    keys = [key for b in alone for key in b.keys]
+    for epoch in range(len(keys) // samples):
+        assert len(set(keys[epoch * samples : (epoch + 1) * samples])) == samples
 
 
 def test_a_rank_without_images_gets_empty_batches(packed):
@@ -146,6 +172,18 @@ def test_a_state_survives_moving_the_folder(packed):
     state = steps(folder, 1)[-1][1]
     moved = folder.rename(folder.with_name("moved"))
     assert_same(steps(moved, 1, start_state=state)[0][0][0], steps(moved, 2)[1][0][0])
+
+
+def test_classes_change_places_in_a_mirror(packed):
+    folder = packed()
+    plain, swapped = (steps(folder, 3, mirror_swaps=swaps) for swaps in ((), ((1, 2),)))
+    changed = 0
+    for ((one,), _), ((other,), _) in zip(plain, swapped, strict=True):
+        for a, b in zip(one.semantic, other.semantic, strict=True):
+            if not torch.equal(a, b):
+                changed += 1
+                assert torch.equal((a == 1), (b == 2)) and torch.equal((a == 2), (b == 1))
+    assert 0 < changed < 12
 
 
 @pytest.mark.parametrize("processes", [0, 1])

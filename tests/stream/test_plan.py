@@ -58,6 +58,26 @@ def test_ranks_get_as_many_images_as_the_others_or_one_fewer(plan, step, world):
     assert max(counts) - min(counts) <= 1
 
 
+@given(sizes, st.integers(-1, 2), st.integers(1, 9), st.integers(1, 3), st.integers(0, 5))
+def test_batches_of_nearly_the_whole_data_set(shard_sizes, more, world, accumulation, step):
+    """One sample less or more than a batch, fewer tars than ranks: dealt out whole, an epoch at a time."""
+    plan = Plan(shard_sizes, max(1, sum(shard_sizes) - more), 7, 2)
+    parts = [
+        plan.part(step, rank, world, m, accumulation) for m in range(accumulation) for rank in range(world)
+    ]
+    assert tuple(chain.from_iterable(parts)) == plan.batch(step)
+    draws = plan.batch(step) + plan.batch(step + 1)
+    assert len({(draw.epoch, draw.shard, draw.index) for draw in draws}) == len(draws)
+
+
+def test_shards_are_announced_a_window_ahead():
+    plan = Plan([10] * 6, batch=10, seed=3, window_shards=2)
+    for step in range(18):
+        window = step - step % 2
+        read = {draw.shard for later in range(window, window + 4) for draw in plan.batch(later)}
+        assert set(plan.shards_around(step)) == read
+
+
 @given(sizes, st.integers(1, 40), st.integers(1, 14), st.permutations(range(12)))
 def test_any_step_can_be_computed_first(shard_sizes, batch, window_shards, steps):
     in_order = Plan(shard_sizes, batch, 7, window_shards)

@@ -1,0 +1,30 @@
+"""The first look at an experiment's data, before anything is started or written."""
+
+from __future__ import annotations
+
+from spml_dist.config import Config
+from spml_dist.errors import ConfigError
+from spml_dist.shards.agreement import require_same_classes, require_tars
+from spml_dist.shards.manifest import Manifest, read_manifest
+
+
+def checked(config: Config) -> Manifest:
+    """The manifest of data.train.
+
+    Raises DataError, naming the file, for a split that cannot be read, tars that are not as their manifest
+    says, and splits of other classes than the training's; ConfigError for more workers than samples.
+    """
+    train = config.data.train
+    manifest = read_manifest(train)
+    require_tars(train, manifest)
+    if manifest.samples < config.engine.workers:
+        raise ConfigError(
+            "engine.workers",
+            config.engine.workers,
+            f"data.train, {train}, holds no more than {manifest.samples} samples: ask for fewer workers",
+        )
+    for folder in filter(None, (config.data.val, config.data.test)):
+        other = read_manifest(folder)
+        require_tars(folder, other)
+        require_same_classes(folder, other, train, manifest)
+    return manifest

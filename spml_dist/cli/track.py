@@ -1,0 +1,47 @@
+"""`spml-dist track`: send MLflow what it lacks of a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from spml_dist.cli.report import require_run
+from spml_dist.errors import RunError
+
+EXAMPLES = """\
+examples:
+  spml-dist track runs/quickstart                  # the server was away: send what it missed
+  spml-dist track runs/quickstart --uri http://mlflow.example.org:5000
+
+A training sends by itself while it runs and when it is resumed; this is for the rest. Nothing is sent twice.
+"""
+
+
+def add(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "track",
+        help="send MLflow what it missed of a run",
+        description="Send MLflow what it missed of a run: metrics, previews, evaluations.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder that `spml-dist train` wrote")
+    parser.add_argument("--uri", help="MLflow's address; default: where the run was sent before")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    require_run(args.folder)
+    from spml_dist.config import flatten, load
+    from spml_dist.engine import mirror
+    from spml_dist.engine.tracking import absolute_uri
+
+    config = load(args.folder / "config.yaml")
+    uri = absolute_uri(args.uri or mirror.address(args.folder) or config.tracking.uri, Path.cwd())
+    missing = mirror.catch_up(args.folder, uri, config.tracking.experiment, config.name, flatten(config))
+    if missing:
+        raise RunError(missing.what, missing.error, "try again when it answers, or give --uri ADDRESS")
+    run_id = json.loads((args.folder / mirror.NOTE).read_text(encoding="utf-8"))["run_id"]
+    print(f"MLflow has all of {args.folder}: run {run_id}")
+    return 0

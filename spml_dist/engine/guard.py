@@ -1,0 +1,55 @@
+"""Watches loss and gradients: after a number that is not finite, no weight changes any more.
+
+Everything happens on the device, without waiting for it: the optimiser is handed a flag that makes its
+kernel do nothing, and the host reads that flag at logged steps only. By then the weights are still those
+of the last good step, and the guard knows which step and which pictures it was.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from spml_dist import comm
+from spml_dist.errors import RunError
+
+
+class Guard:
+    """One rank's; `agree` and `check` are collectives."""
+
+    def __init__(self, model: nn.Module, device: torch.device):
+        self._seen = torch.zeros((), device=device)
+        """0 while all is finite, NaN for ever after: a sum of everything seen, times zero"""
+        self._since = torch.zeros((), dtype=torch.int64, device=device)
+        """1 + this rank's first bad step, or 0"""
+        self.stop = torch.zeros((), device=device)
+        """1 once a loss or gradient of any rank was not finite: the optimiser's order to do nothing"""
+        self._keys: dict[int, list[str]] = {}
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_hook(self.see)
+
+    def see(self, value: Tensor) -> None:
+        """Take note of a loss, or of a gradient on its way to its parameter."""
+        self._seen.add_(value.detach().sum().to(self._seen.dtype), alpha=0)
+
+    def agree(self, step: int, keys: tuple[str, ...]) -> None:
+        """Between a backward pass and the optimiser; keys: names of this rank's pictures."""
+        self._keys.setdefault(step, []).extend(keys)
+        bad = self._seen.isnan()
+        self._since.copy_(torch.where((self._since == 0) & bad, step + 1, self._since))
+        self.stop.copy_(comm.sum_all(bad.to(self.stop.dtype)) > 0)
+
+    def check(self) -> None:
+        """Raise RunError on every rank if anything was not finite, with the first step and its pictures."""
+        if self.stop.item():
+            ours = int(self._since)
+            told = comm.from_every_rank((ours, self._keys.get(ours - 1, [])))
+            first = min(since for since, _ in told if since)
+            pictures = ", ".join(key for since, keys in told if since == first for key in keys)
+            raise RunError(
+                f"loss or gradient of step {first} is not finite, with these pictures: {pictures}",
+                None,
+                "it changed no weight; lower optimizer.lr (and give another name=), or look at the pictures",
+            )
+        self._keys.clear()

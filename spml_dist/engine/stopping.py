@@ -1,0 +1,46 @@
+"""Stopping a training that will go on later: a file RUN/stop asks for it, whoever launched the workers.
+
+The process that the user started makes the file on SIGTERM or Ctrl-C. Rank 0 looks for it at logged
+steps; the ranks agree, save, and leave with exit status 75. A second signal ends everything at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+NAME = "stop"
+
+
+@contextmanager
+def on_signals(folder: Path) -> Iterator[None]:
+    """While the block runs, a first SIGTERM or SIGINT asks for a stop, and a second one kills this process
+    and all that it started. Only in the main thread."""
+    request = folder / NAME
+    request.unlink(missing_ok=True)
+
+    def answer(number: int, frame) -> None:
+        if request.exists():
+            for child in psutil.Process().children(recursive=True):
+                child.kill()
+            os._exit(128 + number)
+        request.touch()
+        os.write(2, b"saving and stopping after the next logged step; once more to stop at once\n")
+
+    before = {number: signal.signal(number, answer) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        request.unlink(missing_ok=True)
+
+
+def requested(folder: Path) -> bool:
+    """Whether the run in this folder is asked to stop."""
+    return (folder / NAME).exists()

@@ -1,0 +1,80 @@
+"""Labels that spread over a picture along its embedding (SPML, appendix A.4; Ahn & Kwak, 2018).
+
+The walk runs on a coarse grid of h×w cells, p = h·w; the release takes ⌊H/8⌋×⌊W/8⌋. A picture is seen in V
+views, such as plain and mirrored; maps of mirrored views come mirrored back.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+STEPS = 64
+"""Where the paper writes 6 iterations the release squares the transition 6 times"""
+
+
+def affinity(embedding: Tensor, grid: tuple[int, int], concentration: float = 5.0) -> Tensor:
+    """How alike any two cells are: [p, p] in (0, 1], symmetric, 1 on the diagonal.
+
+    embedding: [V, C, H, W], vectors of any length. The mean over the views of exp(γ(cosine - 1)).
+    """
+    unit = normalize(resize(embedding, grid).flatten(2), dim=1, eps=1e-12)
+    alike = unit.new_zeros(unit.shape[2], unit.shape[2])
+    for view in unit:
+        alike += torch.exp(concentration * (view.T @ view - 1))
+    return alike / len(unit)
+
+
+def transition(alike: Tensor, sharpness: float = 20.0) -> Tensor:
+    """Share T[i, j] of cell i in what cell j takes over in one step: [p, p], columns sum to 1.
+
+    alike: [p, p] affinities; each is raised to the power β, then divided by the sum of its column. (The
+    paper normalises rows before the power; this is what the release computes.)
+    """
+    weights = alike**sharpness
+    return weights / weights.sum(dim=0, keepdim=True)
+
+
+def walk(seeds: Tensor, step: Tensor, steps: int = STEPS) -> Tensor:
+    """Seeds M [K, h, w] after some steps of a transition T [p, p]: M·T^steps, [K, h, w].
+
+    One product with the seeds a step: K·p² multiplications instead of the p³ of squaring T, and no second
+    matrix. A map never leaves the range of its seeds; what sums to 1 over the classes goes on doing so.
+    """
+    spread = seeds.flatten(1)
+    for _ in range(steps):
+        spread = spread @ step
+    return spread.view_as(seeds)
+
+
+def mean_softmax(logits: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Class probabilities on the grid, averaged over the views: [V, K, H, W] scores -> [K, h, w]."""
+    return resize(logits, grid).softmax(dim=1).mean(dim=0)
+
+
+def softmax_seeds(probability: Tensor, present: Tensor) -> Tensor:
+    """Seeds from a classifier: each class map over its own maximum, absent classes 0.
+
+    probability: [K, h, w]; present: [K] bool, the classes of the picture's weak labels.
+    """
+    highest = probability.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(probability.dtype).tiny)
+    return torch.where(present[:, None, None], probability / highest, 0)
+
+
+def cam_seeds(cams: Tensor, classes: Tensor, num_classes: int, exponent: int = 6) -> Tensor:
+    """Seeds from class activation maps: [K, H, W]; classes without a map are 0.
+
+    cams: [m, H, W] in [0, 1]; classes: [m] int64, the class of each, never 0: that is the background, whose
+    seeds are (1 - the largest map)^exponent.
+    """
+    seeds = cams.new_zeros(num_classes, *cams.shape[1:])
+    seeds[classes] = cams
+    seeds[0] = (1 - seeds.amax(dim=0)) ** exponent
+    return seeds
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [..., H, W] bilinearly to another grid, down to the walk's or up to the picture's."""
+    resized = interpolate(maps.flatten(0, -3)[None], size=size, mode="bilinear", align_corners=False)
+    return resized.view(*maps.shape[:-2], *size)

@@ -1,0 +1,145 @@
+"""Files by address: a path, or http(s)://, s3:// and gs:// through fsspec, tried again while they fail.
+
+Where an S3-compatible server is and who asks comes from the standard environment: AWS_ENDPOINT_URL,
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from spml_dist.errors import DataError
+
+RETRY_SECONDS = 20.0
+"""how long a failing address is tried again before there is a run that says how long"""
+CONNECT_SECONDS, READ_SECONDS = 10, 30
+"""what a server may take to accept a connection, and between two pieces of an answer"""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 16.0
+"""seconds before the second attempt, doubled before each further one"""
+
+PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
+"""what fsspec needs for each scheme"""
+FOR_GOOD = {400, 401, 403, 404, 405, 410}
+"""answers of a server that another attempt does not change"""
+
+Answer = TypeVar("Answer")
+log = logging.getLogger(__name__)
+
+
+def scheme(address: str | Path) -> str:
+    """The scheme of an address; empty for a path. `./a:b` is a path, `a:b` is not."""
+    return urlsplit(str(address)).scheme
+
+
+def is_remote(address: str | Path) -> bool:
+    """Whether an address is read through the network. Raises DataError for a scheme that is not read.
+
+    That refuses `pipe:`, which readers of tars run in a shell.
+    """
+    found = scheme(address)
+    if found and found not in PACKAGES:
+        known = ", ".join(f"{name}://" for name in PACKAGES)
+        raise DataError(
+            f"{address}: this kind of address is not read", f"{found}:", f"use a path or one of {known}"
+        )
+    return bool(found)
+
+
+def join(folder: str | Path, name: str) -> str:
+    """The address of a file in a folder, which is the name itself if it is an address or absolute."""
+    if scheme(name) or not scheme(folder):
+        return name if scheme(name) else str(Path(folder) / name)
+    return f"{str(folder).rstrip('/')}/{name}"
+
+
+def read(address: str, retry_seconds: float) -> bytes:
+    """The content of a remote file. Raises DataError as `fetch` does."""
+    files, path = _files(address)
+    return _persistently(address, retry_seconds, lambda: files.cat_file(path))
+
+
+def fetch(address: str, target: Path, retry_seconds: float) -> None:
+    """Copy a remote file to a local path.
+
+    Raises DataError, with the address and what was seen last: at once if the server says that there is no
+    such file or denies it, or if the target cannot be written, otherwise after `retry_seconds` of attempts
+    with growing pauses.
+    """
+    files, path = _files(address)
+    try:
+        _persistently(address, retry_seconds, lambda: files.get_file(path, str(target)))
+    except OSError as error:
+        remedy = "make room there, or choose another place by stream.cache or TMPDIR"
+        raise DataError(f"{target}: cannot hold {address}", error.strerror, remedy) from error
+
+
+def _persistently(address: str, retry_seconds: float, attempt: Callable[[], Answer]) -> Answer:
+    start, pause, attempts = time.monotonic(), FIRST_PAUSE, 0
+    while True:
+        attempts += 1
+        try:
+            return attempt()
+        except Exception as error:  # every file system of fsspec has exceptions of its own
+            if _is_local(error):
+                raise
+            spent = time.monotonic() - start
+            if _is_final(error) or spent + pause > retry_seconds:
+                tried = f" in {attempts} attempts, {spent:.0f} s" if attempts > 1 else ""
+                remedy = "check the address, its server and the credentials in the environment"
+                raise DataError(f"{address}: cannot be read{tried}", _text(error), remedy) from error
+            log.warning("%s: %s; trying again in %.2g s", address, _text(error), pause)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _is_local(error: Exception) -> bool:
+    """Whether the error is about the target: a full disk, a folder that cannot be written."""
+    return isinstance(error, OSError) and (
+        error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)
+    )
+
+
+def _is_final(error: Exception) -> bool:
+    refused = isinstance(error, FileNotFoundError | PermissionError | ImportError | ValueError)
+    denied = type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
+    return refused or denied or getattr(error, "status", None) in FOR_GOOD
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _files(address: str) -> tuple[Any, str]:
+    """fsspec's file system for an address, and the path in it."""
+    kind = scheme(address)
+    try:
+        importlib.import_module(PACKAGES[kind])
+    except ImportError as error:
+        package = PACKAGES[kind]
+        raise DataError(
+            f"{address}: {kind}:// needs a package", f"{package} is not installed", f"pip install {package}"
+        ) from error
+    import fsspec
+
+    files = fsspec.filesystem(kind, **_options(kind))
+    return files, files._strip_protocol(address)
+
+
+def _options(kind: str) -> dict[str, Any]:
+    """Limits on a single attempt; attempts are repeated here, not below."""
+    if kind == "s3":
+        limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+        return {"config_kwargs": {**limits, "retries": {"max_attempts": 0}}}
+    if kind == "gs":
+        return {}
+    from aiohttp import ClientTimeout
+
+    timeout = ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+    return {"client_kwargs": {"timeout": timeout, "trust_env": True}}

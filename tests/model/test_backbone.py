@@ -1,0 +1,227 @@
+"""Backbones: convolutions and transformers, pictures of any size, weights by name. Nothing is fetched."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from spml_dist.errors import ConfigError
+from spml_dist.model import backbone
+from spml_dist.model.segmenter import Segmenter, build
+from tests.model.test_segmenter import config
+
+KINDS = {
+    "DINOv2": ("vit_small_patch14_dinov2", 14, -1, 14),
+    "ViT": ("test_vit", None, -1, 16),
+    "Swin": ("swin_tiny_patch4_window7_224", None, 1, 8),
+    "ConvNeXt": ("test_convnext", 8, -1, 8),
+}
+"""kind → (timm's name, model.output_stride, model.feature_level, stride of the map)"""
+
+
+@cache
+def network(kind: str, head: str = "deeplab") -> Segmenter:
+    name, output_stride, level, _ = KINDS[kind]
+    dilations = (1, 2) if head == "deeplab" else ()
+    changes = {"backbone": name, "output_stride": output_stride, "feature_level": level}
+    return build(config(**changes, head=head, dilations=dilations), num_classes=5, seed=0)
+
+
+def pictures(count: int, height: int, width: int) -> torch.Tensor:
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(height))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestEveryKindOfBackbone:
+    def test_has_the_stride_that_was_asked_for(self, kind):
+        net, stride = network(kind).backbone, KINDS[kind][-1]
+        assert backbone.stride(net) == stride
+        features = backbone.features(net, pictures(1, 3 * stride, 2 * stride))
+        assert features.shape == (1, net.feature_info.channels()[-1], 3, 2)
+
+    @pytest.mark.parametrize(("height", "width"), [(56, 64), (37, 90), (3, 5)])
+    def test_embeds_pictures_of_any_size_on_a_quarter_grid(self, kind, height, width):
+        with torch.no_grad():
+            raw, logits = network(kind)(pictures(2, height, width), [1, 2])
+        cells = (math.ceil(height / 4), math.ceil(width / 4))
+        assert raw.shape == (2, 8, *cells) and logits.shape == (2, 5, *cells)
+        assert raw.isfinite().all()
+
+    def test_learns_in_every_parameter(self, kind):
+        model = network(kind)
+        model.zero_grad()
+        raw, logits = model(pictures(2, 56, 56), [1, 2])
+        (raw.square().sum() + logits.square().sum()).backward()
+        lacking = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+        assert not lacking
+        assert all(p.grad.isfinite().all() for p in model.parameters())
+
+    def test_draws_nothing_while_training(self, kind):
+        """Stochastic depth would differ with the number of workers."""
+        model = network(kind).train()
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        with torch.no_grad():
+            first, second = (model.embed(pictures(2, 56, 56)) for _ in range(2))
+        assert torch.equal(first, second)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_takes_no_images(self, kind):
+        model = network(kind)
+        model.zero_grad()
+        raw, _ = model(pictures(0, 56, 56), [])
+        assert raw.shape == (0, 8, 14, 14)
+        raw.sum().backward()
+        assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def test_a_transformer_under_the_pyramid_head():
+    raw, _ = network("ViT", "pspnet")(pictures(1, 64, 48), [1])
+    assert raw.shape == (1, 8, 16, 12)
+
+
+@pytest.mark.parametrize("kind", ["ViT", "Swin", "ConvNeXt"])
+def test_the_features_are_those_of_the_whole_timm_network(kind):
+    """At the network's own picture size; Swin's map comes with channels in the middle, as all others."""
+    name, output_stride, level, _ = KINDS[kind]
+    net = backbone.build(name, output_stride, level).eval()
+    stride = {} if output_stride is None else {"output_stride": output_stride}
+    whole = timm.create_model(name, **stride).eval()
+    state = {backbone._plain(key): value for key, value in net.state_dict().items()}
+    whole.load_state_dict(
+        {key: state.get(backbone._plain(key), value) for key, value in whole.state_dict().items()}
+    )
+    images = pictures(1, *whole.default_cfg["input_size"][1:])
+    with torch.no_grad():
+        theirs = whole.forward_intermediates(images, norm=False, intermediates_only=True)[level]
+        torch.testing.assert_close(backbone.features(net, images), theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "wish"), [("test_vit", 16, 8), ("resnet18", 32, 14), ("vgg11", 32, 8)]
+)
+def test_a_stride_that_the_network_cannot_have_is_an_error(name, own, wish):
+    said = rf"model\.output_stride \(got {wish}\); {name} has stride {own} .* set it to {own} or null"
+    with pytest.raises(ConfigError, match=said):
+        backbone.build(name, wish, -1)
+
+
+def test_a_network_tied_to_one_picture_size_is_an_error():
+    with pytest.raises(ConfigError, match=r"model\.backbone \(got beit_.*does not take pictures of any size"):
+        backbone.build("beit_base_patch16_224", None, -1)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet1O1", "did you mean .*resnet101"),
+        ("ResNet-50", "did you mean .*resnet50"),
+        ("vit_smal_patch14_dinov2", "did you mean .*vit_small_patch14_dinov2"),
+        ("?", r"timm\.list_models\(\)"),
+    ],
+)
+def test_an_unknown_backbone_names_near_ones(name, said):
+    with pytest.raises(ConfigError, match=rf"model\.backbone is not a timm model \(got .*\); {said}"):
+        backbone.build(name, 8, -1)
+
+
+def test_weights_that_nobody_has_published_are_an_error():
+    said = r"model\.pretrained \(got True\); .*No pretrained weights.*name a file in model\.weights"
+    with pytest.raises(ConfigError, match=said):
+        backbone.build("mobilenetv2_035", None, -1, pretrained=True)
+
+
+def test_weights_that_cannot_be_fetched_are_an_error(monkeypatch):
+    create = timm.create_model
+
+    def offline(*args, pretrained: bool = False, **options):
+        if pretrained:
+            raise ConnectionError("no route to host")
+        return create(*args, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(ConfigError, match=r"model\.pretrained .*cannot fetch weights: no route to host"):
+        backbone.build("resnet18", 8, -1, pretrained=True)
+
+
+def loaded(weights, name: str = "resnet18", **options) -> nn.Module:
+    return backbone.build(name, 8, -1, str(weights), **options)
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    """Weights of a whole timm network, classifier included."""
+    torch.manual_seed(1)
+    return timm.create_model("resnet18").state_dict()
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_weights_are_loaded_by_name_and_the_classifier_is_left_alone(tmp_path, state, suffix):
+    (save_file if suffix == "safetensors" else torch.save)(state, tmp_path / f"w.{suffix}")
+    net = loaded(tmp_path / f"w.{suffix}").state_dict()
+    assert set(net) == set(state) - {"fc.weight", "fc.bias"}
+    assert all(torch.equal(value, state[key]) for key, value in net.items())
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
+def test_weights_of_a_whole_network_fit_where_timm_names_features_otherwise(tmp_path, name):
+    torch.manual_seed(1)
+    whole = timm.create_model(name).state_dict()
+    save_file(whole, tmp_path / "w.safetensors")
+    net = backbone.build(name, None, -1, str(tmp_path / "w.safetensors"))
+    names = {backbone._plain(key): value for key, value in whole.items()}
+    assert all(torch.equal(value, names[backbone._plain(key)]) for key, value in net.state_dict().items())
+    save_file(net.state_dict(), tmp_path / "again.safetensors")
+    backbone.build(name, None, -1, str(tmp_path / "again.safetensors"))
+
+
+def test_weights_that_do_not_fit_say_which_and_how_many(tmp_path, state):
+    path = tmp_path / "w.safetensors"
+    first, second = "layer1.0.conv1.weight", "layer1.0.bn1.weight"
+    save_file({k: v for k, v in state.items() if k != first} | {second: torch.zeros(1, 2)}, path)
+    with pytest.raises(ConfigError) as caught:
+        loaded(path)
+    said = str(caught.value)
+    assert said.startswith(f"model.weights does not fit model.backbone (got {path}); ")
+    assert f"1 of 120 keys missing ({first}), 1 of 120 keys of another shape ({second})" in said
+
+
+def test_weights_of_another_network_show_its_names(tmp_path):
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(ConfigError, match=r"120 of 120 keys missing \(conv1.weight, .*, …\); .* like "):
+        loaded(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.encoder."])
+def test_weights_under_a_prefix_say_so(tmp_path, state, prefix):
+    save_file({prefix + key: value for key, value in state.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(ConfigError, match=rf"120 of 120 keys missing .* puts '{prefix}' before its names"):
+        loaded(tmp_path / "w.safetensors")
+
+
+def test_weights_one_level_deeper_say_so(tmp_path, state):
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match=r"inside its 'state_dict': save that part alone"):
+        loaded(tmp_path / "w.pt")
+
+
+def test_a_file_without_names_is_an_error(tmp_path):
+    torch.save(torch.zeros(3), tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match=r"model\.weights holds no weights by name"):
+        loaded(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("name", ["none.safetensors", "none.pt", "torn.safetensors", "torn.pt", "empty.pt"])
+def test_weights_that_cannot_be_read_are_an_error(tmp_path, name):
+    if name.startswith("torn"):
+        (tmp_path / name).write_bytes(b"no such format, and longer than a header")
+    if name.startswith("empty"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=r"model\.weights cannot be read"):
+        loaded(tmp_path / name)
