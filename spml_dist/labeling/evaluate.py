@@ -71,7 +71,7 @@ def evaluate(
     """mIoU of a split by both read-outs, as plain data for JSON.
 
     model, info: as `model.export.load` gives them; split_folder, train_folder: packed shards; split, seed:
-    what the result says of itself; cache: where shards from addresses are kept. `each` is shown every picture.
+    what the result says of itself; cache: of shards from addresses. `each` is shown every picture.
 
     The classifier labels pixels directly. For the nearest neighbours every picture of the training split is
     cut into segments, whose prototypes carry the majority of their weakly labelled pixels; a segment of the
