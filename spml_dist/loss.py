@@ -24,8 +24,8 @@ from torch import Tensor
 
 from spml_dist.schema import Block, Contrast, Relation
 
-TILE = 1 << 19
-"""entries of a tile (pixels × candidates); the four float32 tiles at work take 8 MB"""
+TILE = 1 << 21
+"""entries of a tile (pixels × candidates); the four float32 tiles at work take 34 MB"""
 
 RUN = 256
 """pixels whose gradient to a candidate is summed in float32"""

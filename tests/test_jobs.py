@@ -40,10 +40,13 @@ class TestInterruptible:
             assert isinstance(jobs._interruptible(lambda error=error: fail(error)), error)
 
     def test_an_interrupt_is_the_callers_whatever_the_call_does(self):
+        # A shell's background jobs are started with SIGINT ignored.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         over = threading.Event()
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
             jobs._interruptible(lambda: over.wait(200))
+        signal.signal(signal.SIGINT, before)
         assert not over.is_set()
         over.set()
 

@@ -156,9 +156,13 @@ def absolute(config: Config, root: Path) -> Config:
 
 
 def claim(folder: Path, config: Config) -> None:
-    """Make the run folder and write config.yaml, or check that it belongs to this configuration."""
-    known = folder / "config.yaml"
-    if known.exists():
+    """Make the run folder and write config.yaml, or check that it belongs to this configuration.
+
+    A folder where no step was ever logged is free: what stopped that run is perhaps what is changed now.
+    """
+    known, metrics = folder / "config.yaml", folder / "metrics.jsonl"
+    begun = metrics.exists() and metrics.stat().st_size > 0
+    if known.exists() and begun:
         free = (
             FREE if config.loss.reduction == "global" else FREE[1:]
         )  # with per_rank, workers are learnt from
@@ -170,6 +174,8 @@ def claim(folder: Path, config: Config) -> None:
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not begun:
+            (folder / "mlflow.json").unlink(missing_ok=True)  # MLflow's parameters cannot be changed
         aside = folder / "config.yaml.tmp"
         aside.write_text(dump(config), encoding="utf-8")
         os.replace(aside, known)

@@ -157,13 +157,14 @@ def _previewed(config: Config, step: int) -> bool:
 def _log(run: Run, step: int, parts: list[StepLosses], phases: dict, seconds: float) -> None:
     """A collective. seconds: of a step; phases: of its parts."""
     config, said = run.config, summary(parts, run.config)
-    skipped = comm.sum_all(torch.tensor(run.stream.skipped.total(), device=run.device))
+    if config.stream.skip_corrupt:
+        skipped = comm.sum_all(torch.tensor(run.stream.skipped.total(), device=run.device))
+        said["stream/skipped"] = int(skipped)
     if run.journal:
         entry = {
             "step": step,
             **said,
             "bank_rows": len(run.bank),
-            "stream/skipped": int(skipped),
             "lr": learning_rate(step - 1, config.optimizer.lr, config.schedule),
             "images_per_s": config.stream.batch / seconds,
             **{f"time/{phase}": spent for phase, spent in phases.items()},

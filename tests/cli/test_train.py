@@ -170,6 +170,19 @@ def test_a_run_folder_of_another_configuration_is_refused_by_its_keys(trained, w
     assert "optimizer.lr (0.02 there, 0.5 here)" in error and error.count("\n") == 1
 
 
+def test_a_run_that_never_made_a_step_does_not_keep_its_folder(tmp_path, experiment, capsys):
+    """Such as one whose backbone is misspelt: only a worker can tell."""
+    wrong, right = (
+        experiment(tmp_path, "tiny", "schedule.steps=3", f"model.backbone={name}", "tracking.previews=0")
+        for name in ("resnet10q", "resnet10t")
+    )
+    threads = torch.get_num_threads()
+    assert cli.main(["train", *wrong, "--alone"]) == 2
+    assert "did you mean resnet10t" in capsys.readouterr().err
+    assert cli.main(["train", *right, "--alone"]) == 0
+    torch.set_num_threads(threads)
+
+
 def test_an_unwritable_run_folder_is_one_line(tmp_path, experiment, capsys):
     (tmp_path / "file").write_text("in the way")
     assert cli.main(["train", *experiment(tmp_path / "file", "tiny")]) == 2

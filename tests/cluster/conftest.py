@@ -37,7 +37,7 @@ def clean_environment(tmp_path_factory) -> dict[str, str]:
     return kept | {"HOME": str(tmp_path_factory.mktemp("home")), "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def head(clean_environment: dict[str, str]) -> Iterator[Head]:
     # Ray's sockets live here, and the path of a socket holds 107 bytes: pytest's folders are too long.
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import tarfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,6 +36,7 @@ VARIANTS = {
     "per_rank": ["loss.reduction=per_rank"],
     "cross_entropy": [*NO_RELATIONS, "model.classifier_detached=false", "optimizer.weight_decay=0.0"],
     "unlabelled": ["stream.crop=96", "tracking.previews=0"],
+    "skipping": ["stream.skip_corrupt=0.5", "tracking.previews=0"],
     "diverging": ["optimizer.lr=1e30", "schedule.warmup=0"],
 }
 TERMS = ("image_similarity", "annotation", "cooccurrence", "cross_entropy")
@@ -62,10 +65,24 @@ def unlabelled(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(experiment, output: Path, unlabelled: Path) -> dict[str, list[dict]]:
+def damaged(sample: Path, tmp_path_factory) -> Path:
+    """The training shards, with one picture that does not decode."""
+    folder = shutil.copytree(sample / "train", tmp_path_factory.mktemp("damaged") / "packed")
+    path = sorted(folder.glob("*.tar"))[0]
+    with tarfile.open(path) as tar:
+        picture = next(member for member in tar if member.name.endswith(".jpg"))
+    with path.open("r+b") as file:
+        file.seek(picture.offset_data)
+        file.write(bytes(picture.size))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(experiment, output: Path, unlabelled: Path, damaged: Path) -> dict[str, list[dict]]:
     """What every rank said of every variant; all of them were trained by the same two processes."""
     words = {name: experiment(output, name, *overrides) for name, overrides in VARIANTS.items()}
     words["unlabelled"].append(f"data.train={unlabelled}")
+    words["skipping"].append(f"data.train={damaged}")
     ranks = spawn(work, 2, [payload(each) for each in words.values()], seconds=500)
     return {name: [rank[number] for rank in ranks] for number, name in enumerate(words)}
 
@@ -93,7 +110,7 @@ def test_a_logged_step_is_one_object_with_everything_in_it(metrics):
     expected = {"step", "loss", "lr", "images_per_s", "memory_mb", "eta_s", "candidates", "bank_rows"}
     expected |= {"pixels", "pixels_without_positive", *(f"loss/{term}" for term in TERMS)}
     expected |= {f"without_positive/{term}" for term in TERMS[:3]}
-    expected |= {"timestamp", "stream/skipped"}
+    expected.add("timestamp")
     phases = {"data", "forward", "loss", "backward", "optimizer", "bank"}
     expected |= {f"time/{phase}" for phase in phases}
     for entry in entries:
@@ -156,6 +173,12 @@ def test_a_whole_batch_without_labels_costs_nothing(metrics):
         for term in TERMS[1:]:
             assert entry[f"loss/{term}"] == 0
         assert entry["loss/image_similarity"] > 0
+
+
+def test_a_picture_that_does_not_decode_is_counted_over_all_ranks_where_it_may_be_skipped(metrics):
+    """Twelve pictures in batches of four: it is met once every three steps."""
+    assert [entry["stream/skipped"] for entry in metrics("skipping")][2::3] == [1, 2]
+    assert "stream/skipped" not in metrics("plain")[0]
 
 
 def test_a_loss_that_is_not_finite_stops_every_rank_and_never_becomes_a_checkpoint(told, output: Path):
