@@ -123,15 +123,16 @@ def _alone(config: Config, folder: Path) -> None:
 
 @contextmanager
 def _reported(folder: Path) -> Iterator[None]:
-    """Write RUN/report.html however the block ends."""
+    """Write RUN/report.html however the block ends, if there is anything to show."""
     try:
         yield
     finally:
         from spml_dist.report import write_report
 
         try:
-            print(f"report {_short(write_report(folder))}", flush=True)
-        except RunError as problem:
+            if begun(folder):
+                print(f"report {_short(write_report(folder))}", flush=True)
+        except (RunError, OSError) as problem:  # never in the place of what ended the training
             print(f"no report: {problem}", file=sys.stderr)
 
 
@@ -160,9 +161,8 @@ def claim(folder: Path, config: Config) -> None:
 
     A folder where no step was ever logged is free: what stopped that run is perhaps what is changed now.
     """
-    known, metrics = folder / "config.yaml", folder / "metrics.jsonl"
-    begun = metrics.exists() and metrics.stat().st_size > 0
-    if known.exists() and begun:
+    known = folder / "config.yaml"
+    if known.exists() and begun(folder):
         free = (
             FREE if config.loss.reduction == "global" else FREE[1:]
         )  # with per_rank, workers are learnt from
@@ -174,13 +174,19 @@ def claim(folder: Path, config: Config) -> None:
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not begun:
+        if not begun(folder):
             (folder / "mlflow.json").unlink(missing_ok=True)  # MLflow's parameters cannot be changed
         aside = folder / "config.yaml.tmp"
         aside.write_text(dump(config), encoding="utf-8")
         os.replace(aside, known)
     except OSError as problem:
         raise RunError(f"{folder} cannot be written", problem.strerror, "choose another output=") from problem
+
+
+def begun(folder: Path) -> bool:
+    """Whether a step was logged."""
+    metrics = folder / "metrics.jsonl"
+    return metrics.exists() and metrics.stat().st_size > 0
 
 
 def finished(folder: Path) -> int | None:

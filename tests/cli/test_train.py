@@ -178,7 +178,7 @@ def test_a_run_that_never_made_a_step_does_not_keep_its_folder(tmp_path, experim
     )
     threads = torch.get_num_threads()
     assert cli.main(["train", *wrong, "--alone"]) == 2
-    assert "did you mean resnet10t" in capsys.readouterr().err
+    assert "resnet10t?" in capsys.readouterr().err
     assert cli.main(["train", *right, "--alone"]) == 0
     torch.set_num_threads(threads)
 
