@@ -23,7 +23,6 @@ VARIANTS = {
     "zero0": [],
     "zero1": ["engine.zero_stage=1"],
     "zero2": ["engine.zero_stage=2", "engine.accumulation=2"],
-    "bfloat16": ["engine.zero_stage=3", "engine.precision=bfloat16"],
 }
 BRIEFLY = [
     "stream.crop=32",
@@ -68,7 +67,7 @@ class TestResume:
         spawn(work, 1, [start(f"{name}-moved", 16) for name in VARIANTS], seconds=900)
         again = [start(f"{name}-stopped", 21) for name in VARIANTS]
         last = [start(f"{name}-stopped") for name in VARIANTS]
-        moved = [start(f"{name}-moved") for name in VARIANTS]
+        moved = [start(f"{name}-moved", 18) for name in VARIANTS]
         later = spawn(work, 2, [*again, *last, *moved, start("zero0-damaged")], seconds=900)
         count = len(VARIANTS)
         return {
@@ -115,12 +114,11 @@ class TestResume:
     @pytest.mark.parametrize("name", VARIANTS)
     def test_one_worker_goes_on_for_two_and_two_for_one_with_the_same_losses(self, told, output: Path, name):
         """A few steps after a change: sums in another order may give a pixel to another cluster later."""
-        tolerance = 0.02 if name == "bfloat16" else 1e-5
         straight, moved = log(output, f"{name}-straight"), log(output, f"{name}-moved")
-        assert [entry["step"] for entry in moved] == [*range(1, 31)]
+        assert [entry["step"] for entry in moved] == [*range(1, 19)]
         assert moved[:10] == straight[:10]
         losses = ([entry["loss"] for entry in entries[:18]] for entries in (moved, straight))
-        assert next(losses) == pytest.approx(next(losses), rel=tolerance)
+        assert next(losses) == pytest.approx(next(losses), rel=1e-5)
 
     def test_it_stays_one_run_in_mlflow(self, told, output: Path):
         with sqlite3.connect(output / "mlflow.db") as database:
