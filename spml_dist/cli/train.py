@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ workers, without Ray. However it is launched, and with however many workers, the
 folder is OUTPUT/NAME: config.yaml, metrics.jsonl, train.log, checkpoints/, previews/, export/,
 system/, mlflow.json, report.html.
 
-Ctrl-C or SIGTERM saves after the next logged step and leaves with status 75; a second one stops at once.
+Ctrl-C or SIGTERM saves after the next logged step and leaves with status 75 (torchrun has a status
+of its own); a second one stops at once.
 """
 
 FREE = (
@@ -72,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
 
     _check_classes(config, checked(config))  # first: a mistake must not claim the run folder
     if launch is _under_torchrun and int(os.environ["RANK"]) > 0:
+        for number in (signal.SIGINT, signal.SIGTERM):  # rank 0 answers for all
+            signal.signal(number, signal.SIG_IGN)
         launch(config, folder)
         return 0
     claim(folder, config)
