@@ -59,7 +59,10 @@ def add(subparsers) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG", help="experiment, a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it, by dotted key")
     parser.add_argument(
-        "--alone", action="store_true", help="train in this process, without Ray and without DeepSpeed"
+        "--alone",
+        action="store_true",
+        help="train in this process, without Ray and without DeepSpeed; engine.workers and engine.zero_stage "
+        "then do not matter",
     )
     parser.set_defaults(run=run)
 
