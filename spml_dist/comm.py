@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from spml_dist.errors import SpmlError
+
 
 def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
@@ -60,6 +62,27 @@ def from_every_rank(value) -> list:
     return values
 
 
+def agree(trouble: SpmlError | None) -> None:
+    """Raise the first rank's trouble on every rank, if any has one; a collective."""
+    if world() == 1:
+        if trouble:
+            raise trouble
+        return
+    troubled = torch.tensor([trouble is not None], dtype=torch.int32, device=_device())
+    if sum_all(troubled):
+        raise next(each for each in from_every_rank(trouble) if each)
+
+
+def gather_table(row: Tensor) -> Tensor:
+    """Every rank's row of integers, [world, n] int64 on the host, in rank order."""
+    table = row.new_empty(world(), len(row))
+    if world() == 1:
+        table[0] = row
+    else:
+        dist.all_gather_into_tensor(table.view(-1), row)
+    return table.cpu()
+
+
 def gather_counts(count: int, device=None) -> list[int]:
     """Every rank's count, in rank order."""
     if world() == 1:
@@ -77,6 +100,12 @@ def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
     if world() == 1:
         return rows
     return _GatherRows.apply(rows, tuple(counts))
+
+
+def _device() -> torch.device:
+    """Where the process group's tensors must be."""
+    on_gpu = dist.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
 
 class _GatherRows(torch.autograd.Function):

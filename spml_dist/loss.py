@@ -6,13 +6,15 @@ For pixel i with unit vector e_i, own segment s(i) and similarity S_it = exp(κ 
     neg_i  = Σ S_it over the candidates that repel i, s(i) left out
     loss_i = -log(N_i / (N_i + neg_i)),   N_i = pos_i, or S_i,s(i) when nothing else attracts i
 
-The own segment is left out by mask, never by subtraction, and whether anything else attracts a pixel is
-counted, not read off a sum. Unit vectors bound the logits, so exp(κ(s - 1)) needs no maximum.
+A candidate that stands for m_t rows of a bank adds m_t S_it to these sums. The own segment is left out by
+mask, never by subtraction, and whether anything else attracts a pixel is counted, not read off a sum.
+Unit vectors bound the logits, so exp(κ(s - 1)) needs no maximum.
 
 Nothing of size pixels × candidates is stored. Every denominator is known before the first tile, so
 the gradient of a tile is made while its similarities are at hand: one product for the similarities, one
 thin product per relation and direction, and two products for the gradients. Making it in a backward
-pass would repeat the similarities and their exponentials.
+pass would repeat the similarities and their exponentials. The m_t enter through the masks of those thin
+products, so that no entry of a tile is touched for them.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from spml_dist.schema import Block, Contrast, Relation
 
@@ -38,33 +41,40 @@ def contrast(
     blocks: Sequence[Block],
     weights: Sequence[float],
     constants: int = 0,
+    log_weight: Tensor | None = None,
 ) -> Contrast:
     """Contrast pixels with candidate segments.
 
     embedding: [n, C] unit vectors; prototype: [P, C] unit vectors, the last `constants` of them without
     gradient (rows of a bank); own: [n] int64, candidate that is the pixel's own segment or -1;
     weights: [R] one for each relation of a block (every block has the same relations, in the same order);
-    a relation of weight 0 is not computed.
+    a relation of weight 0 is not computed; log_weight: [constants] float32, log of how many rows each of the
+    last candidates stands for, or None where each stands for itself (an own segment always does).
+
+    A pixel that nothing but its own segment attracts falls back to it, or has no loss where it has none
+    either, and is counted. Where Relation.attracting says that others attract it but none of them is among
+    the candidates, it has no loss in this step: no fallback, no gradient, and it is not counted.
     Computed in float32 whatever the inputs' type (float64 stays float64).
     """
     dtype = torch.promote_types(embedding.dtype, torch.float32)
     loss, values, without = _Contrast.apply(
-        embedding.to(dtype), prototype.to(dtype), own, tuple(blocks), tuple(weights), constants
+        embedding.to(dtype), prototype.to(dtype), own, tuple(blocks), tuple(weights), constants, log_weight
     )
     return Contrast(loss, values, without)
 
 
 class _Contrast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, embedding, prototype, own, blocks, weights, constants):
+    def forward(ctx, embedding, prototype, own, blocks, weights, constants, log_weight):
         values = embedding.new_zeros(len(weights))
         without = torch.zeros(len(weights), dtype=torch.int64, device=embedding.device)
         grads = None
         if any(ctx.needs_input_grad[:2]):
             grads = torch.zeros_like(embedding), torch.zeros_like(prototype, dtype=torch.float64)
         learning = len(prototype) - constants
+        multiplicity = None if log_weight is None else pad(log_weight.to(prototype), (learning, 0)).exp()
         for block in blocks:
-            _block(embedding, prototype, own, block, weights, learning, values, without, grads)
+            _block(embedding, prototype, own, block, weights, learning, multiplicity, values, without, grads)
         if grads is not None:
             ctx.save_for_backward(grads[0], grads[1].to(prototype.dtype))
         ctx.mark_non_differentiable(values, without)
@@ -73,10 +83,12 @@ class _Contrast(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_loss, *_):
         grad_embedding, grad_prototype = ctx.saved_tensors
-        return grad_embedding * grad_loss, grad_prototype * grad_loss, None, None, None, None
+        return grad_embedding * grad_loss, grad_prototype * grad_loss, None, None, None, None, None
 
 
-def _block(embedding, prototype, own, block: Block, weights, learning, values, without, grads) -> None:
+def _block(
+    embedding, prototype, own, block: Block, weights, learning, multiplicity, values, without, grads
+) -> None:
     """Run a block tile by tile; add to values, without and grads."""
     first, last = block.columns.start, block.columns.stop
     candidates = prototype[first:last]
@@ -88,7 +100,8 @@ def _block(embedding, prototype, own, block: Block, weights, learning, values, w
     # Every tile works in the same memory: tile-sized temporaries would cost more than the arithmetic.
     buffers = [embedding.new_empty(height * width) for _ in range(2 if grads is None else 4)]
     used = [r for r, weight in enumerate(weights) if weight]
-    sides = {r: _Side(block.relations[r]) for r in used}
+    stands_for = None if multiplicity is None else multiplicity[first:last]
+    sides = {r: _Side(block.relations[r], stands_for) for r in used}
     for start in range(rows.start, rows.stop, height):
         stop = min(start + height, rows.stop)
         tile = slice(start - rows.start, stop - rows.start)
@@ -123,14 +136,16 @@ def _accumulate(total: Tensor, weight: Tensor, vectors: Tensor) -> None:
 class _Side:
     """One relation, seen from the tiles of a block."""
 
-    def __init__(self, relation: Relation):
+    def __init__(self, relation: Relation, stands_for: Tensor | None):
         self.kappa = relation.concentration
         self.own_repels = relation.own_repels
         self.group = relation.group
         self.group_on_host = relation.group.cpu()
         self.attract = relation.attract
         self.repel = relation.repel
-        self.attracting = relation.attract.sum(dim=1)
+        counts = relation.attracting
+        self.attracting = relation.attract.sum(dim=1) if counts is None else counts
+        self.stands_for = stands_for
 
     def tile(self, tile: slice, similarity, work, own, grad, scale) -> tuple[Tensor, Tensor] | None:
         """Loss summed over the tile and pixels without positive; adds scale · ∂loss/∂similarity to grad.
@@ -159,6 +174,8 @@ class _Side:
         x.scatter_(1, column, x.gather(1, column) - itself)
 
         masks = torch.cat([attract, repel]).to(x.dtype)
+        if self.stands_for is not None:
+            masks *= self.stands_for
         sums = x @ masks.T
         local = local.unsqueeze(1)
         positive, negative = sums.gather(1, local), sums.gather(1, local + len(groups))
@@ -169,7 +186,7 @@ class _Side:
         negative = negative + counted * itself
         numerator = torch.where(alone, itself, positive)
         total = numerator + negative
-        # A pixel with neither positives nor a segment of its own among the candidates has no loss.
+        # Without any candidate for the numerator, a pixel has no loss.
         defined = numerator > 0
         numerator, total = torch.where(defined, numerator, 1), torch.where(defined, total, 1)
         loss = (total.log() - numerator.log()).sum()

@@ -54,6 +54,9 @@ class Batch:
     """[B, K] bool"""
     tags_known: Tensor
     """[B] bool"""
+    window: Tensor
+    """[B, 4] float32: where the crop lies in its picture, as (top, left, bottom, right) in shares of the
+    picture's height and width; outside 0..1 where it is padded, left > right where it is mirrored"""
     epoch: int
     """epoch of the first image of the global batch"""
 
@@ -93,6 +96,10 @@ class Segments:
     """[P] int64"""
     image: Tensor
     """[P] int64: index into the rank's images"""
+    box: Tensor
+    """[P, 4] float32: (top, left, bottom, right) on the embedding's grid, in shares of the crop's sides"""
+    area: Tensor
+    """[P] float32: share of the crop's pixels"""
 
     def __len__(self) -> int:
         return len(self.semantic)
@@ -111,12 +118,87 @@ class Rows:
     tags_known: Tensor
     """[P] bool"""
     image: Tensor
-    """[P] int64: number of the segment's image, unique over the steps a bank remembers"""
+    """[P] int64: stable hash of the key of the segment's image"""
     propagated: Tensor
     """[P] int64: class by feature affinity, 254 where no labelled segment is near; `semantic` without it"""
 
     def __len__(self) -> int:
         return len(self.semantic)
+
+
+@dataclass(frozen=True)
+class BankRows:
+    """Segments as the global bank keeps and sends them."""
+
+    vector: Tensor
+    """[N, C] unit vectors, in the bank's storage format (float32, float16 or bfloat16)"""
+    image: Tensor
+    """[N] int64: stable hash of the image's key"""
+    check: Tensor
+    """[N] int32: a second hash of it, which tells two keys of one hash apart"""
+    segment: Tensor
+    """[N] int32: number of the segment in its image, from 0"""
+    label: Tensor
+    """[N] int16: class, -1 = unlabelled"""
+    source: Tensor
+    """[N] uint8: where the class comes from: 0 nowhere, 1 annotated, 2 propagated"""
+    confidence: Tensor
+    """[N] float32: share of the neighbours' votes for a propagated class, 1 for an annotated one, else 0"""
+    tags: Tensor
+    """[N, ceil(K / 63)] int64: bitset of the image's tags, 63 classes a word"""
+    tags_known: Tensor
+    """[N] bool"""
+    step: Tensor
+    """[N] int32: global step that wrote it"""
+    position: Tensor
+    """[N] int32: place of the image in that step's global batch"""
+    area: Tensor
+    """[N] float32: share of the picture's pixels"""
+    box: Tensor
+    """[N, 4] float16: (top, left, bottom, right) in shares of the picture's sides"""
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The rows nearest to each of q queries, best first; equal ones by (image, segment)."""
+
+    similarity: Tensor
+    """[q, k] float32: cosine; -inf where there are fewer than k"""
+    image: Tensor
+    """[q, k] int64"""
+    segment: Tensor
+    """[q, k] int32; -1 where there are fewer than k"""
+    label: Tensor
+    """[q, k] int16: class, -1 = unlabelled or no row"""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How many rows of the whole bank a step's candidates stand for, counted and not estimated."""
+
+    by_class: Tensor
+    """[K] int64: rows annotated with each class"""
+    by_propagated: Tensor
+    """[K] int64: rows annotated with or propagated to each class"""
+    sharing: Tensor
+    """[P] int64: rows that share a tag with each of this step's segments (of all ranks)"""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a bank gives to a step: a function of the global batch, the same on every rank."""
+
+    rows: Rows
+    """[M] candidates without gradient"""
+    log_weight: Tensor | None = None
+    """[M] float32: log of how many rows of the bank each stands for; None = each for itself"""
+    standing: Standing | None = None
+    """None = the candidates stand for themselves alone"""
+    labelled: Neighbours | None = None
+    """nearest annotated rows of each of this step's segments; None where nobody asked"""
 
 
 @dataclass(frozen=True)
@@ -133,6 +215,9 @@ class Relation:
     """κ, at most 40: the loss uses the fixed shift exp(κ(s - 1)), which underflows float32 beyond"""
     own_repels: bool = False
     """the release's double count: the own segment stays among the negatives if `repel` names it"""
+    attracting: Tensor | None = None
+    """[G] int64: how many segments attract each group, itself included, where the candidates stand for more
+    than themselves; None = count the candidates"""
 
 
 @dataclass(frozen=True)

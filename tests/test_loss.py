@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest import mock
 
 import pytest
@@ -18,24 +18,37 @@ from spml_dist.loss import contrast
 from spml_dist.schema import Block, Relation
 
 
-def pixel_loss(similarities: Tensor, attract: Tensor, repel: Tensor, own: int, own_repels: bool):
-    """(loss of a pixel, whether it has no positive). similarities: [P] S_it; attract, repel: [P] bool.
+def pixel_loss(
+    similarities: Tensor,
+    multiplicity: Tensor,
+    attract: Tensor,
+    repel: Tensor,
+    own: int,
+    own_repels: bool,
+    attracting: int | None,
+):
+    """(loss of a pixel, whether it has no positive). similarities: [P] S_it; multiplicity: [P] rows that each
+    candidate stands for; attract, repel: [P] bool; attracting: how many segments attract the pixel, its own
+    included, None to count the candidates.
 
     own: the pixel's own segment, anything outside 0..P-1 for none. Equation 2, without any shift.
     """
     candidates = range(len(similarities))
     positives = [t for t in candidates if attract[t] and t != own]
     negatives = [t for t in candidates if repel[t] and (t != own or own_repels)]
+    others = len(positives) if attracting is None else attracting - int(own in candidates and attract[own])
+    stands_for = [1.0 if t == own else multiplicity[t] for t in candidates]
     if positives:
-        numerator = similarities[positives].sum()
-    elif own in candidates:
+        numerator = sum(stands_for[t] * similarities[t] for t in positives)
+    elif others == 0 and own in candidates:
         numerator = similarities[own]
     else:
-        return similarities.sum() * 0, True
-    return -torch.log(numerator / (numerator + similarities[negatives].sum())), not positives
+        return similarities.sum() * 0, others == 0
+    negative = sum(stands_for[t] * similarities[t] for t in negatives)
+    return -torch.log(numerator / (numerator + negative)), others == 0
 
 
-def dense(embedding, prototype, own, blocks, weights):
+def dense(embedding, prototype, own, blocks, weights, multiplicity):
     """(loss, values [R], without [R]) as `contrast` gives them: pixel by pixel, candidate by candidate."""
     zero = (embedding.sum() + prototype.sum()) * 0
     values, without = [zero for _ in weights], [0] * len(weights)
@@ -47,8 +60,15 @@ def dense(embedding, prototype, own, blocks, weights):
                 if group < 0 or not weights[r] or first == block.columns.stop:
                     continue
                 s = torch.exp(relation.concentration * (prototype[block.columns] @ embedding[i]))
-                masks = relation.attract[group], relation.repel[group]
-                value, alone = pixel_loss(s, *masks, int(own[i]) - first, relation.own_repels)
+                value, alone = pixel_loss(
+                    s,
+                    multiplicity[block.columns],
+                    relation.attract[group],
+                    relation.repel[group],
+                    int(own[i]) - first,
+                    relation.own_repels,
+                    None if relation.attracting is None else int(relation.attracting[group]),
+                )
                 values[r] = values[r] + block.scale[r] * value
                 without[r] += alone
     return sum(w * v for w, v in zip(weights, values, strict=True)), values, without
@@ -62,17 +82,21 @@ class Problem:
     blocks: list[Block]
     weights: tuple[float, ...]
     constants: int = 0
+    log_weight: Tensor | None = None
 
     def solve(self, dtype=torch.float64):
         """loss, values, pixels without positive, gradients of embedding and prototype."""
         e, p = self._leaves(dtype)
-        result = contrast(e, p, self.own, self.blocks, self.weights, self.constants)
+        result = contrast(e, p, self.own, self.blocks, self.weights, self.constants, self.log_weight)
         result.loss.backward()
         return result.loss.item(), result.values, result.without_positive.tolist(), e.grad, p.grad
 
     def reference(self):
         e, p = self._leaves(torch.float64)
-        total, values, without = dense(e, p, self.own, self.blocks, self.weights)
+        multiplicity = torch.ones(len(p), dtype=torch.float64)
+        if self.log_weight is not None:
+            multiplicity[len(p) - self.constants :] = self.log_weight.double().exp()
+        total, values, without = dense(e, p, self.own, self.blocks, self.weights, multiplicity)
         total.backward()
         p.grad[len(p) - self.constants :] = 0
         return total.item(), torch.stack(values).detach(), without, e.grad, p.grad
@@ -85,14 +109,19 @@ def units(generator, count: int, channels: int) -> Tensor:
     return normalize(torch.randn(count, channels, generator=generator, dtype=torch.float64), dim=1)
 
 
-def relations_of(generator, n: int, p: int, kappas, own_repels) -> tuple[Relation, ...]:
-    """Random relations over n pixels and p candidates: disjoint masks, some neutral, some groups absent."""
+def relations_of(generator, n: int, p: int, kappas, own_repels, unseen: int = 0) -> tuple[Relation, ...]:
+    """Random relations over n pixels and p candidates: disjoint masks, some neutral, some groups absent.
+
+    unseen: at most so many others attract a group without being candidates; 0 = nobody counts them.
+    """
     result = []
     for kappa, repels in zip(kappas, own_repels, strict=True):
         groups = int(torch.randint(1, 5, (), generator=generator))
         kind = torch.randint(0, 3, (groups, p), generator=generator)
         group = torch.randint(-1, groups, (n,), generator=generator)
-        result.append(Relation(group, kind == 0, kind == 1, kappa, repels))
+        elsewhere = torch.randint(0, unseen + 1, (groups,), generator=generator)
+        attracting = (kind == 0).sum(dim=1) + elsewhere if unseen else None
+        result.append(Relation(group, kind == 0, kind == 1, kappa, repels, attracting))
     return tuple(result)
 
 
@@ -104,6 +133,7 @@ def problems(draw) -> Problem:
     own_repels = draw(st.lists(st.booleans(), min_size=relations, max_size=relations))
     channels = draw(st.integers(2, 5))
     cuts = sorted(draw(st.lists(st.integers(0, n), max_size=2)))
+    constants, weighted, unseen = draw(st.integers(0, p)), draw(st.booleans()), draw(st.integers(0, 2))
     blocks = []
     for start, stop in zip([0, *cuts], [*cuts, n], strict=True):
         first = draw(st.integers(0, p)) if cuts else 0
@@ -112,7 +142,7 @@ def problems(draw) -> Problem:
             Block(
                 rows=slice(start, stop),
                 columns=slice(first, last),
-                relations=relations_of(generator, stop - start, last - first, kappas, own_repels),
+                relations=relations_of(generator, stop - start, last - first, kappas, own_repels, unseen),
                 scale=tuple(draw(st.floats(0.01, 1)) for _ in kappas),
             )
         )
@@ -122,7 +152,8 @@ def problems(draw) -> Problem:
         own=torch.randint(-1, p + 2, (n,), generator=generator),
         blocks=blocks,
         weights=tuple(draw(st.sampled_from([0.0, 0.3, 1.0])) for _ in kappas),
-        constants=draw(st.integers(0, p)),
+        constants=constants,
+        log_weight=7 * torch.rand(constants, generator=generator) if weighted else None,
     )
 
 
@@ -175,10 +206,11 @@ def example(n=70, p=9, relations=2, seed=0, **changes) -> Problem:
     return Problem(units(generator, n, 4), units(generator, p, 4), own, **fields)
 
 
-def one_pixel(attract, repel, own, own_repels=False, kappa=2.0) -> Problem:
+def one_pixel(attract, repel, own, own_repels=False, kappa=2.0, attracting=None) -> Problem:
     """A single pixel and three candidates at cosines 1, 0 and -1."""
     masks = (torch.tensor([m], dtype=torch.bool) for m in (attract, repel))
-    relation = Relation(torch.zeros(1, dtype=torch.int64), *masks, kappa, own_repels)
+    counts = None if attracting is None else torch.tensor([attracting])
+    relation = Relation(torch.zeros(1, dtype=torch.int64), *masks, kappa, own_repels, counts)
     block = Block(slice(0, 1), slice(0, 3), (relation,), (1.0,))
     pixel = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     candidates = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
@@ -213,6 +245,31 @@ def test_a_pixel_with_neither_positives_nor_an_own_segment_has_no_loss():
     assert all((g == 0).all() for g in grads)
 
 
+@pytest.mark.parametrize("own", [0, -1])
+def test_a_pixel_whose_positives_are_all_elsewhere_has_no_loss_and_is_not_counted(own):
+    attract = [own == 0, 0, 0]
+    total, values, without, *grads = one_pixel(attract, [0, 1, 1], own, attracting=2).solve()
+    assert total == 0 and without == [0] and values.tolist() == [0]
+    assert all((g == 0).all() for g in grads)
+
+
+def test_a_pixel_that_only_its_own_segment_attracts_anywhere_falls_back_to_it():
+    exact, by_candidates = (
+        one_pixel([1, 0, 0], [0, 1, 1], 0, attracting=1),
+        one_pixel([1, 0, 0], [0, 1, 1], 0),
+    )
+    assert exact.solve()[2] == [1]
+    assert_close(exact.solve(), by_candidates.solve(), 0)
+
+
+def test_a_weighted_candidate_by_hand():
+    """Beside a positive that stands for itself, one that stands for 5 rows, and a negative for 3."""
+    problem = one_pixel([1, 1, 0], [0, 0, 1], own=-1)
+    problem.constants, problem.log_weight = 2, torch.tensor([5.0, 3.0]).double().log()
+    positive = S[0] + 5 * S[1]
+    assert problem.solve()[0] == pytest.approx(torch.log(1 + 3 * S[2] / positive).item(), abs=1e-14)
+
+
 def test_positives_far_away_are_not_mistaken_for_none():
     """Sum minus own in float32 loses a positive at cosine -1 beside an own segment at cosine 1."""
     problem = one_pixel([1, 0, 1], [0, 1, 0], own=0, kappa=40.0)
@@ -243,6 +300,46 @@ def test_rows_of_a_bank_get_no_gradient_and_change_nobody_elses():
     assert torch.equal(bound[3], free[3])
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**31), st.lists(st.integers(1, 6), max_size=5), st.integers(0, 1))
+def test_a_candidate_of_weight_w_is_as_if_it_were_there_w_times(seed, times, unseen):
+    learning, constants, n = 6, len(times), 40
+    generator = torch.Generator().manual_seed(seed)
+    once = relations_of(generator, n, learning + constants, [6.0, 12.0], [False, True], unseen)
+    often = torch.tensor([1] * learning + times)
+    repeated = tuple(
+        replace(
+            r,
+            attract=r.attract.repeat_interleave(often, dim=1),
+            repel=r.repel.repeat_interleave(often, dim=1),
+        )
+        for r in once
+    )
+    pixels, own = units(generator, n, 4), torch.randint(-1, learning, (n,), generator=generator)
+    prototype = units(generator, learning + constants, 4)
+
+    def solved(candidates, relations, constants, log_weight):
+        block = Block(slice(0, n), slice(0, len(candidates)), relations, (1 / n, 1 / n))
+        weighted = Problem(pixels, candidates, own, [block], (1.0, 0.5), constants, log_weight)
+        *result, of_prototype = weighted.solve()
+        return *result, of_prototype[:learning]
+
+    log_weight = often[learning:].double().log()
+    assert_close(
+        solved(prototype, once, constants, log_weight),
+        solved(prototype.repeat_interleave(often, dim=0), repeated, sum(times), None),
+        1e-12,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_of_one_change_no_bit(dtype):
+    plain = example(constants=4).solve(dtype)
+    weighted = example(constants=4, log_weight=torch.zeros(4)).solve(dtype)
+    assert weighted[0] == plain[0] and weighted[2] == plain[2]
+    assert all(torch.equal(weighted[i], plain[i]) for i in (1, 3, 4))
+
+
 def test_a_relation_of_weight_zero_is_as_if_it_were_not_there():
     both, one = example(weights=(0.7, 0.0)), example(weights=(0.7,))
     one.blocks = [Block(b.rows, b.columns, b.relations[:1], b.scale[:1]) for b in both.blocks]
@@ -263,9 +360,10 @@ def test_values_are_unweighted_and_carry_no_gradient():
 @pytest.mark.parametrize("tile", [1, 200, 1 << 12])
 @pytest.mark.parametrize("n", [15, 16, 17, 31, 33, 64, 129])
 def test_tiles_and_runs_of_any_size_give_the_same(n, tile):
-    expected = example(n=n).solve()
+    problem = example(n=n, constants=3, log_weight=torch.tensor([0.0, 2.0, 5.0]))
+    expected = problem.solve()
     with mock.patch.multiple(loss, TILE=tile, RUN=5):
-        assert_close(example(n=n).solve(), expected, 1e-13)
+        assert_close(problem.solve(), expected, 1e-13)
 
 
 def test_the_scale_may_be_a_tensor():

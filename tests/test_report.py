@@ -36,7 +36,7 @@ def logged(step: int) -> dict:
         "pixels_without_positive": 3.0,
         "without_positive/annotation": 3.0,
         "candidates": 9,
-        "bank_rows": 4,
+        "bank/rows": 4,
         "eta_s": None,
     }
 
@@ -189,19 +189,47 @@ def test_every_number_of_the_log_has_its_chart():
         "Seconds a step, by phase",
         "Images a second",
         "Memory of rank 0, GB",
-        "Candidates of a step",
+        "Candidates of a step, and rows of the bank",
     ]
     assert found["Loss: annotation"]["annotation"][:2].tolist() == [[1, 2], [2, 1]]
     assert set(found["Pixels without a positive, %"]["annotation"][:, 1]) == {1.5}
     assert set(found["Memory of rank 0, GB"]["memory"][:, 1]) == {2}
-    assert list(found["Candidates of a step"]) == ["candidates", "bank rows"]
+    assert list(found["Candidates of a step, and rows of the bank"]) == ["candidates", "rows of the bank"]
 
 
 def test_relations_and_numbers_that_nobody_has_heard_of_are_drawn_too():
-    row = {"step": 1, "loss/feature_affinity": 2.0, "gradient_norm": 1.0, "bank/age": 3.0, "bank/drift": 0.1}
+    row = {"step": 1, "loss/feature_affinity": 2.0, "gradient_norm": 1.0, "disk/read": 3.0, "disk/wrote": 0.1}
     found = titles(curves.of_training([row]))
-    assert set(found) == {"Loss: feature affinity", "Gradient norm", "Bank"}
-    assert set(found["Bank"]) == {"age", "drift"}
+    assert set(found) == {"Loss: feature affinity", "Gradient norm", "Disk"}
+    assert set(found["Disk"]) == {"read", "wrote"}
+
+
+def test_the_bank_has_a_chart_for_each_of_its_questions():
+    row = {
+        "step": 1,
+        "bank/age_mean": 30.0,
+        "bank/age_share/below_10": 0.25,
+        "bank/age_share/older": 0.75,
+        "bank/drift_cosine": 0.9,
+        "bank/purity": 0.5,
+        "bank/recall/shares_tag": 0.99,
+        "bank/coverage_annotation/step": 0.5,
+        "bank/coverage_annotation/bank": 1.0,
+        "bank/coverage_cooccurrence/recent": 0.8,
+    }
+    found = titles(curves.of_training([row]))
+    assert list(found) == [
+        "Age of the bank's rows, mean in steps",
+        "Cosine of replaced segments with the new ones",
+        "Annotated neighbours of the same class, %",
+        "Rows of the bank by age in steps, %",
+        "Recall of the inverted file, %",
+        "Segments with a positive and a negative by annotation, %",
+        "Segments with a positive and a negative by co-occurrence, %",
+    ]
+    assert found["Rows of the bank by age in steps, %"]["older"].tolist() == [[1, 75]]
+    annotation = found["Segments with a positive and a negative by annotation, %"]
+    assert {name: points[0, 1] for name, points in annotation.items()} == {"step": 50, "bank": 100}
 
 
 def test_phases_stand_in_the_order_of_a_step_without_the_first_one_and_small_ones_together():

@@ -9,7 +9,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from spml_dist.schema import Rows
+from spml_dist.schema import Memory, Rows
 
 
 class RecentBank:
@@ -30,6 +30,11 @@ class RecentBank:
         """What is remembered, oldest step first."""
         return list(self._kept)
 
+    def recall(self, rows: Rows) -> Memory:
+        """Everything that is remembered, as candidates of a step with the segments `rows`."""
+        none = Rows(*(getattr(rows, f.name)[:0].detach() for f in fields(Rows)))
+        return Memory(concatenate([none, *self._kept]))
+
     def state(self) -> dict[str, Tensor]:
         """Everything needed to restore the bank, as flat tensors."""
         return {
@@ -37,9 +42,9 @@ class RecentBank:
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` returned."""
+        """Put back what `state` returned. Raises KeyError where a part of it is missing."""
         self._kept.clear()
-        for i in range(len(state) // len(fields(Rows))):
+        for i in range(-(-len(state) // len(fields(Rows)))):
             self._kept.append(Rows(*(state[f"{i}.{f.name}"] for f in fields(Rows))))
 
     def __len__(self) -> int:

@@ -14,10 +14,10 @@ import traceback
 from collections.abc import Sequence
 
 from spml_dist import __version__
-from spml_dist.cli import config, evaluate, pack, report, track, train, verify
+from spml_dist.cli import bank, config, evaluate, pack, report, track, train, verify
 from spml_dist.errors import SpmlError, Stopped
 
-VERBS = (pack, verify, config, train, evaluate, report, track)
+VERBS = (pack, verify, config, train, evaluate, report, track, bank)
 
 EXAMPLES = """\
 the whole path, from generated scenes to a table:
@@ -27,7 +27,7 @@ the whole path, from generated scenes to a table:
   spml-dist train configs/quickstart.yaml
   spml-dist evaluate runs/quickstart --split val
   spml-dist report runs/quickstart        # at any moment of the training
-  spml-dist report runs/quickstart        # at any moment of the training
+  spml-dist bank inspect runs/quickstart  # which segments it remembers
 
 one's own pictures, a folder with images/, classes.txt, train.txt and weak/:
   spml-dist pack folder DIR --labels scribble100 --split train --out data/mine/train

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from spml_dist.config.document import Entry
 from spml_dist.config.flat import text_of
-from spml_dist.config.sections import Config, Section
+from spml_dist.config.sections import Config
+from spml_dist.config.strict import Section
 from spml_dist.errors import ConfigError
 
 

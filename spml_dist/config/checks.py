@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 from spml_dist.errors import ConfigError
@@ -25,6 +26,11 @@ def check(config: Config) -> None:
         _weights,
         _tracking,
         _precision,
+        _shards,
+        _capacity,
+        _bank_warmup,
+        _affinity,
+        _encoder,
     ):
         rule(config)
 
@@ -153,3 +159,81 @@ def _precision(config: Config) -> None:
         )
     if precision == "float64" and stage > 0:
         raise ConfigError("engine.precision", precision, "it needs engine.zero_stage 0: DeepSpeed refuses it")
+
+
+def _shards(config: Config) -> None:
+    shards, workers = config.bank.shards, config.engine.workers
+    if shards < workers:
+        raise ConfigError(
+            "bank.shards", shards, f"each of the {workers} engine.workers owns at least one: raise it"
+        )
+
+
+def _capacity(config: Config) -> None:
+    bank, cells = config.bank, prod(config.segments.grid)
+    if bank.candidates == "recent":
+        return
+    if bank.capacity < config.stream.batch * cells:
+        raise ConfigError(
+            "bank.capacity",
+            bank.capacity,
+            f"a step has about {config.stream.batch * cells} segments (stream.batch × the cells of "
+            "segments.grid), which must all find room: raise it",
+        )
+    if bank.capacity < bank.shards * cells:
+        raise ConfigError(
+            "bank.capacity",
+            bank.capacity,
+            f"each of the {bank.shards} bank.shards needs room for an image of about {cells} segments: "
+            f"make it at least {bank.shards * cells} or lower bank.shards",
+        )
+
+
+def _bank_warmup(config: Config) -> None:
+    steps, warmup = config.schedule.steps, config.bank.warmup
+    if warmup >= steps:
+        raise ConfigError("bank.warmup", warmup, f"it must be below schedule.steps, which is {steps}")
+
+
+def _affinity(config: Config) -> None:
+    affinity = config.relations.feature_affinity
+    if affinity.scope != "global":
+        return
+    if affinity.local_features:
+        raise ConfigError(
+            "relations.feature_affinity.local_features",
+            "true",
+            "the bank that scope global searches keeps embeddings alone: set it to false, or scope to batch",
+        )
+    if affinity.weight and config.bank.candidates == "recent":
+        raise ConfigError(
+            "relations.feature_affinity.scope",
+            affinity.scope,
+            "bank.candidates recent keeps no bank that can be searched: make that nearest+sampled, or scope "
+            "batch",
+        )
+    if affinity.weight and affinity.neighbours > config.bank.neighbours:
+        raise ConfigError(
+            "relations.feature_affinity.neighbours",
+            affinity.neighbours,
+            f"with scope global the bank finds bank.neighbours of them, {config.bank.neighbours}: raise that",
+        )
+
+
+def _encoder(config: Config) -> None:
+    momentum = config.bank.encoder_momentum
+    if momentum is None:
+        return
+    if config.bank.candidates == "recent":
+        raise ConfigError(
+            "bank.encoder_momentum",
+            momentum,
+            "bank.candidates recent keeps the network's own vectors: set it to null",
+        )
+    if config.engine.zero_stage == 3:
+        raise ConfigError(
+            "bank.encoder_momentum",
+            momentum,
+            "engine.zero_stage 3 leaves no worker the whole weights to follow: set it to null, or the stage "
+            "to 2",
+        )

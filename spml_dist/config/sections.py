@@ -5,48 +5,13 @@ Every field is required: a file says everything, so that two runs differ in what
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from spml_dist.config import checks
-
-Weight = Annotated[float, Field(ge=0, description="Factor of this relation in the loss; 0 leaves it out.")]
-Concentration = Annotated[
-    float,
-    Field(
-        gt=0,
-        le=40,
-        description="Concentration κ of the similarity exp(κ·cosine); the loss shifts it by a fixed κ, "
-        "which underflows float32 beyond about 43.",
-    ),
-]
-Count = Annotated[int, Field(ge=1)]
-ClassId = Annotated[int, Field(ge=0, lt=254)]
-Place = Annotated[str, Field(min_length=1)]
-LocalFeatures = Annotated[
-    bool,
-    Field(
-        description="Whether segments are compared by their embedding with local features beside it, or by "
-        "the embedding alone."
-    ),
-]
-
-
-class Section(BaseModel):
-    """Strict and frozen: no unknown key, no conversion (but an integer may stand for a float and a list
-    for a tuple), no inf or nan."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _lists_are_tuples(cls, value: Any) -> Any:
-        return _as_tuples(value)
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+from spml_dist.config.method import Bank, Loss, Relations, Segments
+from spml_dist.config.strict import ClassId, Count, Place, Section
 
 
 class Data(Section):
@@ -123,88 +88,6 @@ class Stream(Section):
     )
     cache_gb: float = Field(
         gt=0, description="Size beyond which the longest unused of the fetched shards are removed."
-    )
-
-
-class Segments(Section):
-    grid: tuple[Count, Count] = Field(description="Initial clusters of a crop as rows and columns.")
-    iterations: int = Field(ge=1, description="Iterations of spherical k-means.")
-    colour: Literal["none", "cone", "gaussian"] = Field(
-        description="Smoothing of the colours that stand beside embedding and coordinates: the release's "
-        "inverted cone, or a Gaussian; none leaves colours out."
-    )
-    embedding_scale: float = Field(
-        gt=0,
-        le=1,
-        description="Factor of the unit embedding beside its local features in relations that use these; "
-        "clustering takes it whole.",
-    )
-
-
-class Relation(Section):
-    weight: Weight
-    concentration: Concentration
-
-
-class ImageSimilarity(Section):
-    weight: Weight
-    concentration: Concentration
-    local_features: LocalFeatures
-
-
-class Cooccurrence(Section):
-    weight: Weight
-    concentration: Concentration
-    ignore_classes: tuple[ClassId, ...] = Field(
-        description="Class ids that do not count as shared context, because nearly every image shows them; "
-        "the background never counts."
-    )
-
-
-class FeatureAffinity(Section):
-    weight: Weight
-    concentration: Concentration
-    scope: Literal["image", "batch"] = Field(
-        description="Where the nearest labelled segment is sought: in the own image, segments without one "
-        "being attracted by all as in the release; or in the batch of all workers, those then taking no part."
-    )
-    min_similarity: float = Field(
-        ge=-1, le=1, description="Lowest cosine at which a labelled segment passes its class on."
-    )
-    local_features: LocalFeatures
-
-
-class Relations(Section):
-    image_similarity: ImageSimilarity = Field(
-        description="Segments of one contour region of one image attract."
-    )
-    annotation: Relation = Field(description="Segments annotated with one class attract.")
-    cooccurrence: Cooccurrence = Field(description="Segments of images that share a tag attract.")
-    feature_affinity: FeatureAffinity = Field(
-        description="Segments of one class attract, unlabelled ones having that of the nearest labelled one."
-    )
-
-
-class Loss(Section):
-    cross_entropy: float = Field(
-        ge=0, description="Factor of the classifier's cross-entropy; 0 leaves it out."
-    )
-    reduction: Literal["global", "per_rank"] = Field(
-        description="Mean over the pixels of all workers (the same for any number of workers), or mean of "
-        "the workers' own means as in the release."
-    )
-    tagless: Literal["once", "reference"] = Field(
-        description="How often a segment of an image known to hold no class stands among its own negatives: "
-        "once, or twice as in the reference."
-    )
-
-
-class Bank(Section):
-    candidates: Literal["recent"] = Field(
-        description="Which rows of the bank join a step's candidates: recent takes those of the last steps."
-    )
-    steps: int = Field(
-        ge=0, description="Number of past steps whose segments stay in the bank; 0 for no bank."
     )
 
 

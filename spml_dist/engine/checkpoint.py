@@ -3,8 +3,10 @@
 checkpoints/
   latest                  name of the newest whole checkpoint
   step_000400/
-    engine/               weights.safetensors (with batch-norm statistics), momentum.safetensors
-    bank/rows.safetensors
+    engine/               weights.safetensors (with batch-norm statistics), momentum.safetensors;
+                          slow.safetensors of a momentum encoder
+    bank/                 of the last steps: rows.safetensors; of the data set: manifest.json, a file for each
+                          virtual shard, and one for each rank's inverted file (spml_dist.bank.snapshot)
     stream.json           where the stream goes on
     config.yaml
 """
@@ -14,56 +16,91 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spml_dist import comm
+from spml_dist.bank import snapshot
+from spml_dist.bank.manifest import MANIFEST
 from spml_dist.bank.recent import RecentBank
+from spml_dist.bank.sharded import ShardedBank
 from spml_dist.config import Config, dump
 from spml_dist.engine.plain import Plain
+from spml_dist.engine.slow import SlowEncoder
 from spml_dist.engine.zero import Zero
 from spml_dist.errors import RunError
 
-ENGINE = ("weights", "momentum")
+ENGINE, SLOW = ("weights", "momentum"), "slow"
+BANK, ROWS = "bank", "rows.safetensors"
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What a checkpoint holds; nothing of it depends on the number of workers."""
+    """What a checkpoint holds beside the bank; nothing of it depends on the number of workers."""
 
     engine: dict[str, dict[str, Tensor]]
-    """"weights" and "momentum" by name, on the CPU"""
-    bank: dict[str, Tensor]
+    """"weights" and "momentum" by name, and "slow" of a momentum encoder, on the CPU"""
     stream: dict
     """where the stream goes on"""
 
 
-def save(engine: Zero | Plain, bank: RecentBank, stream_state: dict, config: Config, folder: Path) -> Path:
-    """Write checkpoints/step_NNNNNN; a collective. Only whole checkpoints ever bear that name."""
-    state = engine.state()
+def save(
+    engine: Zero | Plain,
+    bank: RecentBank | ShardedBank,
+    stream_state: dict,
+    config: Config,
+    folder: Path,
+    slow: SlowEncoder | None = None,
+) -> Path:
+    """Write checkpoints/step_NNNNNN; a collective. Only whole checkpoints ever bear that name.
+
+    Raises RunError on every rank if one of them cannot write.
+    """
+    state = engine.state() | ({SLOW: slow.state()} if slow else {})
     final = folder / f"step_{stream_state['step']:06d}"
     aside = folder / (final.name + ".tmp")
+
+    def write() -> None:
+        for part, tensors in state.items():
+            _tensors(aside / "engine" / f"{part}.safetensors", tensors)
+        if isinstance(bank, RecentBank):
+            _tensors(aside / BANK / ROWS, bank.state())
+        (aside / "stream.json").write_text(json.dumps(stream_state) + "\n")
+        (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(aside, final)
+        _write(folder / "latest", final.name + "\n")
+        _prune(final, config.checkpoint.keep)
+
+    _on_rank_zero(lambda: _emptied(aside), final)
+    if isinstance(bank, ShardedBank):
+        snapshot.save(bank, aside / BANK)
+    _on_rank_zero(write, final)
+    return final
+
+
+def _on_rank_zero(work: Callable[[], None], final: Path) -> None:
+    """Do what one rank does for all, before any goes on; its trouble is everybody's. A collective."""
+    trouble = None
     if comm.rank() == 0:
-        shutil.rmtree(aside, ignore_errors=True)
         try:
-            for part in ENGINE:
-                _tensors(aside / "engine" / f"{part}.safetensors", state[part])
-            _tensors(aside / "bank" / "rows.safetensors", bank.state())
-            (aside / "stream.json").write_text(json.dumps(stream_state) + "\n")
-            (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(aside, final)
-            _write(folder / "latest", final.name + "\n")
+            work()
         except (OSError, SafetensorError) as problem:
             remedy = "make room; the same command goes on from the checkpoint before"
-            raise RunError(f"{final} cannot be written", problem, remedy) from problem
-        _prune(final, config.checkpoint.keep)
-    comm.barrier()
-    return final
+            trouble = RunError(f"{final} cannot be written", problem, remedy)
+    comm.agree(trouble)
+
+
+def _emptied(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def _tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -90,15 +127,47 @@ def step_of(path: Path) -> int:
 
 
 def read(path: Path) -> Saved:
-    """What `save` wrote, whichever engine and number of workers wrote it."""
+    """What `save` wrote beside the bank, whichever engine and number of workers wrote it."""
     try:
-        engine = {part: load_file(path / "engine" / f"{part}.safetensors") for part in ENGINE}
-        bank = load_file(path / "bank" / "rows.safetensors")
-        return Saved(engine, bank, json.loads((path / "stream.json").read_text()))
+        files = {part: path / "engine" / f"{part}.safetensors" for part in (*ENGINE, SLOW)}
+        if not files[SLOW].exists():
+            del files[SLOW]
+        engine = {part: load_file(file) for part, file in files.items()}
+        return Saved(engine, json.loads((path / "stream.json").read_text()))
     except (OSError, ValueError, SafetensorError) as problem:
-        raise RunError(
-            f"{path} cannot be read", problem, "remove it and name an older one in latest"
-        ) from problem
+        raise _unreadable(path, problem) from problem
+
+
+def restore_bank(bank: RecentBank | ShardedBank, path: Path, device: torch.device = CPU) -> None:
+    """Fill an empty bank with what `save` wrote; a collective.
+
+    device: where a bank of the last steps keeps its rows. Raises RunError on every rank for a bank of another
+    kind and for a missing or damaged file.
+    """
+    comm.agree(_other_kind(bank, path))
+    if isinstance(bank, ShardedBank):
+        snapshot.restore(bank, path / BANK)
+        return
+    trouble = None
+    try:
+        bank.restore(load_file(path / BANK / ROWS, str(device)))
+    except (OSError, KeyError, SafetensorError) as problem:
+        trouble = _unreadable(path, problem)
+    comm.agree(trouble)
+
+
+def _other_kind(bank: RecentBank | ShardedBank, path: Path) -> RunError | None:
+    recent = isinstance(bank, RecentBank)
+    if not (path / BANK / (MANIFEST if recent else ROWS)).exists():
+        return None
+    remedy = f"give bank.candidates as {path / 'config.yaml'} has it, or another name= to start anew"
+    saved = "the whole data set" if recent else "the last steps"
+    asked = "recent" if recent else bank.settings.candidates
+    return RunError(f"bank.candidates asks for another bank than {path} holds, one of {saved}", asked, remedy)
+
+
+def _unreadable(path: Path, problem: Exception) -> RunError:
+    return RunError(f"{path} cannot be read", problem, "remove it and name an older one in latest")
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 from spml_dist import comm
-from spml_dist.bank.recent import RecentBank, concatenate
+from spml_dist.bank.recent import RecentBank
+from spml_dist.bank.sharded import ShardedBank
 from spml_dist.config import Config, flatten
-from spml_dist.engine import checkpoint, journal, preview, stopping, zero
+from spml_dist.engine import checkpoint, journal, memory, preview, slow, stopping, zero
 from spml_dist.engine.mirror import Mirror
 from spml_dist.engine.optimizer import learning_rate
 from spml_dist.engine.plain import Plain
+from spml_dist.engine.slow import SlowEncoder
 from spml_dist.engine.step import StepLosses, losses
 from spml_dist.engine.summary import summary
 from spml_dist.engine.zero import Zero
 from spml_dist.errors import Stopped
 from spml_dist.model import export
 from spml_dist.model.segmenter import build
-from spml_dist.schema import Batch
+from spml_dist.schema import Batch, Memory, Rows
 from spml_dist.shards.manifest import Manifest
 from spml_dist.stream.cache import Cache
 from spml_dist.stream.loader import Stream
@@ -40,7 +42,9 @@ class Run:
     device: torch.device
     engine: Zero | Plain
     """the network and its optimiser"""
-    bank: RecentBank
+    slow: SlowEncoder | None
+    """the momentum encoder, where `bank.encoder_momentum` asks for one"""
+    bank: RecentBank | ShardedBank
     stream: Stream
     journal: journal.Journal | None
     """rank 0's"""
@@ -64,17 +68,18 @@ def start(config: Config, manifest: Manifest, device: torch.device) -> Run:
     saved = checkpoint.read(last) if last else None
     dtype = torch.float64 if config.engine.precision == "float64" else torch.float32
     model = build(config.model, len(manifest.classes), config.seed).to(device, dtype)
+    encoder = slow.build(config, model, PRECISION[config.engine.precision], saved and saved.engine)
     if comm.grouped() and config.engine.precision != "float64":
         zero.prepare(device, log.say if log else lambda text: None)
         engine = Zero(model, config, saved and saved.engine)
     else:
         engine = Plain(model, config, saved and saved.engine)
-    bank = RecentBank(config.bank.steps)
-    if saved:
-        bank.restore({name: value.to(device) for name, value in saved.bank.items()})
+    bank = memory.build(config, len(manifest.classes), device)
+    if last:
+        checkpoint.restore_bank(bank, last, device)
     stream = _stream(config, manifest, saved and saved.stream)
     tracker = _tracker(config, folder, log) if log else None
-    return Run(config, folder, manifest, device, engine, bank, stream, log, tracker)
+    return Run(config, folder, manifest, device, engine, encoder, bank, stream, log, tracker)
 
 
 def train(run: Run) -> None:
@@ -86,15 +91,17 @@ def train(run: Run) -> None:
         for batches, state in run.stream:
             watch.phase("data")
             done = state["step"]
-            parts = _optimise(run, done - 1, batches, watch)
             due = done % run.config.checkpoint.every == 0 or done == steps
-            if due or done % every == 0 or done == first + 1:
+            logged = due or done % every == 0 or done == first + 1
+            parts = _optimise(run, done - 1, batches, watch, logged)
+            if logged:
                 run.engine.guard.check()  # before anything is saved: only finite numbers become a checkpoint
                 _log(run, done, parts, *watch.lap(done))
                 watch.phase("logging")
                 stop = done < steps and comm.from_rank_zero(stopping.requested(run.folder))
                 if due or stop:
-                    checkpoint.save(run.engine, run.bank, state, run.config, run.folder / "checkpoints")
+                    folder = run.folder / "checkpoints"
+                    checkpoint.save(run.engine, run.bank, state, run.config, folder, run.slow)
                     watch.phase("checkpoint")
                 if stop:
                     raise Stopped(f"saved step {done} and stopped", None, "the same command goes on")
@@ -103,17 +110,25 @@ def train(run: Run) -> None:
     _export(run, state["step"])
 
 
-def _optimise(run: Run, step: int, batches: list[Batch], watch: journal.Stopwatch) -> list[StepLosses]:
+def _optimise(
+    run: Run, step: int, batches: list[Batch], watch: journal.Stopwatch, logged: bool
+) -> list[StepLosses]:
     """One optimiser step over this rank's micro-batches; afterwards the bank knows their segments."""
-    config, parts = run.config, []
+    config, parts, ask = run.config, [], memory.recall(run.bank, step, logged)
+
+    def recall(rows: Rows) -> Memory:
+        watch.phase("loss")
+        answer = ask(rows)
+        watch.phase("bank")
+        return answer
+
     run.engine.set_rate(learning_rate(step, config.optimizer.lr, config.schedule))
-    for number, batch in enumerate(batches):
-        batch = _moved(batch, run.device)
+    moved = [_moved(batch, run.device) for batch in batches]
+    for number, batch in enumerate(moved):
         images = batch.image.to(PRECISION[config.engine.precision], memory_format=torch.channels_last)
         raw, logits = run.engine(images, _dropout_seeds(config.seed, batch))
         watch.phase("forward")
-        first_image = step * config.stream.batch
-        part = losses(raw, logits, batch, run.bank.rows(), config, first_image)
+        part = losses(raw, logits, batch, recall, config)
         watch.phase("loss")
         run.engine.guard.see(part.total)
         run.engine.backward(part.total)
@@ -127,9 +142,13 @@ def _optimise(run: Run, step: int, batches: list[Batch], watch: journal.Stopwatc
             preview.write(path, raw.detach(), logits.detach(), batch, config, run.classes, run.background)
             run.tracker.notice()
             watch.phase("preview")
-    rows = [part.rows for part in parts if part.rows is not None]
-    if rows:
-        run.bank.publish(concatenate(rows))
+    remembered = parts
+    if run.slow:
+        # After the step: its activations are gone, and the next step meets vectors of its own encoder.
+        run.slow.update()
+        remembered = memory.reembedded(run.slow, moved, parts)
+        watch.phase("encoder")
+    memory.publish(run.bank, moved, remembered, step)
     watch.phase("bank")
     return parts
 
@@ -160,11 +179,11 @@ def _log(run: Run, step: int, parts: list[StepLosses], phases: dict, seconds: fl
     if config.stream.skip_corrupt:
         skipped = comm.sum_all(torch.tensor(run.stream.skipped.total(), device=run.device))
         said["stream/skipped"] = int(skipped)
+    said |= memory.report(run.bank, step)
     if run.journal:
         entry = {
             "step": step,
             **said,
-            "bank_rows": len(run.bank),
             "lr": learning_rate(step - 1, config.optimizer.lr, config.schedule),
             "images_per_s": config.stream.batch / seconds,
             **{f"time/{phase}": spent for phase, spent in phases.items()},

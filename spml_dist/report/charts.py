@@ -29,6 +29,7 @@ _COLOURS = {
     "backward": "#009E73",
     "optimizer": "#D55E00",
     "bank": "#CC79A7",
+    "encoder": "#8C1450",
     "other": "#8A94A3",
 }
 """a relation, and a phase, has the same colour in all charts"""

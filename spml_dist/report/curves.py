@@ -9,10 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PHASES = ("data", "forward", "loss", "backward", "optimizer", "bank")
+PHASES = ("data", "forward", "loss", "backward", "optimizer", "encoder", "bank")
 """in the order of a step; what takes less than a hundredth of the time, or is not listed, is `other`"""
 SILENT = {"step", "timestamp", "eta_s", "pixels"}
 """keys that a chart of their own would tell nothing about"""
+
+BANK = {
+    "bank/age_share/": "Rows of the bank by age in steps, %",
+    "bank/recall/": "Recall of the inverted file, %",
+    "bank/coverage_annotation/": "Segments with a positive and a negative by annotation, %",
+    "bank/coverage_cooccurrence/": "Segments with a positive and a negative by co-occurrence, %",
+}
+"""beginnings of keys, and the title of the chart that they share"""
 
 MACHINES = {
     "CPU, %": "cpu_utilization_percentage",
@@ -51,8 +59,10 @@ def of_training(steps: Sequence[Mapping]) -> list[Curves]:
         Curves("Images a second", {"images": _series(steps, "images_per_s")}),
         Curves("Memory of rank 0, GB", {"memory": _series(steps, "memory_mb") / [1, 1024]}),
         Curves(
-            "Candidates of a step", {_name(key): _series(steps, key) for key in ("candidates", "bank_rows")}
+            "Candidates of a step, and rows of the bank",
+            {"candidates": _series(steps, "candidates"), "rows of the bank": _series(steps, "bank/rows")},
         ),
+        *_of_bank(steps, keys),
         *_others(steps, keys),
     ]
     kept = (_with_points(curves) for curves in found)
@@ -108,9 +118,25 @@ def _phases(steps: Sequence[Mapping], keys: Sequence[str]) -> dict[str, np.ndarr
     return {phase: np.column_stack([at, layer]) for phase, layer in layers.items()}
 
 
+def _of_bank(steps: Sequence[Mapping], keys: Sequence[str]) -> Iterator[Curves]:
+    """How the global bank does; the same number with other bounds or of other relations shares a chart."""
+    yield Curves("Age of the bank's rows, mean in steps", {"age": _series(steps, "bank/age_mean")})
+    yield Curves(
+        "Cosine of replaced segments with the new ones", {"drift": _series(steps, "bank/drift_cosine")}
+    )
+    yield Curves("Annotated neighbours of the same class, %", {"purity": _percent(steps, "bank/purity")})
+    for prefix, title in BANK.items():
+        members = [key for key in keys if key.startswith(prefix)]
+        yield Curves(title, {_name(key.removeprefix(prefix)): _percent(steps, key) for key in members})
+
+
+def _percent(steps: Sequence[Mapping], key: str) -> np.ndarray:
+    return _series(steps, key) * [1, 100]
+
+
 def _others(steps: Sequence[Mapping], keys: Sequence[str]) -> Iterator[Curves]:
-    known = {"loss", "lr", "images_per_s", "memory_mb", "candidates", "bank_rows", "pixels_without_positive"}
-    groups = ("loss", "time", "without_positive")
+    known = {"loss", "lr", "images_per_s", "memory_mb", "candidates", "pixels_without_positive"}
+    groups = ("loss", "time", "without_positive", "bank")
     new: dict[str, list[str]] = {}
     for key in keys:
         if key not in known and key.partition("/")[0] not in groups:

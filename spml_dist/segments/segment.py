@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from spml_dist.schema import IGNORED, Pixels, Segments
+from spml_dist.segments.extent import extent
 from spml_dist.segments.kmeans import cluster, unit
 from spml_dist.segments.prototypes import prototypes
 
@@ -22,6 +23,17 @@ def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
         for before, after in zip(labels.shape[1:], size, strict=True)
     )
     return labels[:, rows[:, None], columns].long()
+
+
+def prototypes_by(raw: Tensor, semantic: Tensor, index: Tensor, count: int) -> Tensor:
+    """The vectors of known segments by another embedding of the same images: [count, C], unit.
+
+    raw: [B, C, h, w] that embedding, any norm; semantic: [B, H, W] integers; index: [n] int64 in
+    0..count-1, `Pixels.segment` of the embedding by which the segments were made.
+    """
+    valid = resize_labels(semantic, raw.shape[2:]) != IGNORED
+    vectors = raw.movedim(1, -1).to(torch.promote_types(raw.dtype, torch.float32))
+    return prototypes(unit(vectors[valid]), index, count)
 
 
 def segment(
@@ -57,11 +69,14 @@ def segment(
     codes, index = torch.unique(code, return_inverse=True)
     embedding, feature = embedding[valid], feature[valid]
     pixels = Pixels(embedding, feature, semantic, region, index, image)
+    box, area = extent(valid, index, len(codes))
     segments = Segments(
         prototype=prototypes(embedding, index, len(codes)),
         prototype_feature=prototypes(feature, index, len(codes)),
         semantic=codes // regions_span % 256,
         region=codes % regions_span,
         image=codes // (regions_span * 256 * clusters_span),
+        box=box,
+        area=area,
     )
     return pixels, segments

@@ -18,6 +18,9 @@ MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 """ImageNet's standard deviation, RGB in [0, 1]"""
 
+Augmented = tuple[np.ndarray, tuple[np.ndarray, ...], np.ndarray]
+"""a view: image, labels, window"""
+
 
 def rng_for(seed: int, epoch: int, key: str) -> np.random.RandomState:
     """The random numbers of one image in one epoch, whoever draws them and wherever."""
@@ -33,22 +36,25 @@ def augment(
     scale: tuple[float, float],
     mirror: bool,
     swaps: Sequence[tuple[int, int]] = (),
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+) -> Augmented:
     """A random view of a picture and its label maps.
 
     image: [H, W, 3] RGB, uint8 or float32 in [0, 1]; labels: [H, W] maps, uint8 or uint16, the semantic one
     first; crop: height and width in pixels; scale: bounds of the uniform factor; mirror: flip left and right
     in half of the views; swaps: pairs of classes that change places in a flipped view (left and right hand).
-    Returns the image as [3, *crop] float32, normalised, and the labels as [*crop] of their own dtypes. The
-    view is padded at the bottom and on the right, labels with 255: since the semantic label of those pixels
-    is then *ignored*, their other labels mean nothing.
+    Returns the image as [3, *crop] float32, normalised, the labels as [*crop] of their own dtypes, and the
+    window, [4] float32: where the view lies in the picture, as (top, left, bottom, right) in shares of its
+    height and width; left > right in a flipped view. The view is padded at the bottom and on the right
+    (there the window leaves 0..1), labels with 255: since the semantic label of those pixels is then
+    *ignored*, their other labels mean nothing.
 
     Four numbers are drawn whatever the settings: mirror, scale, top, left.
     """
     flip = rng.uniform(0, 1) >= 0.5
     factor = rng.uniform(*scale)
     maps = (_as_float(image), *labels)
-    if mirror and flip:
+    mirrored = mirror and flip
+    if mirrored:
         image, semantic, *others = (cv2.flip(array, 1) for array in maps)
         maps = (image, _swapped(semantic, swaps), *others)
     height, width = (max(1, int(factor * side)) for side in image.shape[:2])
@@ -57,14 +63,25 @@ def augment(
 
     image, *labels = (_resize(array, height, width) for array in maps)
     view = slice(top, top + crop[0]), slice(left, left + crop[1])
-    return normalise(_pad(image[view], crop, MEAN.tolist())), tuple(
-        _pad(label[view], crop, IGNORED) for label in labels
+    return (
+        normalise(_pad(image[view], crop, MEAN.tolist())),
+        tuple(_pad(label[view], crop, IGNORED) for label in labels),
+        _window(view, height, width, mirrored),
     )
 
 
 def normalise(image: np.ndarray) -> np.ndarray:
     """[H, W, 3] RGB, uint8 or float32 in [0, 1] → [3, H, W] float32 by ImageNet's mean and deviation."""
     return np.ascontiguousarray(((_as_float(image) - MEAN) / DEVIATION).transpose(2, 0, 1))
+
+
+def _window(view: tuple[slice, slice], height: int, width: int, mirrored: bool) -> np.ndarray:
+    """A view of a picture that was scaled to height × width, in shares of the unmirrored picture's sides."""
+    rows, columns = view
+    left, right = columns.start / width, columns.stop / width
+    if mirrored:
+        left, right = 1 - left, 1 - right
+    return np.array([rows.start / height, left, rows.stop / height, right], dtype=np.float32)
 
 
 def _swapped(label: np.ndarray, swaps: Sequence[tuple[int, int]]) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 
 from spml_dist.errors import DataError
 from spml_dist.schema import IGNORED, Batch, Sample
-from spml_dist.stream.augment import MEAN, augment, rng_for
+from spml_dist.stream.augment import MEAN, Augmented, augment, rng_for
 from spml_dist.stream.plan import Draw, Plan
 from spml_dist.stream.reader import CorruptSample, Reader
 
@@ -70,7 +70,7 @@ class MicroBatches(Dataset):
         classes = len(self.reader.manifest.classes)
         return Made(collate(draws, samples, views, classes, self.view.crop, epoch), tuple(left_out))
 
-    def _view(self, draw: Draw, sample: Sample) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    def _view(self, draw: Draw, sample: Sample) -> Augmented:
         view, labels = self.view, (sample.semantic, sample.regions)
         rng = rng_for(self.plan.seed, draw.epoch, sample.key)
         return augment(sample.image, labels, rng, (view.crop, view.crop), view.scale, view.mirror, view.swaps)
@@ -102,23 +102,24 @@ class MicroBatches(Dataset):
 def collate(
     draws: Sequence[Draw],
     samples: Sequence[Sample],
-    views: Sequence[tuple[np.ndarray, tuple[np.ndarray, ...]]],
+    views: Sequence[Augmented],
     num_classes: int,
     crop: int,
     epoch: int,
 ) -> Batch:
-    """Samples and their augmented views (image, (semantic, regions)) as one Batch; of no images too."""
+    """Samples and their augmented views (image, (semantic, regions), window) as a Batch; of no images too."""
     tags = np.zeros((len(draws), num_classes), dtype=bool)
     for row, sample in zip(tags, samples, strict=True):
         row[list(sample.tags or ())] = True
     return Batch(
         keys=tuple(sample.key for sample in samples),
         position=torch.tensor([draw.position for draw in draws], dtype=torch.int64),
-        image=_stacked([image for image, _ in views], (3, crop, crop), np.float32),
-        semantic=_stacked([semantic for _, (semantic, _) in views], (crop, crop), np.uint8),
-        regions=_stacked([regions for _, (_, regions) in views], (crop, crop), np.int32),
+        image=_stacked([image for image, _, _ in views], (3, crop, crop), np.float32),
+        semantic=_stacked([semantic for _, (semantic, _), _ in views], (crop, crop), np.uint8),
+        regions=_stacked([regions for _, (_, regions), _ in views], (crop, crop), np.int32),
         tags=torch.from_numpy(tags),
         tags_known=torch.tensor([sample.tags is not None for sample in samples], dtype=torch.bool),
+        window=_stacked([window for _, _, window in views], (4,), np.float32),
         epoch=epoch,
     )
 

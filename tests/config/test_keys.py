@@ -58,12 +58,27 @@ relations.feature_affinity.weight
 relations.feature_affinity.concentration
 relations.feature_affinity.scope
 relations.feature_affinity.min_similarity
+relations.feature_affinity.neighbours
+relations.feature_affinity.margin
 relations.feature_affinity.local_features
 loss.cross_entropy
 loss.reduction
 loss.tagless
 bank.candidates
 bank.steps
+bank.capacity
+bank.shards
+bank.storage
+bank.warmup
+bank.max_age
+bank.queries
+bank.neighbours
+bank.max_candidates
+bank.sampled
+bank.own_images
+bank.exact_rows
+bank.min_recall
+bank.encoder_momentum
 optimizer.lr
 optimizer.momentum
 optimizer.weight_decay
@@ -129,3 +144,23 @@ def test_voc_carries_the_released_numbers():
     assert (config.optimizer.lr, config.optimizer.weight_decay, config.schedule.steps) == (3e-3, 5e-4, 30000)
     assert (config.stream.crop, config.stream.batch, config.bank.steps) == (512, 16, 2)
     assert config.segments.grid == (6, 6) and config.evaluation.grid == (12, 12)
+
+
+@pytest.mark.parametrize(
+    "name", [path.stem for path in SHIPPED if path.stem.startswith(("voc12", "densepose"))]
+)
+def test_a_released_experiment_remembers_the_last_steps_and_takes_the_nearest_label(name: str):
+    config = load(CONFIGS / f"{name}.yaml")
+    assert config.bank.candidates == "recent" and config.bank.encoder_momentum is None
+    affinity = config.relations.feature_affinity
+    assert (affinity.neighbours, affinity.margin) == (1, 0)
+
+
+def test_the_quickstart_remembers_the_whole_data_set():
+    assert load(CONFIGS / "quickstart.yaml").bank.candidates == "nearest+sampled"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("candidates", ["recent", "nearest+sampled", "nearest", "exact"])
+def test_every_shipped_experiment_may_take_any_candidates(path: Path, candidates: str):
+    assert load(path, [f"bank.candidates={candidates}"]).bank.candidates == candidates

@@ -138,7 +138,15 @@ class TestMistakes:
             ("engine.workers=0", "expected an integer of at least 1"),
             ("stream.mirror_swaps=[[1]]", "expected a list, each a list of 2, each an integer of at least 0"),
             ("stream.mirror_swaps=[1, 2]", "expected a list, each a list of 2"),
-            ("relations.feature_affinity.scope=global", "allowed: image, batch"),
+            ("relations.feature_affinity.scope=bank", "allowed: image, batch, global"),
+            ("relations.feature_affinity.margin=1.5", "expected a number of at least 0 and of at most 1"),
+            ("relations.feature_affinity.neighbours=0", "expected an integer of at least 1"),
+            ("bank.candidates=all", "allowed: recent, nearest+sampled, nearest, exact"),
+            ("bank.storage=float64", "allowed: float32, float16, bfloat16"),
+            ("bank.max_age=0", "expected an integer of at least 1 or null"),
+            ("bank.min_recall=0", "expected a number above 0 and of at most 1"),
+            ("bank.encoder_momentum=1", "expected a number above 0 and below 1 or null"),
+            ("bank.own_images=1", "expected true or false"),
             ("stream=5", "expected a section with the keys batch, crop"),
             ("name=a/b", "Name of the run"),
             ("data.test=", "write data.test=null"),
@@ -192,6 +200,9 @@ class TestMistakes:
         assert "is not text" in mistake(path)
 
 
+GLOBAL_AFFINITY = ("relations.feature_affinity.scope=global", "relations.feature_affinity.weight=0.5")
+
+
 class TestRulesBetweenFields:
     @pytest.mark.parametrize(
         ("overrides", "said"),
@@ -229,6 +240,36 @@ class TestRulesBetweenFields:
                 ],
                 "nothing would be trained",
             ),
+            (
+                ["bank.shards=3", "engine.workers=4"],
+                "bank.shards (got 3); each of the 4 engine.workers owns at least one",
+            ),
+            (
+                ["bank.capacity=287", "bank.shards=2"],
+                "bank.capacity (got 287); a step has about 288 segments",
+            ),
+            (
+                ["bank.capacity=2303", "bank.shards=64"],
+                "bank.capacity (got 2303); each of the 64 bank.shards needs room for an image of about 36 "
+                "segments: make it at least 2304 or lower bank.shards",
+            ),
+            (["bank.warmup=400"], "bank.warmup (got 400); it must be below schedule.steps, which is 400"),
+            (
+                ["relations.feature_affinity.scope=global", "relations.feature_affinity.local_features=true"],
+                "relations.feature_affinity.local_features (got true); the bank",
+            ),
+            (
+                [*GLOBAL_AFFINITY, "bank.candidates=recent"],
+                "relations.feature_affinity.scope (got global); bank.candidates recent keeps no bank",
+            ),
+            (
+                ["bank.encoder_momentum=0.99", "bank.candidates=recent"],
+                "bank.encoder_momentum (got 0.99); bank.candidates recent keeps the network's own vectors",
+            ),
+            (
+                ["bank.encoder_momentum=0.99", "engine.zero_stage=3"],
+                "bank.encoder_momentum (got 0.99); engine.zero_stage 3",
+            ),
         ],
     )
     def test_values_that_do_not_go_together_are_refused(self, overrides: list[str], said: str):
@@ -242,6 +283,32 @@ class TestRulesBetweenFields:
     def test_the_step_policy_can_be_had(self):
         overrides = ["schedule.policy=step", "schedule.power=null", "schedule.decays=[100, 200]"]
         assert load(QUICKSTART, overrides).schedule.decays == (100, 200)
+
+    def test_a_bank_of_the_last_steps_has_no_capacity_to_outgrow(self):
+        assert load(QUICKSTART, ["bank.candidates=recent", "bank.capacity=1"]).bank.capacity == 1
+
+    @pytest.mark.parametrize(
+        "overrides",
+        [
+            ["bank.capacity=288", "bank.shards=2"],
+            ["bank.capacity=2304", "bank.shards=64"],
+            ["bank.shards=2"],
+            ["bank.warmup=399"],
+        ],
+    )
+    def test_a_bank_just_large_enough_can_be_had(self, overrides: list[str]):
+        assert load(QUICKSTART, overrides).bank.candidates == "nearest+sampled"
+
+    @pytest.mark.parametrize("candidates", ["nearest+sampled", "nearest", "exact"])
+    def test_affinity_over_the_bank_and_a_momentum_encoder_can_be_had(self, candidates: str):
+        overrides = [f"bank.candidates={candidates}", "bank.encoder_momentum=0.99", "engine.zero_stage=2"]
+        config = load(QUICKSTART, [*GLOBAL_AFFINITY, *overrides])
+        assert config.relations.feature_affinity.scope == "global"
+        assert config.bank.encoder_momentum == 0.99
+
+    def test_a_scope_that_no_relation_uses_needs_no_bank(self):
+        unused = ["relations.feature_affinity.scope=global", "bank.candidates=recent"]
+        assert load(QUICKSTART, unused).relations.feature_affinity.weight == 0
 
     def test_one_positive_term_is_enough(self):
         weights = [

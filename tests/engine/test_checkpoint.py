@@ -10,20 +10,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from spml_dist.bank import snapshot
+from spml_dist.bank.identity import image_hash
 from spml_dist.bank.recent import RecentBank
+from spml_dist.bank.sharded import Asks, ShardedBank
 from spml_dist.config import load
 from spml_dist.engine import checkpoint
 from spml_dist.errors import RunError
 from spml_dist.schema import Rows
+from tests.bank.builders import CLASSES, DIM, rows_of
 from tests.conftest import QUICKSTART, payload, work
 from tests.spawn import spawn
 
 VARIANTS = {
     "zero0": [],
-    "zero1": ["engine.zero_stage=1"],
-    "zero2": ["engine.zero_stage=2", "engine.accumulation=2"],
+    "zero1": ["engine.zero_stage=1", "bank.exact_rows=20", "bank.capacity=240", "bank.shards=2"],
+    "zero2": ["engine.zero_stage=2", "engine.accumulation=2", "bank.candidates=recent"],
 }
+"""with a bank of the data set; with one that has inverted files and is too small; with one of two steps"""
 BRIEFLY = [
     "stream.crop=32",
     "schedule.steps=30",
@@ -96,15 +102,23 @@ class TestResume:
         assert one == other
 
     @pytest.mark.parametrize("name", VARIANTS)
-    @pytest.mark.parametrize("part", ["engine/weights", "engine/momentum", "bank/rows", "stream"])
-    def test_so_is_the_last_checkpoint(self, told, output: Path, name: str, part: str):
+    def test_so_is_the_last_checkpoint(self, told, output: Path, name: str):
         """Weights, statistics of the batch norms, momentum, bank and place in the stream."""
         one, other = (
-            (output / f"{name}-{how}" / "checkpoints" / "step_000030" / part)
-            for how in ("straight", "stopped")
+            files(output / f"{name}-{how}" / "checkpoints" / "step_000030") for how in ("straight", "stopped")
         )
-        suffix = ".json" if part == "stream" else ".safetensors"
-        assert one.with_suffix(suffix).read_bytes() == other.with_suffix(suffix).read_bytes()
+        assert one.keys() == other.keys() > {"engine/weights.safetensors", "stream.json"}
+        assert [part for part in one if one[part] != other[part] and part != "config.yaml"] == []
+
+    def test_the_banks_are_those_of_the_configurations(self, told, output: Path):
+        banks = {
+            name: {path.stem for path in (output / f"{name}-stopped/checkpoints/step_000030/bank").iterdir()}
+            for name in VARIANTS
+        }
+        indexes = {f"index_0000{rank}_of_00002" for rank in range(2)}
+        assert banks["zero0"] > {"manifest"} and not banks["zero0"] & indexes
+        assert banks["zero1"] > {"manifest"} | indexes
+        assert banks["zero2"] == {"rows"}
 
     @pytest.mark.parametrize("name", VARIANTS)
     def test_every_step_is_logged_once_with_the_numbers_of_the_straight_run(self, told, output: Path, name):
@@ -149,6 +163,11 @@ def copy_run(output: Path, name: str, copy: str) -> None:
     config.write_text(config.read_text().replace(f"name: {name}", f"name: {copy}"))
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    """Contents by path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def log(output: Path, name: str) -> list[dict]:
     """The logged steps, without what depends on the machine."""
     lines = (output / name / "metrics.jsonl").read_text().splitlines()
@@ -171,6 +190,12 @@ def no_space(tensors, path: Path) -> None:
     raise OSError(28, "No space left on device")
 
 
+def global_bank(**changes) -> ShardedBank:
+    """Empty, with room for 64 pictures."""
+    settings = load(QUICKSTART).bank.model_copy(update=changes)
+    return ShardedBank(settings, DIM, CLASSES, Asks((), False, ()), 0, torch.device("cpu"))
+
+
 def bank_of(*steps: int) -> RecentBank:
     bank = RecentBank(3)
     for step in steps:
@@ -186,10 +211,11 @@ class TestFolder:
 
     @pytest.fixture
     def save(self, tmp_path: Path) -> Callable[..., Path]:
-        def write(step: int, keep: int = 2) -> Path:
+        def write(step: int, keep: int = 2, bank: RecentBank | ShardedBank | None = None) -> Path:
             config = load(QUICKSTART, [f"checkpoint.keep={keep}"])
             state = {"step": step, "fingerprint": "f"}
-            return checkpoint.save(Engine(step), bank_of(1, step), state, config, tmp_path)
+            bank = bank_of(1, step) if bank is None else bank
+            return checkpoint.save(Engine(step), bank, state, config, tmp_path)
 
         return write
 
@@ -202,15 +228,30 @@ class TestFolder:
         saved, bank = checkpoint.read(tmp_path / "step_000007"), bank_of(4)
         assert saved.stream == {"step": 7, "fingerprint": "f"}
         assert (saved.engine["weights"]["w"], saved.engine["momentum"]["w"]) == (7, -7)
-        bank.restore(saved.bank)
+        checkpoint.restore_bank(bank, tmp_path / "step_000007")
         assert [rows.image.tolist() for rows in bank.rows()] == [[1, 1], [7, 7]]
 
-    def test_an_empty_bank_comes_back_empty(self, tmp_path: Path):
-        config, state = load(QUICKSTART), {"step": 1, "fingerprint": "f"}
-        path = checkpoint.save(Engine(), RecentBank(0), state, config, tmp_path)
+    def test_an_empty_bank_comes_back_empty(self, save):
         bank = bank_of(3)
-        bank.restore(checkpoint.read(path).bank)
+        checkpoint.restore_bank(bank, save(1, bank=RecentBank(0)))
         assert len(bank) == 0
+
+    def test_so_does_a_bank_of_the_whole_data_set(self, save):
+        bank, again = global_bank(), global_bank()
+        bank.publish(rows_of(["a", "b"], [3, 4]), ["a", "b"])
+        path = save(7, bank=bank)
+        checkpoint.restore_bank(again, path)
+        assert len(again) == 7 and again.store.slots_of(image_hash(["b"]).item()).size == 4
+        assert not (path / "bank" / "rows.safetensors").exists()
+
+    def test_a_bank_of_the_other_kind_is_refused(self, save):
+        said = r"bank.candidates asks for another bank than .*step_00000{}.*{}.*{}/config.yaml has it"
+        path = save(1)
+        with pytest.raises(RunError, match=said.format(1, r"last steps \(got nearest\+sampled\)", path)):
+            checkpoint.restore_bank(global_bank(), path)
+        path = save(2, bank=global_bank())
+        with pytest.raises(RunError, match=said.format(2, r"whole data set \(got recent\)", path)):
+            checkpoint.restore_bank(bank_of(), path)
 
     @pytest.mark.parametrize("keep", [1, 2, 3])
     def test_the_newest_are_kept_by_number_not_by_name(self, save, tmp_path: Path, keep: int):
@@ -234,6 +275,12 @@ class TestFolder:
             full.setattr(checkpoint, "save_file", no_space)
             with pytest.raises(RunError, match=r"step_000006 cannot be written .*No space.*; make room"):
                 save(6)
+        with monkeypatch.context() as full:
+            full.setattr(snapshot, "save_file", no_space)
+            bank = global_bank()
+            bank.publish(rows_of(["a"], [3]), ["a"])
+            with pytest.raises(RunError, match=r"step_000006.tmp/bank cannot be written .*No space"):
+                save(6, bank=bank)
         assert checkpoint.latest(tmp_path) == tmp_path / "step_000005"
         assert not (tmp_path / "step_000006").exists()
         save(7)
@@ -259,3 +306,34 @@ class TestFolder:
             (path / file).write_bytes(content)
         with pytest.raises(RunError, match=r"step_000005 cannot be read .*name an older one in latest"):
             checkpoint.read(path)
+            checkpoint.restore_bank(bank_of(), path)
+
+    def test_a_bank_that_lacks_a_field_is_such_a_file(self, save):
+        path = save(5)
+        save_file({"0.prototype": torch.ones(2, 4)}, path / "bank" / "rows.safetensors")
+        with pytest.raises(RunError, match=r"step_000005 cannot be read"):
+            checkpoint.restore_bank(bank_of(), path)
+
+
+def save_with_one_full_disk(rank: int, folder: Path) -> list[str]:
+    """Two ranks save: first rank 0's disk is full, then rank 1's, then none. What this one says."""
+    said, config, bank = [], load(QUICKSTART), global_bank()
+    own = [key for key in "abcdefgh" if image_hash([key]).item() % 64 * 2 // 64 == rank]
+    bank.publish(rows_of(own, [3] * len(own)), own)
+    write = checkpoint.save_file
+    for full in (0, 1, None):
+        checkpoint.save_file = snapshot.save_file = no_space if rank == full else write
+        try:
+            checkpoint.save(Engine(), bank, {"step": 1, "fingerprint": "f"}, config, folder)
+            said.append("")
+        except RunError as problem:
+            said.append(str(problem))
+    return said
+
+
+@pytest.mark.timeout(600)
+def test_a_full_disk_of_one_rank_is_an_error_of_all(tmp_path: Path):
+    first, second = spawn(save_with_one_full_disk, 2, tmp_path, seconds=300)
+    assert first == second
+    assert all("step_000001" in said and "No space" in said for said in first[:2]) and first[2] == ""
+    assert checkpoint.latest(tmp_path) == tmp_path / "step_000001"

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.timeout(600)
 NO_RELATIONS = [f"relations.{name}.weight=0.0" for name in ("image_similarity", "annotation", "cooccurrence")]
 VARIANTS = {
     "plain": [],
+    "recent": ["bank.candidates=recent", "bank.steps=2"],
     "zero1": ["engine.zero_stage=1"],
     "zero2": ["engine.zero_stage=2"],
     "zero3": ["engine.zero_stage=3"],
@@ -107,7 +108,7 @@ def test_both_ranks_make_every_step_and_the_loss_stays_finite(told, metrics, nam
 def test_a_logged_step_is_one_object_with_everything_in_it(metrics):
     entries = metrics("plain")
     assert [entry["step"] for entry in entries] == [1, 2, 3, 4, 5, 6]
-    expected = {"step", "loss", "lr", "images_per_s", "memory_mb", "eta_s", "candidates", "bank_rows"}
+    expected = {"step", "loss", "lr", "images_per_s", "memory_mb", "eta_s", "candidates", "bank/rows"}
     expected |= {"pixels", "pixels_without_positive", *(f"loss/{term}" for term in TERMS)}
     expected |= {f"without_positive/{term}" for term in TERMS[:3]}
     expected.add("timestamp")
@@ -115,17 +116,37 @@ def test_a_logged_step_is_one_object_with_everything_in_it(metrics):
     expected |= {f"time/{phase}" for phase in phases}
     for entry in entries:
         assert expected <= set(entry)
-        assert set(entry) - expected <= {"time/preview", "time/logging", "time/checkpoint"}
+        others = {key for key in set(entry) - expected if not key.startswith("bank/")}
+        assert others <= {"time/preview", "time/logging", "time/checkpoint"}
         parts = (0.1, 1.0, 0.5, 1.0)
         total = sum(part * entry[f"loss/{term}"] for part, term in zip(parts, TERMS, strict=True))
         assert entry["loss"] == pytest.approx(total)
 
 
 def test_the_bank_fills_from_empty_and_gives_candidates(metrics):
+    """Twelve images in batches of four: what a step adds is what the bank grows by, for three steps."""
     entries = metrics("plain")
-    assert entries[0]["candidates"] == entries[0]["bank_rows"] > 0
+    assert entries[0]["candidates"] == entries[0]["bank/rows"] > 0
+    for before, entry in pairwise(entries[:3]):
+        own = entry["bank/rows"] - before["bank/rows"]
+        assert 0 < own < entry["candidates"]
+
+
+def test_the_bank_says_how_it_does(metrics):
+    last = metrics("plain")[-1]
+    assert 0 < last["bank/age_mean"] < 3 and last["bank/age_share/below_10"] == 1
+    assert -1 <= last["bank/drift_cosine"] < 1
+    assert 0 <= last["bank/purity"] <= 1
+    for relation in ("annotation", "cooccurrence"):
+        step, recent, bank = (last[f"bank/coverage_{relation}/{n}"] for n in ("step", "recent", "bank"))
+        assert 0 <= step <= recent <= bank <= 1
+
+
+def test_the_last_steps_alone_are_the_paper_s_bank(metrics):
+    entries = metrics("recent")
+    assert entries[0]["candidates"] == entries[0]["bank/rows"] > 0
     for before, entry in pairwise(entries):
-        assert entry["candidates"] > before["bank_rows"]
+        assert entry["candidates"] > before["bank/rows"]
 
 
 def test_first_last_checkpointed_and_every_nth_step_are_logged(metrics):
@@ -160,7 +181,7 @@ def test_a_reduction_of_its_own_for_every_rank_is_another_loss(metrics):
 def test_plain_cross_entropy_trains_the_backbone(metrics, output: Path):
     entries = metrics("cross_entropy")
     assert {key for key in entries[0] if key.startswith("loss/")} == {"loss/cross_entropy"}
-    assert (entries[0]["candidates"], entries[0]["bank_rows"]) == (0, 0)
+    assert (entries[0]["candidates"], entries[0]["bank/rows"]) == (0, 0)
     trained, info = export.load(output / "cross_entropy" / "export")
     words = [f"model.{key}={json.dumps(value)}" for key, value in info["model"].items()]
     fresh = build(load(QUICKSTART, words).model, len(info["classes"]), seed=235)
@@ -212,7 +233,7 @@ def test_the_exported_network_knows_its_classes_and_its_step_and_predicts(told, 
 
 def test_dropout_draws_from_seed_epoch_and_key_alone():
     def seeds(seed: int, epoch: int, *keys: str) -> list[int]:
-        fields = dict.fromkeys(("position", "image", "semantic", "regions", "tags", "tags_known"))
+        fields = dict.fromkeys(("position", "image", "semantic", "regions", "tags", "tags_known", "window"))
         return loop._dropout_seeds(seed, Batch(keys=keys, epoch=epoch, **fields))
 
     assert seeds(1, 0, "a", "b") == [*seeds(1, 0, "a"), *seeds(1, 0, "b")]

@@ -36,6 +36,7 @@ def batch() -> Batch:
         regions=torch.zeros(3, SIDE, SIDE, dtype=torch.int32),
         tags=torch.zeros(3, 3, dtype=torch.bool),
         tags_known=torch.ones(3, dtype=torch.bool),
+        window=torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(3, 4),
         epoch=0,
     )
 

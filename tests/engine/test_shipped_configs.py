@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from spml_dist import cli
-from spml_dist.bank.recent import RecentBank
 from spml_dist.config import Config, load
+from spml_dist.engine import memory
 from spml_dist.engine.loop import _stream
 from spml_dist.engine.step import RELATIONS, TERMS, losses
 from spml_dist.engine.summary import weight
@@ -52,13 +52,14 @@ def batch(seed: int) -> Batch:
     tags = torch.zeros(IMAGES, CLASSES, dtype=torch.bool)
     tags[torch.arange(IMAGES), torch.tensor([4, 5, 4])] = True
     return Batch(
-        keys=tuple(map(str, range(IMAGES))),
+        keys=tuple(f"{seed}/{image}" for image in range(IMAGES)),
         position=torch.arange(IMAGES),
         image=torch.randn(IMAGES, 3, CROP, CROP, generator=generator),
         semantic=semantic,
         regions=(torch.arange(CROP) // 32).expand(IMAGES, CROP, CROP).int(),
         tags=tags,
         tags_known=torch.ones(IMAGES, dtype=torch.bool),
+        window=torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(IMAGES, 4),
         epoch=0,
     )
 
@@ -67,15 +68,15 @@ def batch(seed: int) -> Batch:
 def test_a_shrunk_step_has_every_term_and_its_gradient_reaches_the_network(name):
     config = load(CONFIGS / f"{name}.yaml", SHRUNK)
     model = build(config.model, CLASSES, config.seed).train()
-    bank, values = RecentBank(config.bank.steps), []
+    bank, values = memory.build(config, CLASSES, torch.device("cpu")), []
     for step in range(2):
         now = batch(step)
         raw, logits = model(now.image, [step] * IMAGES)
         raw.retain_grad()
-        result = losses(raw, logits, now, bank.rows(), config, first_image=step * IMAGES)
+        result = losses(raw, logits, now, memory.recall(bank, step, measure=False), config)
         model.zero_grad()
         result.total.backward()
-        bank.publish(result.rows)
+        memory.publish(bank, [now], [result], step)
         values.append(result.values)
         assert torch.isfinite(result.total) and (raw.grad != 0).any() and torch.isfinite(raw.grad).all()
     for term, value in zip(TERMS, values[-1].tolist(), strict=True):
@@ -86,7 +87,8 @@ def test_a_shrunk_step_has_every_term_and_its_gradient_reaches_the_network(name)
     backbone = list(model.backbone.parameters())
     assert all((parameter.grad is not None) == parameter.requires_grad for parameter in backbone)
     assert any((parameter.grad != 0).any() for parameter in backbone if parameter.requires_grad)
-    assert (result.candidates > len(result.rows)) == (config.bank.steps > 0)
+    remembers = config.bank.candidates != "recent" or config.bank.steps > 0
+    assert (result.candidates > len(result.rows)) == remembers
 
 
 def released(name: str) -> Config:

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from spml_dist import comm
+from spml_dist.bank.identity import image_hash
 from spml_dist.config import Config, load
 from spml_dist.engine.step import RELATIONS, TERMS, local_features, losses, segments_of
 from spml_dist.schema import IGNORED, UNLABELLED, Batch, Rows
 from spml_dist.segments.colour import colours
 from spml_dist.segments.location import location
+from tests.remembering import remembering
 from tests.spawn import spawn
 from tests.test_loss import pixel_loss
 
@@ -83,6 +85,7 @@ def example(counts=(2, 2, 1), seed: int = 0, unlabelled=(), ignored=(), steps: i
         regions=draw(3, images, CROP, CROP).int() * 30000,
         tags=tags,
         tags_known=torch.arange(images) != 1,
+        window=torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(images, 4),
         epoch=0,
     )
     raw = torch.randn(images, CHANNELS, SIDE, SIDE, generator=generator)
@@ -127,7 +130,7 @@ def reference(world: World, config: Config, ranks: int) -> tuple[dict[str, float
     known = torch.cat([batch.tags_known[segments.image], *(r.tags_known for r in old)])
     counted = torch.tensor([True, True, True, False])  # ignore_classes: [3]
     scope = config.relations.feature_affinity.scope
-    passed_on = nearest_classes(mu.detach(), segments, config)
+    passed_on = nearest_classes(mu.detach(), segments, batch, old, config)
     classes = torch.tensor(passed_on + [k for r in old for k in r.propagated.tolist()])
     in_own_image = config.relations.image_similarity.local_features
 
@@ -137,7 +140,7 @@ def reference(world: World, config: Config, ranks: int) -> tuple[dict[str, float
 
         def loss(term, vectors, pixel, attract, repel, own=own, double=False):
             s = torch.exp(getattr(config.relations, term).concentration * (vectors @ pixel))
-            return pixel_loss(s, attract, repel, own, double)[0]
+            return pixel_loss(s, torch.ones_like(s), attract, repel, own, double, None)[0]
 
         same_image = segments.image == image
         same_region = segments.region == pixels.region[i]
@@ -174,16 +177,24 @@ def reference(world: World, config: Config, ranks: int) -> tuple[dict[str, float
     return {t: float(v) for t, v in values.items()}, raw.grad, logits.grad
 
 
-def nearest_classes(mu: Tensor, segments, config: Config) -> list[int]:
+def nearest_classes(mu: Tensor, segments, batch: Batch, old: list[Rows], config: Config) -> list[int]:
     """Each segment's class by feature affinity, one by one."""
     relation, found = config.relations.feature_affinity, []
+    images = image_hash(batch.keys)[segments.image]
     for s, label in enumerate(segments.semantic.tolist()):
         near = [
             (float(mu[s] @ mu[t]), int(segments.semantic[t]))
             for t in range(len(mu))
             if segments.semantic[t] < CLASSES
-            and (relation.scope == "batch" or segments.image[s] == segments.image[t])
+            and (relation.scope != "image" or segments.image[s] == segments.image[t])
         ]
+        if relation.scope == "global":
+            near += [
+                (float(mu[s] @ row.prototype[t].double()), int(row.semantic[t]))
+                for row in old
+                for t in range(len(row))
+                if row.semantic[t] < CLASSES and row.image[t] != images[s]
+            ]
         cosine, nearest = max(near, default=(-2.0, UNLABELLED))
         found.append(
             label if label < CLASSES else nearest if cosine >= relation.min_similarity else UNLABELLED
@@ -242,7 +253,7 @@ def observe(rank: int) -> dict:
 def stepped(world: World, config: Config, rank: int = 0) -> dict:
     mine = world.part(rank, comm.world())
     raw, logits = mine.raw.requires_grad_(), mine.logits.requires_grad_()
-    result = losses(raw, logits, mine.batch, mine.remembered, config, first_image=100)
+    result = losses(raw, logits, mine.batch, remembering(mine.remembered), config)
     result.total.backward()
     return {
         "total": result.total.item(),
@@ -345,17 +356,17 @@ def test_published_rows_are_the_segments_of_the_batch():
     prototype, semantic, tags, known, image, propagated = stepped(example(), config)["rows"]
     _, segments = segments_of(world.raw, world.batch, config)
     assert torch.equal(prototype, segments.prototype) and torch.equal(semantic, segments.semantic)
-    assert torch.equal(image, 100 + segments.image)
+    assert torch.equal(image, image_hash(world.batch.keys)[segments.image])
     assert torch.equal(tags, world.batch.tags[segments.image])
     assert torch.equal(known, world.batch.tags_known[segments.image])
-    assert propagated.tolist() == nearest_classes(segments.prototype.double(), segments, config)
+    assert propagated.tolist() == nearest_classes(segments.prototype.double(), segments, world.batch, [], config)
     assert UNLABELLED in propagated and (propagated != segments.semantic).any()
 
 
-def test_images_are_numbered_by_their_place_in_the_global_batch():
+def test_an_image_is_known_by_its_key_and_not_by_its_place():
     world = example(counts=(2,))
-    world.batch = replace(world.batch, position=torch.tensor([7, 3]))
-    assert set(stepped(world, configured())["rows"][4].tolist()) == {107, 103}
+    world.batch = replace(world.batch, position=torch.tensor([7, 3]), keys=("a", "b"))
+    assert set(stepped(world, configured())["rows"][4].tolist()) == set(image_hash(["a", "b"]).tolist())
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -409,7 +420,7 @@ def test_the_labelled_segments_of_all_ranks_pass_on_their_class(ranks, alone):
     single = alone[name]["rows"]
     for one in ranks:
         assert torch.equal(one[name]["rows"][5], single[5])
-    unlabelled_images = torch.isin(single[4], torch.tensor([102, 103, 104]))
+    unlabelled_images = torch.isin(single[4], image_hash(["2", "3", "4"]))
     assert (single[1][unlabelled_images] == UNLABELLED).all()
     assert (single[5][unlabelled_images] < CLASSES).any()
 

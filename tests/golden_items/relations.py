@@ -19,6 +19,7 @@ from spml_dist.model.heads import ClassifierHead
 from spml_dist.model.norm import globalise
 from spml_dist.relations import affinity
 from spml_dist.schema import UNLABELLED, Batch, Rows
+from tests.remembering import remembering
 from tests.spawn import spawn
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
@@ -38,7 +39,8 @@ def _config(z, reduction="global", changed=(), **weights):
             f"relations.{term}.concentration={concentration}",
         ]
     changes += [f"loss.cross_entropy={weights.get('cross_entropy', 0.0)}", f"loss.reduction={reduction}"]
-    changes += ["loss.tagless=reference", "relations.cooccurrence.ignore_classes=[0]", "bank.steps=2"]
+    changes += ["loss.tagless=reference", "relations.cooccurrence.ignore_classes=[0]"]
+    changes += ["bank.candidates=recent", "bank.steps=2"]
     return load(CONFIG, [*changes, *changed])
 
 
@@ -55,6 +57,7 @@ def _batch(z, rows=slice(None)) -> Batch:
         regions=torch.from_numpy(z["instance"][rows]),
         tags=tags,
         tags_known=torch.ones(len(tags), dtype=torch.bool),
+        window=torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(len(tags), 4),
         epoch=0,
     )
 
@@ -81,9 +84,10 @@ def _logits(raw, z):
     return raw.new_zeros(len(raw), int(z["num_classes"]), *raw.shape[2:])
 
 
-def _term(z, term: str, remembered, first_image=0):
+def _term(z, term: str, remembered):
     raw = torch.from_numpy(z["raw"]).requires_grad_()
-    result = losses(raw, _logits(raw, z), _batch(z), remembered, _config(z, **{term: 1.0}), first_image)
+    config = _config(z, **{term: 1.0})
+    result = losses(raw, _logits(raw, z), _batch(z), remembering(remembered), config)
     result.total.backward()
     return result, raw.grad.numpy()
 
@@ -154,21 +158,25 @@ def g_relations_bank(z):
     bank = RecentBank(len(remembered))
     for part in remembered:
         bank.publish(part)
-    # The release shifts the image numbers of what it remembers; here an image keeps a number of its own.
-    newest = 1 + max(int(part.image.max()) for part in remembered)
-    bank.publish(_term(z, "annotation", remembered, first_image=newest)[0].rows)
+    # The release shifts the image numbers of what it remembers; here an image keeps its own.
+    bank.publish(_term(z, "annotation", remembered)[0].rows)
     for i, part in enumerate(bank.rows()):
         wanted = z[f"after_bank{i}_prototype"]
         error = (
             np.abs(part.prototype.numpy() - wanted).max() if part.prototype.shape == wanted.shape else np.inf
         )
         rows.append((f"after_bank{i}_prototype", float(error), 2e-6))
-        ours = np.unique(part.image.numpy(), return_inverse=True)[1]
-        theirs = np.unique(z[f"after_bank{i}_prototype_batch_index"], return_inverse=True)[1]
+        ours, theirs = map(_numbered, (part.image.numpy(), z[f"after_bank{i}_prototype_batch_index"]))
         rows.append((f"after_bank{i} images", float((ours != theirs).sum()), 0))
     numbers = [set(part.image.tolist()) for part in bank.rows()]
     rows.append(("images of different steps that share a number", float(len(set.intersection(*numbers))), 0))
     return rows
+
+
+def _numbered(images: np.ndarray) -> np.ndarray:
+    """Images numbered in the order in which they appear."""
+    _, first, inverse = np.unique(images, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]
 
 
 def _shard(rank: int, arrays: dict) -> dict[str, tuple]:
@@ -178,7 +186,7 @@ def _shard(rank: int, arrays: dict) -> dict[str, tuple]:
     for term in NAMES.values():
         raw = torch.from_numpy(arrays["raw"][mine]).requires_grad_()
         config = _config(arrays, reduction="per_rank", **{term: 1.0})
-        result = losses(raw, _logits(raw, arrays), _batch(arrays, mine), [], config)
+        result = losses(raw, _logits(raw, arrays), _batch(arrays, mine), remembering([]), config)
         result.total.backward()
         done[term] = (result.values[TERMS.index(term)].item(), result.pixels, raw.grad.numpy())
     return done
@@ -213,7 +221,7 @@ def g_total_voc(z):
     ann, occ, img = z["weights_ann_occ_img"].tolist()
     config = _config(z, annotation=ann, cooccurrence=occ, image_similarity=img, cross_entropy=ann)
     unit = torch.nn.functional.normalize(raw.detach(), dim=1, eps=1e-12)
-    result = losses(raw, head(unit), _batch(z), [], config)
+    result = losses(raw, head(unit), _batch(z), remembering([]), config)
     result.total.backward()
     value = dict(zip(TERMS, result.values.tolist(), strict=True))
     ours = {
@@ -262,7 +270,7 @@ def _remembered_densepose(z, dtype) -> list[Rows]:
             for name in ("", "_with_loc", "_semantic_label", "_batch_index")
         )
         labelled = semantic < k
-        propagated = affinity.propagate(
+        propagated, _ = affinity.propagate(
             vectors, semantic, vectors[labelled], semantic[labelled], k, 0.95, (image, image[labelled])
         )
         tags = torch.zeros(len(semantic), k, dtype=torch.bool)
@@ -276,7 +284,7 @@ def _densepose_rows(z, dtype, of_loss: float, of_gradient: float):
         raw = torch.from_numpy(z["raw"]).to(dtype).requires_grad_()
         config = _config(z, changed=DENSEPOSE, **{term: 1.0})
         with _given(z):
-            result = losses(raw, _logits(raw, z), _batch(z), remembered, config)
+            result = losses(raw, _logits(raw, z), _batch(z), remembering(remembered), config)
         result.total.backward()
         loss, gradient = _against(z, name, result.values[TERMS.index(term)].item(), raw.grad.numpy())
         rows += [
@@ -292,7 +300,7 @@ def _densepose_middle(z):
     remembered = _remembered_densepose(z, raw.dtype)
     with _given(z):
         pixels, segments = segments_of(raw, _batch(z), config)
-        result = losses(raw.requires_grad_(), _logits(raw, z), _batch(z), remembered, config)
+        result = losses(raw.requires_grad_(), _logits(raw, z), _batch(z), remembering(remembered), config)
     parts = [result.rows, *remembered]
     propagated = torch.cat([part.propagated for part in parts]).numpy()
     wanted = np.where(z["mid_multihot"].any(axis=1), z["mid_multihot"].argmax(axis=1), UNLABELLED)

@@ -15,7 +15,7 @@ def q_augment(z) -> list[tuple[str, float, float]]:
     for case in cases:
         rng = np.random.RandomState(int(z[f"seed_{case}"]))
         crop = tuple(int(side) for side in z["crop"])
-        image, labels = augment(z["image"], maps, rng, crop, (0.5, 1.5), True)
+        image, labels, _ = augment(z["image"], maps, rng, crop, (0.5, 1.5), True)
         worst = max(worst, float(np.abs(image - z[f"image_{case}"]).max()))
         mismatches += int((np.stack(labels, axis=-1) != z[f"label_{case}"]).sum())
     found = float(not cases)

@@ -36,7 +36,8 @@ def records(images):
         segment,
         image[segment],
     )
-    return pixels, Segments(torch.zeros(p, 2), torch.zeros(p, 4), torch.zeros_like(region), region, image)
+    facts = torch.zeros_like(region), region, image, torch.zeros(p, 4), torch.zeros(p)
+    return pixels, Segments(torch.zeros(p, 2), torch.zeros(p, 4), *facts)
 
 
 @settings(deadline=None)

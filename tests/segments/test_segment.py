@@ -71,6 +71,18 @@ def test_every_segment_is_pure_and_has_members():
     assert torch.equal(pixels.segment.unique(), torch.arange(len(segments)))
 
 
+def test_box_and_area_are_those_of_the_members():
+    raw, semantic, regions = batch(8)
+    pixels, segments = segmented(raw, semantic, regions)
+    place = (semantic[:, ::2, ::2] != IGNORED).nonzero()[:, 1:]
+    for s in range(len(segments)):
+        y, x = place[pixels.segment == s].T
+        box = torch.tensor([y.min() / 6, x.min() / 7, (y.max() + 1) / 6, (x.max() + 1) / 7])
+        torch.testing.assert_close(segments.box[s], box)
+        assert segments.area[s] == pytest.approx(len(y) / (6 * 7))
+    assert not segments.box.requires_grad and not segments.area.requires_grad
+
+
 def test_vectors_are_unit_and_prototypes_are_sums_of_members():
     raw, semantic, regions = batch(1)
     pixels, segments = segmented(raw, semantic, regions)
@@ -128,6 +140,7 @@ def test_no_valid_pixel_is_no_pixels_no_segments_and_no_error(images):
     pixels, segments = segmented(raw, torch.full_like(semantic, IGNORED), regions)
     assert len(pixels.segment) == len(segments) == 0
     assert pixels.embedding.shape == (0, 5) and segments.prototype_feature.shape == (0, 7)
+    assert segments.box.shape == (0, 4) and segments.area.shape == (0,)
     (pixels.embedding.sum() + segments.prototype.sum()).backward()
     assert (raw.grad == 0).all()
 

@@ -20,12 +20,13 @@ def view(sample, seed=0, crop=(32, 32), scale=(1.0, 1.0), mirror=False, swaps=()
 
 def test_without_scale_mirror_and_crop_the_picture_is_only_normalised():
     sample = make_sample(1)
-    image, (semantic, regions) = view(sample, crop=sample.image.shape[:2])
+    image, (semantic, regions), window = view(sample, crop=sample.image.shape[:2])
     expected = ((sample.image / 255 - MEAN) / DEVIATION).transpose(2, 0, 1)
     np.testing.assert_allclose(image, expected, atol=1e-6)
     np.testing.assert_array_equal(image, normalise(sample.image))
     np.testing.assert_array_equal(semantic, sample.semantic)
     np.testing.assert_array_equal(regions, sample.regions)
+    assert window.tolist() == [0, 0, 1, 1]
 
 
 @settings(deadline=None, max_examples=40)
@@ -39,20 +40,51 @@ def test_without_scale_mirror_and_crop_the_picture_is_only_normalised():
 )
 def test_every_view_has_the_crop_s_size_and_labels_of_the_picture(height, width, seed, crop, scale, mirror):
     sample = make_sample(1, height, width)
-    image, (semantic, regions) = view(sample, seed, crop, scale, mirror)
+    image, (semantic, regions), window = view(sample, seed, crop, scale, mirror)
     assert image.shape == (3, *crop) and image.dtype == np.float32 and image.flags.c_contiguous
     assert semantic.shape == regions.shape == crop
     assert (semantic.dtype, regions.dtype) == (np.uint8, np.uint16)
+    assert window.shape == (4,) and window.dtype == np.float32
     assert set(np.unique(semantic)) <= {*np.unique(sample.semantic), 255}
     assert set(np.unique(regions)) <= {*np.unique(sample.regions), 255}
 
 
 def test_a_small_picture_is_padded_at_the_bottom_and_on_the_right_and_ignored_there():
     sample = make_sample(1, 20, 30)
-    image, (semantic, _) = view(sample, crop=(32, 40))
+    image, (semantic, _), window = view(sample, crop=(32, 40))
     np.testing.assert_array_equal(semantic[:20, :30], sample.semantic)
     assert (semantic[20:] == 255).all() and (semantic[:, 30:] == 255).all()
     assert (image[:, 20:] == 0).all() and (image[:, :, 30:] == 0).all(), "the mean colour"
+    np.testing.assert_array_equal(window, np.float32([0, 0, 32 / 20, 40 / 30]))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.integers(0, 2**32 - 1),
+    st.tuples(st.integers(1, 80), st.integers(1, 80)),
+    st.sampled_from([(1.0, 1.0), (0.5, 1.5), (0.01, 0.02), (2.0, 2.0)]),
+    st.booleans(),
+)
+def test_the_window_says_where_every_pixel_comes_from(height, width, seed, crop, scale, mirror):
+    """On a picture whose colours are its coordinates. Interpolation knows no colour beyond the middle of the
+    outermost pixels; what lies outside the picture is padding."""
+    y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+    picture = np.stack(np.broadcast_arrays(y[:, None], x, 0.0), axis=-1).astype(np.float32)
+    labels = (np.zeros((height, width), np.uint8),)
+    rng = np.random.RandomState(seed)
+    image, (semantic,), window = augment(picture, labels, rng, crop, scale, mirror)
+    top, left, bottom, right = window.astype(float)
+    rows = top + (bottom - top) * (np.arange(crop[0]) + 0.5) / crop[0]
+    columns = left + (right - left) * (np.arange(crop[1]) + 0.5) / crop[1]
+    inside = ((rows > 0) & (rows < 1))[:, None] & ((columns > 0) & (columns < 1))
+    np.testing.assert_array_equal(semantic == 0, inside)
+    seen = image.transpose(1, 2, 0) * DEVIATION + MEAN
+    expected = np.broadcast_arrays(rows.clip(y[0], y[-1])[:, None], columns.clip(x[0], x[-1]))
+    for channel, share in enumerate(expected):
+        np.testing.assert_allclose(seen[..., channel][inside], share[inside], atol=1e-4)
+    assert top <= bottom and (left > right) == (mirror and np.random.RandomState(seed).uniform() >= 0.5)
 
 
 def test_half_of_the_views_are_mirrored_picture_and_labels_alike():
@@ -61,13 +93,14 @@ def test_half_of_the_views_are_mirrored_picture_and_labels_alike():
     plain = normalise(sample.image)
     flips = 0
     for seed in range(40):
-        image, (semantic, regions) = view(sample, seed, crop=size, mirror=True)
+        image, (semantic, regions), window = view(sample, seed, crop=size, mirror=True)
         flipped = not np.array_equal(image, plain)
         flips += flipped
         turn = np.fliplr if flipped else np.array
         np.testing.assert_array_equal(image, np.stack([turn(channel) for channel in plain]))
         np.testing.assert_array_equal(semantic, turn(sample.semantic))
         np.testing.assert_array_equal(regions, turn(sample.regions))
+        assert window.tolist() == ([0, 1, 1, 0] if flipped else [0, 0, 1, 1])
     assert 8 < flips < 32
 
 
@@ -81,10 +114,11 @@ def test_classes_change_places_in_mirrored_views_and_only_there(seed, classes, p
     settled = {"seed": seed, "scale": (0.5, 1.5), "crop": (20, 20)}
     padding = np.full((20, 20), 255, np.uint8)
     for mirror in (False, True):
-        image, (plain, regions) = view(sample, mirror=mirror, **settled)
-        other, (swapped, same) = view(sample, mirror=mirror, swaps=swaps, **settled)
+        image, (plain, regions), window = view(sample, mirror=mirror, **settled)
+        other, (swapped, same), other_window = view(sample, mirror=mirror, swaps=swaps, **settled)
         np.testing.assert_array_equal(image, other)
         np.testing.assert_array_equal(regions, same)
+        np.testing.assert_array_equal(window, other_window)
         flipped = mirror and np.random.RandomState(seed).uniform(0, 1) >= 0.5
         expected = plain.copy()
         for one, two in swaps if flipped else ():

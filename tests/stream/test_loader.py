@@ -59,11 +59,22 @@ def test_a_batch_has_the_promised_shapes_and_tags(packed):
     assert batch.image.shape == (4, 3, 24, 24) and batch.image.dtype == torch.float32
     assert batch.semantic.shape == (4, 24, 24) and batch.semantic.dtype == torch.uint8
     assert batch.regions.shape == (4, 24, 24) and batch.regions.dtype == torch.int32
+    assert batch.window.shape == (4, 4) and batch.window.dtype == torch.float32
     assert batch.position.tolist() == [0, 1, 2, 3] and batch.epoch == 0
     samples = [make_sample(int(key.removeprefix("beach-"))) for key in batch.keys]
     assert batch.tags_known.tolist() == [sample.tags is not None for sample in samples]
     for row, sample in zip(batch.tags.tolist(), samples, strict=True):
         assert [k for k, tagged in enumerate(row) if tagged] == list(sample.tags or ())
+
+
+def test_windows_say_which_part_of_the_picture_a_crop_shows(packed):
+    """Pictures of 40 × 52 pixels: the crop's share of the scaled height and width, mirrored in some."""
+    windows = torch.cat([batch.window for (batch,), _ in steps(packed(), 6, scale=(2.0, 2.0))])
+    top, left, bottom, right = windows.T
+    torch.testing.assert_close(bottom - top, torch.full((24,), 24 / 80))
+    torch.testing.assert_close((right - left).abs(), torch.full((24,), 24 / 104))
+    assert 4 < (left > right).sum() < 20
+    assert windows.min() >= 0 and windows.max() <= 1, "nothing is padded"
 
 
 def test_every_epoch_shows_every_picture_once_and_differently(packed):
@@ -128,6 +139,7 @@ def test_more_ranks_than_tars_and_batches_of_nearly_everything(packed, samples, 
 def test_a_rank_without_images_gets_empty_batches(packed):
     ((batch,), _) = steps(packed(), 1, batch=2, rank=4, world=5)[0]
     assert len(batch) == 0 and batch.image.shape == (0, 3, 24, 24) and batch.regions.shape == (0, 24, 24)
+    assert batch.window.shape == (0, 4) and batch.window.dtype == torch.float32
     assert batch.tags.shape == (0, len(CLASSES)) and batch.tags_known.shape == (0,)
 
 

@@ -1,0 +1,54 @@
+"""How many rows attract and repel each segment, counted over the whole bank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spml_dist import comm
+from spml_dist.bank.filters import Facts, Queries, groups, passing
+from spml_dist.bank.rows import ANNOTATED
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of rows; K classes, Q queries."""
+
+    rows: Tensor
+    """[1] int64"""
+    by_class: Tensor
+    """[K] int64: annotated rows"""
+    by_propagated: Tensor
+    """[K] int64: rows with a class, annotated or propagated"""
+    sharing: Tensor
+    """[Q] int64: rows that share a tag with each query; 0 where its tags are unknown"""
+    apart: Tensor
+    """[Q] int64: rows known to share none; 0 where its tags are unknown"""
+
+
+def count(rows: Facts, eligible: Tensor, queries: Queries, classes: int) -> Counts:
+    """Count the eligible among some rows, [n] bool."""
+    group, members = groups("shares_tag", queries)
+    known = eligible & (rows.label >= 0)
+    by_class, by_propagated = (
+        torch.bincount(rows.label[which].long(), minlength=classes)
+        for which in (known & (rows.source == ANNOTATED), known)
+    )
+    sharing, apart = (
+        _of_queries((passing(kind, queries, members, rows) & eligible).sum(dim=1), group)
+        for kind in ("shares_tag", "shares_none")
+    )
+    return Counts(eligible.sum()[None], by_class, by_propagated, sharing, apart)
+
+
+def over_all_ranks(counts: Counts) -> Counts:
+    """The sums of every rank's counts for the same queries; a collective."""
+    ours = list(vars(counts).values())
+    return Counts(*comm.sum_all(torch.cat(ours)).split([len(each) for each in ours]))
+
+
+def _of_queries(by_group: Tensor, group: Tensor) -> Tensor:
+    """[Q]: the number of each query's group, 0 for a query without one."""
+    return torch.cat([by_group.new_zeros(1), by_group])[group + 1]

@@ -1,0 +1,98 @@
+"""Which rows may answer which queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from spml_dist.bank.rows import ANNOTATED
+
+Kind = Literal["any", "shares_tag", "shares_none", "labelled", "same_class", "other_class"]
+"""any row; rows whose image shares a tag, or is known to share none, with the query's image; annotated rows;
+those of the query's class; those of another"""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Segments that ask for their nearest rows."""
+
+    vector: Tensor
+    """[Q, C] unit vectors"""
+    image: Tensor
+    """[Q] int64: rows of the query's own image never answer"""
+    label: Tensor
+    """[Q] int16: annotated class, -1 = none: the kinds by class are not asked"""
+    tags: Tensor
+    """[Q, words] int64 bitset"""
+    tags_known: Tensor
+    """[Q] bool: where not, the kinds by tags are not asked"""
+
+    @property
+    def source(self) -> Tensor:
+        """[Q] uint8: annotated or nothing, so that queries can be asked about as rows are"""
+        return torch.where(self.label >= 0, ANNOTATED, 0).to(torch.uint8)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+class Facts(Protocol):
+    """What is asked of rows; BankRows have it, and so have queries."""
+
+    label: Tensor
+    """[n] int16"""
+    source: Tensor
+    """[n] uint8"""
+    tags: Tensor
+    """[n, words] int64 bitset, zero where unknown"""
+    tags_known: Tensor
+    """[n] bool"""
+
+
+def groups(kind: Kind, queries: Queries) -> tuple[Tensor, Tensor]:
+    """Queries with equal rights: group of each, [Q] int64 (-1 = does not ask), and a member of each, [G]."""
+    match kind:
+        case "any" | "labelled":
+            asks, key = torch.ones_like(queries.tags_known), torch.zeros_like(queries.tags[:, :1])
+        case "shares_tag" | "shares_none":
+            asks, key = queries.tags_known, queries.tags
+        case "same_class" | "other_class":
+            asks, key = queries.label >= 0, queries.label[:, None].long()
+    group = torch.full_like(queries.image, -1)
+    members = torch.zeros(0, dtype=torch.int64, device=group.device)
+    if asks.any():
+        keys, of = torch.unique(key[asks], dim=0, return_inverse=True)
+        group[asks] = of
+        members = members.new_full((len(keys),), len(queries))
+        members.scatter_reduce_(0, of, asks.nonzero()[:, 0], "amin")
+    return group, members
+
+
+def passing(kind: Kind, queries: Queries, members: Tensor, rows: Facts) -> Tensor:
+    """[G, n] bool: which of the rows pass for each group, whatever their image."""
+    match kind:
+        case "any":
+            return torch.ones(len(members), len(rows.label), dtype=torch.bool, device=members.device)
+        case "labelled":
+            return (rows.source == ANNOTATED).expand(len(members), -1)
+        case "shares_tag":
+            return _share(queries.tags[members], rows.tags)
+        case "shares_none":
+            return ~_share(queries.tags[members], rows.tags) & rows.tags_known
+        case "same_class":
+            own = queries.label[members, None]
+            return (rows.label == own) & (rows.source == ANNOTATED)
+        case "other_class":
+            own = queries.label[members, None]
+            return (rows.label != own) & (rows.source == ANNOTATED)
+
+
+def _share(ours: Tensor, theirs: Tensor) -> Tensor:
+    """[G, n] bool; words one after another, since one is enough for 63 classes."""
+    shared = ours[:, None, 0] & theirs[:, 0] != 0
+    for word in range(1, ours.shape[1]):
+        shared |= ours[:, None, word] & theirs[:, word] != 0
+    return shared

@@ -1,0 +1,97 @@
+"""One worker's answers: from the inverted file where there is one, exactly from what it does not cover."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spml_dist.bank.cache import Cache
+from spml_dist.bank.filters import Kind, Queries, groups, passing
+from spml_dist.bank.nearest import Found, nearest, ranked
+from spml_dist.bank.rows import take
+from spml_dist.bank.store import Store
+
+FEW = 1 << 13
+"""passing rows up to which comparing them all is faster than probing lists"""
+
+BEYOND = 8
+"""entries proposed beyond k, because they are ranked by half-precision copies"""
+
+
+def lookup(
+    store: Store, cache: Cache | None, queries: Queries, kinds: Sequence[Kind], k: int, eligible: Tensor
+) -> dict[Kind, Found]:
+    """The k nearest rows of a store for each query and kind; exactly without a cache.
+
+    eligible: [store.used] bool, the rows that may answer anybody.
+    """
+    if not kinds:
+        return {}
+    if cache is None:
+        return nearest(store, queries, kinds, k, eligible.nonzero()[:, 0])
+    current = torch.from_numpy(cache.current(store.used))
+    compared = [kind for kind in kinds if cache.exhausted(kind)]
+    probed = [kind for kind in kinds if kind not in compared]
+    found = nearest(store, queries, compared, k, eligible.nonzero()[:, 0])
+    newer = nearest(store, queries, probed, k, (eligible & ~current).nonzero()[:, 0])
+    lists = cache.probed(queries.vector.float().numpy(), probed)
+    for kind in probed:
+        older = _probe(store, cache, queries, kind, k, eligible & current, lists[kind])
+        found[kind] = ranked(store, queries, torch.cat([newer[kind].slot, older], dim=1), k)
+    return {kind: found[kind] for kind in kinds}  # ranks exchange answers in this order
+
+
+def _probe(
+    store: Store, cache: Cache, queries: Queries, kind: Kind, k: int, eligible: Tensor, lists: tuple
+) -> Tensor:
+    """[Q, ≥ k] int64 slots proposed by the inverted file, -1 = none; few passing rows are compared all."""
+    own = _own(store, queries, eligible)
+    depth = k + BEYOND + own.shape[1]
+    vectors = queries.vector.float().numpy()
+    found = np.full((len(queries), depth), -1, np.int64)
+    for members, allowed in _groups(store, queries, kind, eligible):
+        passed = np.count_nonzero(allowed)
+        if passed <= FEW:
+            found[members, :k] = _compared(store, queries, members, k, allowed)
+            continue
+        entries = allowed[: len(cache.inverted)]
+        some = cache.inverted.search(vectors[members], depth, tuple(part[members] for part in lists), entries)
+        some[(some[:, :, None] == own[members][:, None, :]).any(axis=2)] = -1
+        short = np.count_nonzero(some >= 0, axis=1) < min(k, passed - own.shape[1])
+        if short.any():
+            some[short] = -1
+            some[short, :k] = _compared(store, queries, members[short], k, allowed)
+        found[members] = some
+    return torch.from_numpy(found)
+
+
+def _groups(
+    store: Store, queries: Queries, kind: Kind, eligible: Tensor
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Queries of equal rights (indices), and which rows may answer them, [store.used] bool."""
+    group, first = groups(kind, queries)
+    rows = take(store.rows, slice(0, store.used))
+    for number in range(len(first)):
+        allowed = eligible
+        if kind != "any":
+            allowed = passing(kind, queries, first[number : number + 1], rows)[0] & eligible
+        yield (group == number).nonzero()[:, 0].numpy(), allowed.numpy()
+
+
+def _compared(store: Store, queries: Queries, members: np.ndarray, k: int, allowed: np.ndarray) -> np.ndarray:
+    some = Queries(*(value[torch.from_numpy(members)] for value in vars(queries).values()))
+    return nearest(store, some, ["any"], k, torch.from_numpy(np.flatnonzero(allowed)))["any"].slot.numpy()
+
+
+def _own(store: Store, queries: Queries, eligible: Tensor) -> np.ndarray:
+    """[Q, m] int64: eligible slots of each query's own image, padded with -2."""
+    images, of = torch.unique(queries.image, return_inverse=True)
+    slots = [store.slots_of(image) for image in images.tolist()]
+    slots = [some[eligible.numpy()[some]] for some in slots]
+    own = np.full((len(images), max(map(len, slots), default=0)), -2, np.int64)
+    for row, some in zip(own, slots, strict=True):
+        row[: len(some)] = some
+    return own[of.numpy()]

@@ -1,0 +1,161 @@
+"""The nearest of some rows: exact, tiled, on any device; and the one way in which answers are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spml_dist.bank.filters import Kind, Queries, groups, passing
+from spml_dist.bank.rows import take
+from spml_dist.bank.store import Store
+
+TILE = 1 << 13
+"""rows compared at a time: with 600 queries their similarities take 20 MB"""
+
+SLACK = 16
+"""answers kept beyond k until their similarities are computed one by one, since those of a matrix product
+depend on its shape in the last bits"""
+
+SETTLED = 32
+"""queries answered at a time among all rows that are about as similar as their k-th"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows of one store, best first."""
+
+    similarity: Tensor
+    """[Q, k]; -inf where there are fewer"""
+    slot: Tensor
+    """[Q, k] int64; -1 where there are fewer"""
+
+
+def nearest(
+    store: Store, queries: Queries, kinds: Sequence[Kind], k: int, slots: Tensor
+) -> dict[Kind, Found]:
+    """The k nearest of the rows in `slots` for every kind, exactly; equal ones by (image, segment).
+
+    One product with the rows serves all kinds. Rows of a query's own image never answer.
+    """
+    best = {kind: _nothing(queries, k + SLACK) for kind in kinds}
+    for kind, similarity, part in _tiles(store, queries, kinds, slots):
+        best[kind] = _better(best[kind], similarity, part)
+    result = {}
+    for kind, found in best.items():
+        result[kind] = ranked(store, queries, found.slot, k)
+        undecided = _undecided(found, k, queries.vector.shape[1])
+        for start in range(0, len(undecided), SETTLED):
+            _settle(store, queries, kind, k, slots, result[kind], undecided[start : start + SETTLED])
+    return result
+
+
+def ranked(store: Store, queries: Queries, slot: Tensor, k: int) -> Found:
+    """The k best of the proposed rows, each by the similarity of its own product.
+
+    slot: [Q, m] int64, any order, -1 = none; no row twice for a query.
+    """
+    if not slot.shape[1]:
+        return _nothing(queries, k)
+    vectors = _full(queries)
+    rows = store.rows.vector[slot.clamp(min=0)].to(vectors.dtype)
+    similarity = (rows * vectors[:, None]).sum(dim=2).masked_fill_(slot < 0, -torch.inf)
+    image, segment = (value[slot.clamp(min=0)] for value in (store.rows.image, store.rows.segment))
+    order = in_order(similarity, image, segment)[:, :k]
+    found = _nothing(queries, k)
+    found.similarity[:, : order.shape[1]] = similarity.gather(1, order)
+    found.slot[:, : order.shape[1]] = slot.gather(1, order)
+    return found
+
+
+def in_order(similarity: Tensor, image: Tensor, segment: Tensor) -> Tensor:
+    """[Q, m] int64: columns by similarity, best first, then by image and segment. How answers are merged."""
+    best, order = torch.sort(similarity, dim=1, descending=True, stable=True)
+    if not ((best[:, 1:] == best[:, :-1]) & (best[:, 1:] > -torch.inf)).any():
+        return order
+    order = torch.argsort(segment, dim=1, stable=True)
+    order = order.gather(1, torch.argsort(image.gather(1, order), dim=1, stable=True))
+    return order.gather(1, torch.argsort(similarity.gather(1, order), dim=1, descending=True, stable=True))
+
+
+def _tiles(
+    store: Store, queries: Queries, kinds: Sequence[Kind], slots: Tensor
+) -> Iterator[tuple[Kind, Tensor, Tensor]]:
+    """By tile and kind: similarities, [Q, t], -inf where a row may not answer; and the tile's slots, [t]."""
+    vectors, asked = _full(queries), {kind: groups(kind, queries) for kind in kinds}
+    asked = {kind: those for kind, those in asked.items() if len(those[1])}
+    for part in slots.split(TILE) if asked else ():
+        rows = take(store.rows, part)
+        similarity = vectors @ rows.vector.to(vectors.dtype).T
+        own = torch.isin(rows.image, queries.image).nonzero()[:, 0]
+        similarity[:, own] += _barred(queries.image[:, None] != rows.image[own], similarity.dtype)
+        for kind, (group, members) in asked.items():
+            yield kind, _allowed(similarity, kind, queries, group, members, rows), part
+
+
+def _allowed(
+    similarity: Tensor, kind: Kind, queries: Queries, group: Tensor, members: Tensor, rows
+) -> Tensor:
+    if kind == "any":
+        return similarity
+    bars = _barred(passing(kind, queries, members, rows), similarity.dtype)[group.clamp(min=0)]
+    bars[group < 0] = -torch.inf
+    return similarity + bars
+
+
+def _barred(passes: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a row passes, -inf elsewhere: adding is three times as fast as filling by mask."""
+    return torch.zeros_like(passes, dtype=dtype).masked_fill_(~passes, -torch.inf)
+
+
+def _better(found: Found, similarity: Tensor, slots: Tensor) -> Found:
+    """The best of what was found and of a tile."""
+    kept = found.slot.shape[1]
+    values, index = similarity.topk(min(kept, len(slots)), dim=1)
+    slot = torch.where(values == -torch.inf, -1, slots[index])
+    values, slot = torch.cat([found.similarity, values], 1), torch.cat([found.slot, slot], 1)
+    values, index = values.topk(kept, dim=1)
+    return Found(values, slot.gather(1, index))
+
+
+def _nothing(queries: Queries, k: int) -> Found:
+    vectors = _full(queries)
+    similarity = vectors.new_full((len(vectors), k), -torch.inf)
+    return Found(similarity, torch.full_like(similarity, -1, dtype=torch.int64))
+
+
+def _full(queries: Queries) -> Tensor:
+    return queries.vector.to(torch.promote_types(queries.vector.dtype, torch.float32))
+
+
+def _rounding(dtype: torch.dtype, dim: int) -> float:
+    """How far two ways to add up a product of unit vectors may be apart."""
+    return torch.finfo(dtype).eps * dim**0.5
+
+
+def _undecided(found: Found, k: int, dim: int) -> Tensor:
+    """[q] int64: queries for which a row may have been left out that is as similar as the k-th."""
+    kept, last = found.similarity[:, k - 1], found.similarity[:, -1]
+    near = kept - last <= _rounding(last.dtype, dim)
+    return (near & (last > -torch.inf)).nonzero()[:, 0]
+
+
+def _settle(
+    store: Store, queries: Queries, kind: Kind, k: int, slots: Tensor, found: Found, some: Tensor
+) -> None:
+    """Answer some queries again among all rows that are about as similar as their k-th or more."""
+    asking = _these(queries, some)
+    least = found.similarity[some, k - 1] - _rounding(found.similarity.dtype, queries.vector.shape[1])
+    near = [[] for _ in some]
+    for _, similarity, part in _tiles(store, asking, [kind], slots):
+        for slot, close in zip(near, similarity >= least[:, None], strict=True):
+            slot.append(part[close])
+    for query, slot in zip(some.split(1), near, strict=True):
+        again = ranked(store, _these(queries, query), torch.cat(slot)[None], k)
+        found.similarity[query], found.slot[query] = again.similarity, again.slot
+
+
+def _these(queries: Queries, which: Tensor) -> Queries:
+    return Queries(*(value[which] for value in vars(queries).values()))

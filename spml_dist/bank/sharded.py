@@ -1,0 +1,247 @@
+"""The global memory bank as one rank has it: its share of the rows, its part in every question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from spml_dist import comm
+from spml_dist.bank import choice, exchange, staleness
+from spml_dist.bank.admission import refusal
+from spml_dist.bank.cache import Cache
+from spml_dist.bank.counts import count, over_all_ranks
+from spml_dist.bank.filters import Kind, Queries
+from spml_dist.bank.gauge import gauge
+from spml_dist.bank.identity import owned
+from spml_dist.bank.lookup import lookup
+from spml_dist.bank.nearest import Found, in_order
+from spml_dist.bank.rows import as_candidates, bitset, by_identity, concatenate, pack, take, unpack
+from spml_dist.bank.store import Store
+from spml_dist.config.method import Bank
+from spml_dist.errors import RunError
+from spml_dist.schema import BankRows, Memory, Neighbours, Rows, Standing
+
+GAUGE = 50
+"""steps between measurements of the inverted file's recall"""
+
+RECENT = 2
+"""steps that the paper's bank remembers; what more the whole bank covers is reported beside it"""
+
+
+@dataclass(frozen=True)
+class Asks:
+    """What the relations in use want to know."""
+
+    kinds: tuple[Kind, ...]
+    """whose nearest rows become candidates"""
+    votes: bool
+    """whether unlabelled segments take their class from the bank"""
+    ignored: tuple[int, ...]
+    """classes that do not count as shared tags"""
+
+
+class ShardedBank:
+    """Every segment of the data set, spread over the ranks.
+
+    What a step sees is what was published up to the step before, whatever the number of ranks. All methods
+    but `len` are collectives.
+    """
+
+    def __init__(self, settings: Bank, dim: int, classes: int, asks: Asks, seed: int, device: torch.device):
+        self.settings, self.dim, self.classes, self.seed = settings, dim, classes, seed
+        self.store = Store(
+            owned(comm.rank(), settings.shards, comm.world()),
+            settings.shards,
+            settings.capacity // settings.shards,
+            dim,
+            classes,
+            settings.storage,
+            device,
+        )
+        self.cache: Cache | None = None
+        self._asks, self._device = asks, device
+        self._group = exchange.own_group()
+        self._sending: exchange.Sending | None = None
+        self._seen: dict[str, float] = {}
+        self._recall: dict[Kind, tuple[int, int]] = {}
+
+    def __len__(self) -> int:
+        """Rows of this rank."""
+        return len(self.store)
+
+    def publish(self, rows: BankRows, keys: Sequence[str]) -> None:
+        """Send this rank's segments of a step to their owners; they are rows from the next question on.
+
+        rows: whole images; keys: their sample keys. Raises RunError on every rank for what no bank may hold.
+        """
+        self.settle()
+        settings = self.settings
+        comm.agree(refusal(rows, self.classes, self.store.capacity, settings.shards, keys))
+        self._sending = exchange.send(rows, settings.shards, settings.capacity, self._group)
+
+    def settle(self) -> None:
+        """Put what was published into its slots."""
+        if self._sending is None:
+            return
+        packed, self._sending, trouble = self._sending.receive(), None, None
+        try:
+            slots = self.store.put(unpack(packed, self.dim, self.classes, self.settings.storage))
+            if self.cache:
+                self.cache.overwritten(slots.numpy())
+        except RunError as error:
+            trouble = error
+        comm.agree(trouble)
+
+    def recall(self, rows: Rows, step: int, measure: bool = False) -> Memory:
+        """The bank's part in a step's candidates.
+
+        rows: the step's segments, of all ranks; measure: also how well the bank does, for `report`.
+        """
+        self.settle()
+        if self.settings.max_age is not None:
+            self.store.expire(step - self.settings.max_age)
+        self._upkeep()
+        queries, eligible = self._queries(rows), self._eligible(rows)
+        near, labelled, joins = [], None, step >= self.settings.warmup
+        if joins or measure:
+            near, labelled = self._look_up(queries, eligible, step, measure)
+        if measure:
+            self._measure(queries, labelled, eligible, step)
+        if not joins:
+            eligible, near, labelled = torch.zeros_like(eligible), [], None
+        memory = self._memory(rows, queries, near, eligible, step)
+        return replace(memory, labelled=labelled if self._asks.votes else None)
+
+    def report(self, step: int) -> dict[str, float]:
+        """How the bank does since the last report, by names for the log. step: steps made so far."""
+        self.settle()  # all that this step did is told now: a checkpoint after it does not hold it
+        own = staleness.summed(self.store.drift, self._recall, [*self._kinds, "labelled"], self._device)
+        ages = staleness.ages(self.store.rows.step[self.store.live()], step - 1)
+        said = self._seen | own | ages
+        self.store.drift, self._recall, self._seen = [], {}, {}
+        return {f"bank/{name}": value for name, value in said.items()}
+
+    def _upkeep(self) -> None:
+        """Index the rows once they are many. On a GPU comparing them all is the faster search."""
+        if self._device.type != "cpu":
+            return
+        if self.cache is None or self.cache.worn:
+            if len(self.store) > self.settings.exact_rows:
+                self.cache = Cache.of(self.store, self.seed)
+        else:
+            self.cache.upkeep()
+
+    def _queries(self, rows: Rows) -> Queries:
+        counted = rows.tags & rows.tags_known[:, None]
+        counted[:, list(self._asks.ignored)] = False
+        label = torch.where(rows.semantic < self.classes, rows.semantic, -1).short()
+        return Queries(rows.prototype.detach(), rows.image, label, bitset(counted), rows.tags_known)
+
+    def _eligible(self, rows: Rows) -> Tensor:
+        """[used] bool: rows that may become candidates."""
+        eligible = self.store.alive[: self.store.used].clone()
+        if not self.settings.own_images:
+            for image in rows.image.unique().tolist():
+                eligible[torch.from_numpy(self.store.slots_of(image)).to(eligible.device)] = False
+        return eligible
+
+    @property
+    def _kinds(self) -> tuple[Kind, ...]:
+        """What is looked up to choose candidates by."""
+        return () if self.settings.candidates == "exact" else self._asks.kinds
+
+    def _look_up(
+        self, queries: Queries, eligible: Tensor, step: int, measure: bool
+    ) -> tuple[list[Neighbours], Neighbours | None]:
+        """The neighbours that become candidates, and the annotated ones of all segments, where these vote or
+        are measured."""
+        least, annotated = self.settings.min_recall, ["labelled"] if self._asks.votes or measure else []
+        asking = self._taking_turns(queries, step)
+        k = self.settings.neighbours
+        if self.cache and (step % GAUGE == 0 or not self.cache.gauged):
+            kinds = [*self._kinds, *annotated]
+            self._recall |= gauge(self.store, self.cache, asking, kinds, k, eligible, least)
+        near = lookup(self.store, self.cache, asking, self._kinds, k, eligible)
+        labelled = lookup(self.store, self.cache, queries, annotated, k, eligible)
+        near, labelled = ([self._merged(each) for each in found.values()] for found in (near, labelled))
+        # Where segments vote, who voted for them is among their candidates.
+        return near + labelled * self._asks.votes, labelled[0] if labelled else None
+
+    def _taking_turns(self, queries: Queries, step: int) -> Queries:
+        chosen = choice.turn(queries.image, _numbers(queries.image), self.settings.queries, self.seed, step)
+        return Queries(*(value[chosen] for value in vars(queries).values()))
+
+    def _merged(self, found: Found) -> Neighbours:
+        """The best of what every rank found."""
+        rows, slot, k = self.store.rows, found.slot.clamp(min=0), found.slot.shape[1]
+        similarity, met = found.similarity.float(), found.slot >= 0
+        image, segment, label = (
+            torch.where(met, getattr(rows, name)[slot], missing)
+            for name, missing in (("image", 0), ("segment", -1), ("label", -1))
+        )
+        everyones = exchange.side_by_side([similarity, image, segment, label])
+        if comm.world() > 1:
+            order = in_order(*everyones[:3])[:, :k]
+            everyones = [each.gather(1, order) for each in everyones]
+        return Neighbours(*everyones)
+
+    def _memory(
+        self, rows: Rows, queries: Queries, near: list[Neighbours], eligible: Tensor, step: int
+    ) -> Memory:
+        none, settings = eligible.nonzero()[:0, 0], self.settings
+        if settings.candidates == "exact":
+            everything, _ = self._gathered(eligible.nonzero()[:, 0], none)
+            return Memory(as_candidates(everything, self.classes, rows.prototype.dtype))
+        image, segment = choice.nearest_of_all(near, settings.max_candidates)
+        chosen, drawn = choice.held(self.store, image, segment).to(none.device), none
+        if settings.candidates == "nearest":
+            everything, _ = self._gathered(chosen, none)
+            return Memory(as_candidates(everything, self.classes, rows.prototype.dtype))
+        whole = over_all_ranks(count(self._facts(), eligible, queries, self.classes))
+        others, left = eligible.clone(), whole.rows.item() - len(image)
+        others[chosen] = False
+        drawn = choice.drawn(
+            self.store, others.nonzero()[:, 0], settings.sampled / max(1, left), self.seed, step
+        )
+        everything, count_drawn = self._gathered(chosen, drawn)
+        weight = torch.ones(len(everything), device=self._device)
+        weight[len(everything) - count_drawn :] = left / max(1, count_drawn)
+        candidates = as_candidates(everything, self.classes, rows.prototype.dtype)
+        standing = Standing(whole.by_class, whole.by_propagated, whole.sharing)
+        return Memory(candidates, weight.log(), standing)
+
+    def _gathered(self, chosen: Tensor, drawn: Tensor) -> tuple[BankRows, int]:
+        """The chosen rows of all ranks, then the drawn ones and how many these are, each by identity."""
+        own = pack(take(self.store.rows, torch.cat([chosen, drawn])))
+        which = torch.zeros(len(own), 1, dtype=torch.uint8, device=own.device)
+        which[len(chosen) :] = 1
+        packed = exchange.everyones(torch.cat([own, which], dim=1))
+        parts = [
+            by_identity(unpack(packed[packed[:, -1] == part], self.dim, self.classes, self.settings.storage))
+            for part in (0, 1)
+        ]
+        return concatenate(parts), len(parts[1])
+
+    def _measure(self, queries: Queries, labelled: Neighbours, eligible: Tensor, step: int) -> None:
+        """What the log is told of this step; the same on every rank."""
+        rows = self._facts()
+        recent = eligible & (rows.step >= step - RECENT)
+        ours = count(queries, torch.ones_like(queries.tags_known), queries, self.classes)
+        recent, whole = (
+            over_all_ranks(count(rows, which, queries, self.classes)) for which in (recent, eligible)
+        )
+        self._seen = staleness.purity(queries, labelled)
+        self._seen |= staleness.coverage(queries, ours, recent, whole)
+
+    def _facts(self) -> BankRows:
+        return take(self.store.rows, slice(0, self.store.used))
+
+
+def _numbers(image: Tensor) -> Tensor:
+    """[Q] int64: how many segments of its image come before each, in the order of the queries."""
+    order = torch.argsort(image, stable=True)
+    first = torch.searchsorted(image[order], image[order])
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(image), device=image.device) - first)

@@ -1,0 +1,245 @@
+"""The bank in a folder: saved by all ranks, restored by any number of them, read without any.
+
+FOLDER/
+  manifest.json                     what the bank is, and the digest of every other file
+  shard_00017.safetensors           rows of a virtual shard, oldest image first; no file where there are none
+  index_00001_of_00002.safetensors  a rank's inverted file: centroids, and which of the rank's rows it knew
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from math import gcd
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from spml_dist import comm
+from spml_dist.bank.cache import Cache
+from spml_dist.bank.identity import shard_of
+from spml_dist.bank.manifest import File, Manifest, damaged, read_manifest, sum_of, write_manifest
+from spml_dist.bank.rows import concatenate, digest, empty, take, written
+from spml_dist.bank.sharded import ShardedBank
+from spml_dist.errors import RunError
+from spml_dist.schema import BankRows
+
+SHARD, INDEX = "shard_{:05d}.safetensors", "index_{:05d}_of_{:05d}.safetensors"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one rank wrote."""
+
+    files: dict[str, File]
+    indexes: dict[str, File]
+    images: int
+    newest: int
+    """step of its newest row, -1 = none"""
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What one rank took out of a snapshot."""
+
+    digest: str
+    rows: int
+    """those that are its own"""
+    held: int
+    """those that its store had room for"""
+    fullest: int
+    """most rows that belong into one virtual shard"""
+
+
+def save(bank: ShardedBank, folder: Path) -> None:
+    """Write a bank into a new folder that all ranks see; a collective.
+
+    What was published is in it. Raises RunError on every rank if any of them cannot write; the folder is no
+    snapshot then.
+    """
+    bank.settle()
+    part, trouble = None, None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = _write(bank, folder)
+    except (OSError, SafetensorError) as problem:
+        trouble = _unwritable(folder, problem)
+    comm.agree(trouble)
+    parts = comm.from_every_rank(part)
+    if comm.rank() == 0:
+        try:
+            write_manifest(folder, _manifest(bank, parts))
+        except OSError as problem:
+            trouble = _unwritable(folder, problem)
+    comm.agree(trouble)
+
+
+def restore(bank: ShardedBank, folder: Path) -> None:
+    """Fill an empty bank with what `save` wrote, on any number of ranks; a collective.
+
+    The inverted file comes back too, the same to the bit, where ranks and virtual shards are as many as they
+    were; elsewhere it is made anew when it is needed. Raises RunError on every rank for a missing or damaged
+    file, which is named, for a bank of other settings, and for rows that find no room.
+    """
+    taken, trouble = None, None
+    try:
+        manifest = read_manifest(folder)
+        _require_alike(bank, manifest, folder)
+        taken = _fill(bank, manifest, folder)
+        name = INDEX.format(comm.rank(), comm.world())
+        alike = (manifest.world, manifest.shards) == (comm.world(), bank.settings.shards)
+        if alike and name in manifest.indexes and bank.store.alive.device.type == "cpu":
+            bank.cache = _index(bank, folder / name, manifest.indexes[name])
+    except RunError as error:
+        trouble = error
+    comm.agree(trouble)
+    comm.agree(_missing(bank, manifest, comm.from_every_rank(taken), folder))
+
+
+def read_shards(folder: Path) -> Iterator[BankRows]:
+    """The rows of a snapshot, a virtual shard at a time, oldest image first; in any process.
+
+    Raises RunError that names the file which is missing or damaged.
+    """
+    manifest = read_manifest(folder)
+    for name, file in sorted(manifest.files.items()):
+        yield _read(folder / name, file, manifest)
+
+
+def _write(bank: ShardedBank, folder: Path) -> _Part:
+    store, files, indexes, images, newest = bank.store, {}, {}, 0, -1
+    for shard in store.owned:
+        rows = take(store.rows, store.live(shard))
+        if len(rows):
+            name = SHARD.format(shard)
+            save_file({f.name: getattr(rows, f.name).cpu() for f in fields(BankRows)}, folder / name)
+            files[name] = File((folder / name).stat().st_size, written(digest(rows)), len(rows))
+            images += len(rows.image.unique())
+            newest = max(newest, rows.step.max().item())
+    if bank.cache:
+        name = INDEX.format(comm.rank(), comm.world())
+        indexes[name] = _write_index(bank, bank.cache, folder / name)
+    return _Part(files, indexes, images, newest)
+
+
+def _write_index(bank: ShardedBank, cache: Cache, path: Path) -> File:
+    known = torch.from_numpy(cache.current(bank.store.used))[bank.store.live()]
+    said = cache.state()
+    tensors = {"centroids": torch.from_numpy(cache.inverted.centroids), "known": known}
+    # One entry: safetensors writes several in any order, and the same bank is to be the same bytes.
+    save_file(tensors, path, {"cache": json.dumps(said, sort_keys=True)})
+    return File(path.stat().st_size, _checksum(path), len(known))
+
+
+def _manifest(bank: ShardedBank, parts: list[_Part]) -> Manifest:
+    files = {name: file for part in parts for name, file in part.files.items()}
+    settings, newest = bank.settings, max(part.newest for part in parts)
+    return Manifest(
+        shards=settings.shards,
+        capacity=settings.capacity,
+        dim=bank.dim,
+        classes=bank.classes,
+        storage=settings.storage,
+        step=None if newest < 0 else newest,
+        world=len(parts),
+        rows=sum(file.rows for file in files.values()),
+        images=sum(part.images for part in parts),
+        digest=sum_of(file.digest for file in files.values()),
+        files=files,
+        indexes={name: file for part in parts for name, file in part.indexes.items()},
+    )
+
+
+def _fill(bank: ShardedBank, manifest: Manifest, folder: Path) -> _Taken:
+    """Put this rank's rows into its store, those of the files whose images may meet in one virtual shard
+    together: images that come oldest first are put without sorting."""
+    store, shards, digests, rows, fullest = bank.store, bank.settings.shards, [], 0, 0
+    apart = gcd(manifest.shards, shards)
+    for residue in sorted({shard % apart for shard in store.owned}):
+        parts = [empty(0, bank.dim, bank.classes, bank.settings.storage)]
+        for name in map(SHARD.format, range(residue, manifest.shards, apart)):
+            if name in manifest.files:
+                part = _read(folder / name, manifest.files[name], manifest)
+                shard = shard_of(part.image, shards)
+                own = (shard >= store.owned.start) & (shard < store.owned.stop)
+                parts.append(part if own.all() else take(part, own))
+                digests.append(manifest.files[name].digest if own.all() else written(digest(parts[-1])))
+        together = concatenate(parts)
+        store.put(together)
+        rows += len(together)
+        fullest = max([fullest, *torch.bincount(shard_of(together.image, shards)).tolist()])
+    return _Taken(sum_of(digests), rows, len(store), fullest)
+
+
+def _read(path: Path, file: File, manifest: Manifest) -> BankRows:
+    try:
+        values = load_file(path)
+    except (OSError, SafetensorError) as problem:
+        raise damaged(path, problem) from problem
+    like = empty(0, manifest.dim, manifest.classes, manifest.storage)
+    for field in fields(BankRows):
+        value, expected = values.get(field.name), getattr(like, field.name)
+        if value is None or (value.dtype, value.shape) != (expected.dtype, (file.rows, *expected.shape[1:])):
+            raise damaged(path, f"its {field.name} is not that of {file.rows} rows")
+    rows = BankRows(**values)
+    if written(digest(rows)) != file.digest:
+        raise damaged(path, "its rows are not those that were saved")
+    return rows
+
+
+def _index(bank: ShardedBank, path: Path, file: File) -> Cache:
+    """The inverted file as it was: what it did not know then it does not know now."""
+    try:
+        if _checksum(path) != file.digest:
+            raise damaged(path, "its bytes are not those that were saved")
+        with safe_open(path, framework="pt") as opened:
+            said = json.loads(opened.metadata()["cache"])
+            middles, known = (opened.get_tensor(name).numpy() for name in ("centroids", "known"))
+    except (OSError, SafetensorError) as problem:
+        raise damaged(path, problem) from problem
+    unknown = np.ones(bank.store.used, bool)
+    unknown[bank.store.live().numpy()] = ~known
+    cache = Cache(bank.store, middles, bank.seed)
+    cache.tell(but=unknown)
+    cache.resume(said)
+    return cache
+
+
+def _require_alike(bank: ShardedBank, manifest: Manifest, folder: Path) -> None:
+    for key, ours, theirs in (
+        ("bank.storage", bank.settings.storage, manifest.storage),
+        ("model.embedding_dim", bank.dim, manifest.dim),
+        ("the number of classes of data.train", bank.classes, manifest.classes),
+    ):
+        if ours != theirs:
+            remedy = f"make it {theirs}, or start a new run"
+            raise RunError(f"{key} is not that of the bank in {folder}, {theirs}", ours, remedy)
+
+
+def _missing(bank: ShardedBank, manifest: Manifest, taken: list[_Taken], folder: Path) -> RunError | None:
+    """What is wrong with the whole, which no rank sees by itself."""
+    settings = bank.settings
+    if sum_of(each.digest for each in taken) != manifest.digest:
+        remedy = "put the run folder on storage that all of them share"
+        return RunError(f"{folder}: the ranks do not see the same files there", None, remedy)
+    if sum(each.held for each in taken) < sum(each.rows for each in taken):
+        least = max(each.fullest for each in taken) * settings.shards
+        remedy = f"raise it to {least}, or go back to {manifest.capacity} with bank.shards {manifest.shards}"
+        return RunError(
+            f"bank.capacity has no room for the {manifest.rows} rows of {folder}", settings.capacity, remedy
+        )
+    return None
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _unwritable(folder: Path, problem: Exception) -> RunError:
+    return RunError(f"{folder} cannot be written", problem, "make room; what was saved before is still there")

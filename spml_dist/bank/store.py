@@ -1,0 +1,186 @@
+"""The rows of one worker, in slots. Rows are the truth; whatever is indexed can be rebuilt from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from itertools import takewhile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spml_dist.bank.rows import empty, take
+from spml_dist.bank.staleness import drift
+from spml_dist.errors import RunError
+from spml_dist.schema import BankRows
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image in the store."""
+
+    slots: np.ndarray
+    """int64, in the order of its segments"""
+    written: tuple[int, int, int]
+    """step, position in that step's global batch, image: the order in which images go"""
+    check: int
+
+
+class Store:
+    """Images of some virtual shards, each a set of rows that come and go together.
+
+    Memory is taken for `capacity` rows a virtual shard, once. A shard that is full gives up its oldest
+    images. Nothing that is asked of a store depends on which slots its rows are in.
+    """
+
+    def __init__(
+        self, owned: range, shards: int, capacity: int, dim: int, classes: int, storage: str, device=None
+    ):
+        """owned: virtual shards of this worker, of `shards` in all; capacity: rows of each."""
+        self.owned, self.shards, self.capacity = owned, shards, capacity
+        self.rows: BankRows = empty(len(owned) * capacity, dim, classes, storage, device)
+        self.alive = torch.zeros(len(owned) * capacity, dtype=torch.bool, device=device)
+        self.used = 0
+        """slots that were ever written; all rows are below"""
+        self.drift: list[float] = []
+        """cosines of segments with what they replaced, since somebody emptied the list"""
+        self._free: list[int] = []
+        self._images: dict[int, dict[int, Entry]] = {shard: {} for shard in owned}
+        """of each virtual shard, oldest first"""
+        self._held = dict.fromkeys(owned, 0)
+
+    def __len__(self) -> int:
+        return sum(self._held.values())
+
+    def put(self, rows: BankRows) -> Tensor:
+        """Remember whole images; the slots that were written, [n] int64.
+
+        An image replaces what is known of it, unless that was written later. The order of `rows` does not
+        matter; the rows of an image have one step and position.
+        Raises RunError when two keys have one hash, or an image is larger than a virtual shard; nothing is
+        remembered then.
+        """
+        came = [(members, *_facts(rows, members[0])) for members in _by_image(rows)]
+        self._refuse(came)
+        slots = {}  # by image: indices of its rows, which end up in the slots of its entry
+        for members, image, check, written in came:
+            shard = image % self.shards
+            before = self._images[shard].get(image)
+            if before and before.written > written:
+                continue
+            if before:
+                if image not in slots:
+                    old = take(self.rows, self._on_device(before.slots))
+                    self.drift += drift(old, take(rows, torch.from_numpy(members)))
+                self._forget(shard, image)
+                slots.pop(image, None)
+            for gone in self._make_room(shard, written, len(members)):
+                slots.pop(gone, None)
+            if self._held[shard] + len(members) <= self.capacity:
+                self._insert(shard, image, Entry(self._slots(len(members)), written, check))
+                slots[image] = members
+        return self._write(rows, slots)
+
+    def expire(self, before: int) -> None:
+        """Forget the images written before a step."""
+        for shard, images in self._images.items():
+            old = takewhile(lambda item: item[1].written[0] < before, images.items())
+            for image, _ in list(old):
+                self._forget(shard, image)
+
+    def slots_of(self, image: int) -> np.ndarray:
+        """Slots of an image's rows, int64; none if it is unknown or somebody else's."""
+        entry = self._images.get(image % self.shards, {}).get(image)
+        return entry.slots if entry else np.zeros(0, np.int64)
+
+    def live(self, shard: int | None = None) -> Tensor:
+        """[n] int64: the slots that hold rows, all of them or a virtual shard's, oldest image first."""
+        shards = self._images.values() if shard is None else [self._images[shard]]
+        slots = [entry.slots for images in shards for entry in images.values()]
+        return self._on_device(np.concatenate([*slots, np.zeros(0, np.int64)]))
+
+    def _refuse(self, came: list[tuple[np.ndarray, int, int, tuple]]) -> None:
+        """Raise for a collision with what is held or among what came, and for an image that is too large."""
+        checks = {}
+        for members, image, check, _ in came:
+            held = self._images[image % self.shards].get(image)
+            if check != checks.setdefault(image, held.check if held else check):
+                raise _collision(image)
+            if len(members) > self.capacity:
+                raise too_large(len(members), self.capacity, self.shards)
+
+    def _make_room(self, shard: int, written: tuple, count: int) -> list[int]:
+        """Forget images older than `written` until there is room or none is left; those that went."""
+        gone, images = [], self._images[shard]
+        while self._held[shard] + count > self.capacity:
+            oldest = next(iter(images))
+            if images[oldest].written > written:
+                break
+            self._forget(shard, oldest)
+            gone.append(oldest)
+        return gone
+
+    def _insert(self, shard: int, image: int, entry: Entry) -> None:
+        images = self._images[shard]
+        late = images and next(reversed(images.values())).written > entry.written
+        images[image] = entry
+        self._held[shard] += len(entry.slots)
+        if late:
+            self._images[shard] = dict(sorted(images.items(), key=lambda item: item[1].written))
+
+    def _slots(self, count: int) -> np.ndarray:
+        reused = [self._free.pop() for _ in range(min(count, len(self._free)))]
+        fresh = range(self.used, self.used + count - len(reused))
+        self.used += len(fresh)
+        return np.array([*reused, *fresh], np.int64)
+
+    def _forget(self, shard: int, image: int) -> None:
+        slots = self._images[shard].pop(image).slots
+        self._held[shard] -= len(slots)
+        self._free += slots.tolist()
+        self.alive[self._on_device(slots)] = False
+
+    def _write(self, rows: BankRows, members: dict[int, np.ndarray]) -> Tensor:
+        source = np.concatenate([*members.values(), np.zeros(0, np.int64)])
+        slots = [self.slots_of(image) for image in members]
+        source, slots = torch.from_numpy(source), self._on_device(np.concatenate([*slots, source[:0]]))
+        source = source.to(rows.image.device)
+        for field in fields(BankRows):
+            getattr(self.rows, field.name)[slots] = getattr(rows, field.name)[source].to(slots.device)
+        self.alive[slots] = True
+        return slots
+
+    def _on_device(self, slots: np.ndarray) -> Tensor:
+        return torch.from_numpy(slots).to(self.alive.device)
+
+
+def too_large(count: int, capacity: int, shards: int) -> RunError:
+    """An image that no virtual shard can hold."""
+    return RunError(
+        f"an image has {count} segments, and each of the bank's {shards} parts holds {capacity} rows",
+        None,
+        f"raise bank.capacity to {count * shards} or more, or lower bank.shards",
+    )
+
+
+def _collision(image: int) -> RunError:
+    remedy = "rename the image that was met last and pack again"
+    return RunError("two sample keys have the same 64-bit hash", image, remedy)
+
+
+def _facts(rows: BankRows, row: int) -> tuple[int, int, tuple[int, int, int]]:
+    """Image, check and place in the order of writing of a row."""
+    image, check, *written = (
+        getattr(rows, name)[row].item() for name in ("image", "check", "step", "position")
+    )
+    return image, check, (*written, image)
+
+
+def _by_image(rows: BankRows) -> list[np.ndarray]:
+    """Indices of each image's rows by segment, the images in the order in which they were written."""
+    image, segment, step, position = (
+        getattr(rows, name).cpu().numpy() for name in ("image", "segment", "step", "position")
+    )
+    order = np.lexsort((segment, image, position, step))
+    keys = np.stack([image, position, step])[:, order]
+    return np.split(order, np.flatnonzero((np.diff(keys) != 0).any(axis=0)) + 1) if len(order) else []

@@ -1,0 +1,166 @@
+"""The sections that are the method: segments, relations, loss and bank; one sentence per field."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from spml_dist.config.strict import ClassId, Count, Section
+
+Weight = Annotated[float, Field(ge=0, description="Factor of this relation in the loss; 0 leaves it out.")]
+Concentration = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=40,
+        description="Concentration κ of the similarity exp(κ·cosine); the loss shifts it by a fixed κ, "
+        "which underflows float32 beyond about 43.",
+    ),
+]
+LocalFeatures = Annotated[
+    bool,
+    Field(
+        description="Whether segments are compared by their embedding with local features beside it, or by "
+        "the embedding alone."
+    ),
+]
+
+
+class Segments(Section):
+    grid: tuple[Count, Count] = Field(description="Initial clusters of a crop as rows and columns.")
+    iterations: int = Field(ge=1, description="Iterations of spherical k-means.")
+    colour: Literal["none", "cone", "gaussian"] = Field(
+        description="Smoothing of the colours that stand beside embedding and coordinates: the release's "
+        "inverted cone, or a Gaussian; none leaves colours out."
+    )
+    embedding_scale: float = Field(
+        gt=0,
+        le=1,
+        description="Factor of the unit embedding beside its local features in relations that use these; "
+        "clustering takes it whole.",
+    )
+
+
+class Relation(Section):
+    weight: Weight
+    concentration: Concentration
+
+
+class ImageSimilarity(Section):
+    weight: Weight
+    concentration: Concentration
+    local_features: LocalFeatures
+
+
+class Cooccurrence(Section):
+    weight: Weight
+    concentration: Concentration
+    ignore_classes: tuple[ClassId, ...] = Field(
+        description="Class ids that do not count as shared context, because nearly every image shows them; "
+        "the background never counts."
+    )
+
+
+class FeatureAffinity(Section):
+    weight: Weight
+    concentration: Concentration
+    scope: Literal["image", "batch", "global"] = Field(
+        description="Where the nearest labelled segments are sought: in the own image, segments without one "
+        "being attracted by all as in the release; in the batch of all workers, those then taking no part; "
+        "or also among the annotated rows of the bank."
+    )
+    min_similarity: float = Field(
+        ge=-1, le=1, description="Lowest cosine at which a labelled segment passes its class on."
+    )
+    neighbours: int = Field(
+        ge=1, description="Number of nearest labelled segments that vote on an unlabelled one's class."
+    )
+    margin: float = Field(
+        ge=0,
+        le=1,
+        description="Lead of the winning class over the next, as a share of the votes, below which a segment "
+        "stays unlabelled.",
+    )
+    local_features: LocalFeatures
+
+
+class Relations(Section):
+    image_similarity: ImageSimilarity = Field(
+        description="Segments of one contour region of one image attract."
+    )
+    annotation: Relation = Field(description="Segments annotated with one class attract.")
+    cooccurrence: Cooccurrence = Field(description="Segments of images that share a tag attract.")
+    feature_affinity: FeatureAffinity = Field(
+        description="Segments of one class attract, unlabelled ones having that of the nearest labelled."
+    )
+
+
+class Loss(Section):
+    cross_entropy: float = Field(
+        ge=0, description="Factor of the classifier's cross-entropy; 0 leaves it out."
+    )
+    reduction: Literal["global", "per_rank"] = Field(
+        description="Mean over the pixels of all workers (the same for any number of workers), or mean of "
+        "the workers' own means as in the release."
+    )
+    tagless: Literal["once", "reference"] = Field(
+        description="How often a segment of an image known to hold no class stands among its own negatives: "
+        "once, or twice as in the reference."
+    )
+
+
+class Bank(Section):
+    candidates: Literal["recent", "nearest+sampled", "nearest", "exact"] = Field(
+        description="Which rows of the bank join a step's candidates: those of the last steps, as in the "
+        "paper; or, of a bank that spans the data set, the nearest to each segment and a weighted sample of "
+        "all others, the nearest alone, or all."
+    )
+    steps: int = Field(
+        ge=0, description="Number of past steps whose segments stay with candidates recent; 0 for no bank."
+    )
+    capacity: int = Field(
+        ge=1,
+        description="Rows that the bank holds over all workers with any other candidates; the oldest images "
+        "go first.",
+    )
+    shards: int = Field(
+        ge=1, description="Number of fixed parts that the bank is split into; every worker owns whole ones."
+    )
+    storage: Literal["float32", "float16", "bfloat16"] = Field(
+        description="Number format in which rows are kept."
+    )
+    warmup: int = Field(ge=0, description="Steps before the bank's rows join the candidates.")
+    max_age: Count | None = Field(
+        description="Steps after which a row no longer counts; null if it counts until it is replaced."
+    )
+    queries: int = Field(
+        ge=1,
+        description="Most segments of a step that look up their nearest rows; where there are more, they "
+        "take turns by a draw.",
+    )
+    neighbours: int = Field(ge=1, description="Rows of each kind that are looked up for a segment.")
+    max_candidates: int = Field(
+        ge=1, description="Most of the nearest rows that one step uses, over the whole batch."
+    )
+    sampled: int = Field(
+        ge=1, description="Number of further rows that nearest+sampled draws for a step, on average."
+    )
+    own_images: bool = Field(
+        description="Whether remembered segments of the batch's own images, older copies of themselves, are "
+        "candidates too."
+    )
+    exact_rows: int = Field(
+        ge=0,
+        description="Rows of a worker up to which it searches exactly; above, it searches an inverted file.",
+    )
+    min_recall: float = Field(
+        gt=0,
+        le=1,
+        description="Recall of the inverted file against exact search, below which it is searched more "
+        "widely or trained again.",
+    )
+    encoder_momentum: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        description="Share of its weights that a momentum encoder keeps at each step, whose vectors fill the "
+        "bank; null if the network's own do."
+    )

@@ -1,0 +1,398 @@
+"""Saved and loaded, a bank is what it was, on any number of ranks; what is damaged is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spml_dist.bank import snapshot
+from spml_dist.bank.manifest import MANIFEST, read_manifest, sum_of
+from spml_dist.bank.rows import by_identity, concatenate, digest, empty, pack, take, written
+from spml_dist.bank.sharded import Asks, ShardedBank
+from spml_dist.config import load
+from spml_dist.errors import RunError
+from spml_dist.schema import BankRows, Rows
+from tests.bank.builders import CLASSES, DIM, rows_of
+from tests.conftest import QUICKSTART
+from tests.spawn import spawn
+
+ASKS = Asks(("shares_tag", "shares_none", "same_class", "other_class"), votes=True, ignored=())
+SHARDS = 7
+"""virtual shards: no multiple of any number of ranks"""
+
+
+def bank_of(*published: BankRows, dim: int = DIM, classes: int = CLASSES, **changes) -> ShardedBank:
+    """A bank that was told these rows one after the other, every image by the rank of its position."""
+    changes = {"shards": SHARDS, "capacity": 100 * SHARDS, "storage": "float32", "neighbours": 2} | changes
+    options = load(QUICKSTART).bank.model_copy(update=changes)
+    bank = ShardedBank(options, dim, classes, ASKS, 3, torch.device("cpu"))
+    rank, world = (torch.distributed.get_rank(), 2) if torch.distributed.is_initialized() else (0, 1)
+    for rows in published:
+        bank.publish(take(rows, rows.position % world == rank), [])
+    return bank
+
+
+def history(steps: int = 4, **changes) -> list[BankRows]:
+    """Pictures that come, come again, and have no segments."""
+    return [
+        rows_of([f"{name}{step % 3}" for name in "abcdefg"], [3, 1, 4, 0, 5, 9, 2], step, step, **changes)
+        for step in range(steps)
+    ]
+
+
+def contents(bank: ShardedBank) -> BankRows:
+    bank.settle()
+    return by_identity(take(bank.store.rows, bank.store.live()))
+
+
+def same(one: BankRows, other: BankRows) -> bool:
+    return torch.equal(pack(one), pack(other))
+
+
+def question(seed: int) -> Rows:
+    """Segments of a step: known and new pictures."""
+    asked = rows_of(["a0", "x", "y"], [2, 3, 3], seed=seed)
+    semantic = torch.where(asked.label >= 0, asked.label.long(), 254)
+    tags = torch.rand(len(asked), CLASSES, generator=torch.Generator().manual_seed(seed)) < 0.4
+    known = torch.ones(len(asked), dtype=torch.bool)
+    return Rows(asked.vector, semantic, tags, known, asked.image, semantic)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "bank"
+    snapshot.save(bank_of(*history()), folder)
+    return folder
+
+
+@pytest.fixture
+def damaged(saved: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    for path in saved.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def shard(folder: Path) -> Path:
+    return sorted(folder.glob("shard_*"))[2]
+
+
+class TestOneRank:
+    @pytest.mark.parametrize("storage", ["float32", "float16", "bfloat16"])
+    def test_save_and_restore_are_the_identity(self, storage, tmp_path):
+        bank = bank_of(*history(storage=storage), storage=storage)
+        snapshot.save(bank, tmp_path / "bank")
+        again = bank_of(storage=storage)
+        snapshot.restore(again, tmp_path / "bank")
+        assert len(again) == len(bank) > 50
+        for number in range(SHARDS):
+            rows, back = (take(b.store.rows, b.store.live(number)) for b in (bank, again))
+            assert same(rows, back)
+
+    def test_what_is_restored_goes_on_as_if_nothing_had_happened(self, tmp_path):
+        """A full bank: the oldest pictures go, in the same order."""
+        first, second = history(9)[:5], history(9)[5:]
+        bank, again = bank_of(*first, capacity=12 * SHARDS), bank_of(capacity=12 * SHARDS)
+        snapshot.save(bank, tmp_path / "bank")
+        snapshot.restore(again, tmp_path / "bank")
+        for rows in second:
+            for each in (bank, again):
+                each.publish(rows, [])
+            assert same(contents(bank), contents(again))
+        assert len(bank) < len(contents(bank_of(*history(9))))
+
+    def test_what_was_published_last_is_in_it(self, tmp_path):
+        bank = bank_of(*history(1))
+        snapshot.save(bank, tmp_path / "bank")
+        assert read_manifest(tmp_path / "bank").rows == 24
+
+    def test_an_empty_bank_comes_back_empty(self, tmp_path):
+        snapshot.save(bank_of(), tmp_path / "bank")
+        assert [path.name for path in (tmp_path / "bank").iterdir()] == [MANIFEST]
+        manifest = read_manifest(tmp_path / "bank")
+        assert (manifest.rows, manifest.step, manifest.digest) == (0, None, "0" * 32)
+        bank = bank_of()
+        snapshot.restore(bank, tmp_path / "bank")
+        assert len(bank) == 0 and bank.cache is None
+        assert list(snapshot.read_shards(tmp_path / "bank")) == []
+
+    @pytest.mark.parametrize("shards", [1, 3, 14, 64])
+    def test_another_number_of_virtual_shards_holds_the_same_rows(self, shards, saved):
+        bank = bank_of(shards=shards, capacity=100 * shards)
+        snapshot.restore(bank, saved)
+        assert same(contents(bank), contents(bank_of(*history())))
+        steps = [bank.store.rows.step[bank.store.live(number)] for number in range(shards)]
+        assert all((step.diff() >= 0).all() for step in steps)
+
+    def test_a_reader_without_ranks_sees_all_rows(self, saved):
+        rows = by_identity(concatenate(list(snapshot.read_shards(saved))))
+        assert same(rows, contents(bank_of(*history())))
+
+    def test_the_manifest_says_what_there_is(self, saved):
+        rows, manifest = contents(bank_of(*history())), json.loads((saved / MANIFEST).read_text())
+        files = manifest.pop("files")
+        assert manifest == {
+            "format": 1,
+            "shards": SHARDS,
+            "capacity": 100 * SHARDS,
+            "dim": DIM,
+            "classes": CLASSES,
+            "storage": "float32",
+            "step": 3,
+            "world": 1,
+            "rows": len(rows),
+            "images": len(rows.image.unique()),
+            "digest": written(digest(rows)),
+            "indexes": {},
+        }
+        assert {name: file["bytes"] for name, file in files.items()} == {
+            path.name: path.stat().st_size for path in saved.glob("*.safetensors")
+        }
+
+    @given(st.lists(st.integers(0, 40), max_size=5))
+    def test_the_digest_of_parts_is_that_of_the_whole(self, sizes):
+        parts = [rows_of([f"{part}"], [size], seed=part) for part, size in enumerate(sizes)]
+        whole = concatenate([empty(0, DIM, CLASSES, "float32"), *parts])
+        assert sum_of(written(digest(part)) for part in parts) == written(digest(whole))
+
+
+class TestIndex:
+    """With an inverted file, for more than ten rows."""
+
+    @pytest.fixture
+    def grown(self) -> ShardedBank:
+        bank = bank_of(*history(3), exact_rows=10)
+        bank.recall(question(0), 3)
+        bank.cache.widen("labelled")
+        bank.publish(history(4)[3], [])  # so few that the inverted file is not told of them
+        return bank
+
+    def test_it_knows_what_it_knew_and_no_more(self, grown, tmp_path):
+        snapshot.save(grown, tmp_path / "bank")
+        again = bank_of(exact_rows=10)
+        snapshot.restore(again, tmp_path / "bank")
+        one, other = (b.cache.current(b.store.used)[b.store.live().numpy()] for b in (grown, again))
+        assert 0 < one.sum() < len(one) and (one == other).all()
+        assert again.cache.state() == grown.cache.state()
+        assert (again.cache.inverted.centroids == grown.cache.inverted.centroids).all()
+
+    @pytest.mark.parametrize("exact_rows", [10, 10**6])
+    def test_the_next_answers_are_the_same_to_the_bit(self, exact_rows, tmp_path):
+        bank, again = bank_of(*history(), exact_rows=exact_rows), bank_of(exact_rows=exact_rows)
+        bank.recall(question(0), 3)
+        bank.report(4)
+        snapshot.save(bank, tmp_path / "bank")
+        snapshot.restore(again, tmp_path / "bank")
+        for step in (4, 5, 50):
+            one, other = (each.recall(question(step), step, measure=True) for each in (bank, again))
+            assert one.log_weight.equal(other.log_weight)
+            for part in ("rows", "labelled", "standing"):
+                values, twins = (vars(getattr(each, part)).values() for each in (one, other))
+                assert all(map(torch.equal, values, twins))
+            assert bank.report(step) == again.report(step)
+            for each in (bank, again):
+                each.publish(rows_of(["b0", f"new{step}"], [3, 4], step), [])
+
+    def test_the_same_bank_is_the_same_bytes(self, grown, tmp_path):
+        folders = [tmp_path / name for name in ("one", "other")]
+        again = bank_of(exact_rows=10)
+        snapshot.save(grown, folders[0])
+        snapshot.restore(again, folders[0])
+        snapshot.save(again, folders[1])
+        one, other = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
+        assert one == other and len(one) > 3
+
+    def test_a_damaged_one_is_named(self, grown, tmp_path):
+        snapshot.save(grown, tmp_path / "bank")
+        flip(tmp_path / "bank" / "index_00000_of_00001.safetensors", -1)
+        with pytest.raises(RunError, match=r"index_00000_of_00001.safetensors cannot be used"):
+            snapshot.restore(bank_of(exact_rows=10), tmp_path / "bank")
+
+    def test_another_number_of_virtual_shards_starts_without_one(self, grown, tmp_path):
+        snapshot.save(grown, tmp_path / "bank")
+        again = bank_of(exact_rows=10, shards=3, capacity=600)
+        snapshot.restore(again, tmp_path / "bank")
+        assert again.cache is None and len(again) == len(grown)
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+class TestDamage:
+    def refused(self, folder: Path, path: Path) -> None:
+        with pytest.raises(RunError, match=re.escape(f"{path} cannot be used")):
+            snapshot.restore(bank_of(), folder)
+        with pytest.raises(RunError, match=re.escape(f"{path} cannot be used")):
+            list(snapshot.read_shards(folder))
+
+    def test_a_missing_file_is_named(self, damaged):
+        path = shard(damaged)
+        path.unlink()
+        self.refused(damaged, path)
+
+    @pytest.mark.parametrize("kept", [0, 4, 200, -1])
+    def test_a_truncated_file_is_named(self, damaged, kept):
+        path = shard(damaged)
+        path.write_bytes(path.read_bytes()[:kept])
+        self.refused(damaged, path)
+
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
+    def test_a_single_bit_is_noticed_wherever_it_is(self, damaged, saved, share, bit):
+        path = shard(damaged)
+        content = bytearray((saved / path.name).read_bytes())
+        content[int(share * len(content))] ^= 1 << bit
+        path.write_bytes(content)
+        self.refused(damaged, path)
+
+    def test_a_file_in_the_place_of_another_is_named(self, damaged):
+        path, other = sorted(damaged.glob("shard_*"))[:2]
+        path.write_bytes(other.read_bytes())
+        self.refused(damaged, path)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda text: "",
+            lambda text: "[]",
+            lambda text: text[:-40],
+            lambda text: text.replace('"images"', '"pictures"'),
+            lambda text: text.replace('"digest": "', '"digest": "0', 1),
+            lambda text: text.replace('"rows"', '"row"', 1),
+        ],
+    )
+    def test_so_is_a_manifest(self, damaged, change: Callable[[str], str]):
+        path = damaged / MANIFEST
+        path.write_text(change(path.read_text()))
+        self.refused(damaged, path)
+
+    def test_a_folder_without_one_is_named(self, tmp_path):
+        self.refused(tmp_path / "absent", tmp_path / "absent" / MANIFEST)
+
+    def test_a_later_format_is_refused(self, damaged):
+        (damaged / MANIFEST).write_text('{"format": 2}')
+        with pytest.raises(RunError, match=r"manifest.json is of an unknown format \(got 2\).* format 1:"):
+            snapshot.restore(bank_of(), damaged)
+
+    def test_a_full_disk_is_one_error(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(snapshot, "save_file", no_space)
+        with pytest.raises(RunError, match=r"bank cannot be written .*No space.*; make room"):
+            snapshot.save(bank_of(*history()), tmp_path / "bank")
+        assert not (tmp_path / "bank" / MANIFEST).exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"storage": "float16"}, r"bank.storage is not that .*float32 \(got float16\); make it float32"),
+        ({"dim": 8}, rf"model.embedding_dim is not that .*\(got 8\); make it {DIM}"),
+        ({"classes": 70}, rf"classes of data.train is not that .*\(got 70\); make it {CLASSES}"),
+        ({"capacity": 63}, r"bank.capacity has no room .*\(got 63\); raise it to \d+, or go back to 700"),
+        ({"capacity": SHARDS}, r"an image has \d segments.*; raise bank.capacity"),
+    ],
+)
+def test_a_bank_of_other_settings_is_refused(saved, settings, said):
+    with pytest.raises(RunError, match=said):
+        snapshot.restore(bank_of(**settings), saved)
+
+
+def test_the_capacity_that_is_asked_for_is_enough(saved):
+    with pytest.raises(RunError) as refused:
+        snapshot.restore(bank_of(capacity=63), saved)
+    least = int(re.search(r"raise it to (\d+)", str(refused.value))[1])
+    snapshot.restore(bank_of(capacity=least), saved)
+    with pytest.raises(RunError, match=r"bank.capacity"):
+        snapshot.restore(bank_of(capacity=least - SHARDS), saved)
+
+
+def no_space(*_) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def save_on_two(rank: int, folder: Path) -> str:
+    """Save, and again with a full disk on one rank: what this one says."""
+    bank = bank_of(*history(), exact_rows=10)
+    bank.recall(question(0), 4)
+    snapshot.save(bank, folder / "bank")
+    snapshot.save(bank_of(), folder / "empty")
+    if rank == 1:
+        snapshot.save_file = no_space
+    return trouble(lambda: snapshot.save(bank, folder / "full"))
+
+
+def restore_on_some(rank: int, folder: Path, all_shards: Sequence[int]) -> dict:
+    """What this rank holds, and what it says of damaged snapshots."""
+    told = {}
+    for shards in all_shards:
+        bank = bank_of(shards=shards, capacity=100 * shards, exact_rows=10)
+        snapshot.restore(bank, folder / "bank")
+        told[shards] = dataclasses.asdict(contents(bank))
+        if shards == SHARDS:
+            told["index"] = bank.cache is not None
+            told["answer"] = vars(bank.recall(question(1), 4).labelled)
+    told["damaged"] = trouble(lambda: snapshot.restore(bank_of(), folder / "damaged"))
+    other = folder / ("bank" if rank == 0 else "empty")
+    told["apart"] = trouble(lambda: snapshot.restore(bank_of(), other))
+    return told
+
+
+def trouble(work: Callable[[], None]) -> str:
+    try:
+        work()
+    except RunError as error:
+        return str(error)
+    return ""
+
+
+class TestRanks:
+    """Saved by two ranks, restored by one, two and three."""
+
+    pytestmark = pytest.mark.timeout(600)
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory) -> Path:
+        folder = tmp_path_factory.mktemp("ranks")
+        full = spawn(save_on_two, 2, folder, seconds=300)
+        assert all(re.search("full cannot be written .*No space", said) for said in full)
+        assert not (folder / "full" / MANIFEST).exists()
+        (folder / "damaged").mkdir()
+        for path in (folder / "bank").iterdir():
+            (folder / "damaged" / path.name).write_bytes(path.read_bytes())
+        flip(shard(folder / "damaged"), -10)
+        return folder
+
+    def test_what_two_ranks_save_is_what_one_does(self, folder, saved):
+        told, alone = (read_manifest(each) for each in (folder / "bank", saved))
+        assert told.files == alone.files
+        assert sorted(told.indexes) == [f"index_0000{rank}_of_00002.safetensors" for rank in range(2)]
+        assert dataclasses.replace(told, world=1, indexes={}) == alone
+
+    @pytest.mark.parametrize("world", [1, 2, 3])
+    def test_any_number_of_ranks_holds_the_same_rows(self, folder, world):
+        told = spawn(restore_on_some, world, folder, [SHARDS, 5, 14], seconds=300)
+        expected = contents(bank_of(*history()))
+        for shards in (SHARDS, 5, 14):
+            parts = [BankRows(**rank[shards]) for rank in told]
+            assert min(map(len, parts)) > 0
+            assert same(by_identity(concatenate(parts)), expected)
+        assert [rank["index"] for rank in told] == [world == 2] * world
+        path = re.escape(str(shard(folder / "damaged")))
+        for rank in told:
+            assert re.match(rf"{path} cannot be used", rank["damaged"])
+            assert ("do not see the same files" in rank["apart"]) == (world > 1)
+        one = bank_of(*history())
+        labelled = one.recall(question(1), 4).labelled
+        for rank in told:
+            assert rank["answer"]["image"].equal(labelled.image)
+            assert rank["answer"]["segment"].equal(labelled.segment)
