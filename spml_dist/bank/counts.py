@@ -36,10 +36,9 @@ def count(rows: Facts, eligible: Tensor, queries: Queries, classes: int) -> Coun
         torch.bincount(rows.label[which].long(), minlength=classes)
         for which in (known & (rows.source == ANNOTATED), known)
     )
-    sharing, apart = (
-        _of_queries((passing(kind, queries, members, rows) & eligible).sum(dim=1), group)
-        for kind in ("shares_tag", "shares_none")
-    )
+    sharing = (passing("shares_tag", queries, members, rows) & eligible).sum(dim=1)
+    apart = (eligible & rows.tags_known).sum() - sharing  # who shares a tag has known ones
+    sharing, apart = (_of_queries(each, group) for each in (sharing, apart))
     return Counts(eligible.sum()[None], by_class, by_propagated, sharing, apart)
 
 

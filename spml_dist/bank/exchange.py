@@ -71,10 +71,10 @@ def side_by_side(values: Sequence[Tensor]) -> list[Tensor]:
     if comm.world() == 1:
         return list(values)
     widths = [value.element_size() for value in values]
-    sent = torch.cat([v.contiguous().view(torch.uint8).view(*v.shape, -1) for v in values], dim=2)
+    sent = torch.cat([v.contiguous().unsqueeze(2).view(torch.uint8) for v in values], dim=2)
     parts = comm.gather_rows(sent, [len(sent)] * comm.world()).view(comm.world(), *sent.shape)
     parts = parts.permute(1, 0, 2, 3).flatten(1, 2)
     return [
-        part.contiguous().view(value.dtype).squeeze(2)
+        part.clone(memory_format=torch.contiguous_format).view(value.dtype).squeeze(2)
         for part, value in zip(parts.split(widths, dim=2), values, strict=True)
     ]

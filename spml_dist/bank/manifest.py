@@ -35,7 +35,8 @@ class Manifest:
     capacity: int
     """rows that the whole bank had room for"""
     dim: int
-    classes: int
+    classes: tuple[str, ...]
+    """names, in the order of their numbers"""
     storage: str
     """number format of the vectors"""
     step: int | None
@@ -68,6 +69,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise damaged(path, f"it lacks {', '.join(missing)}")
         for kind in ("files", "indexes"):
             content[kind] = {name: File(**file) for name, file in content[kind].items()}
+        content["classes"] = tuple(content["classes"])
         manifest = Manifest(**{name: content[name] for name in names})
         files = manifest.files.values()
         whole = sum(file.rows for file in files), sum_of(file.digest for file in files)

@@ -50,7 +50,18 @@ class ShardedBank:
     but `len` are collectives.
     """
 
-    def __init__(self, settings: Bank, dim: int, classes: int, asks: Asks, seed: int, device: torch.device):
+    def __init__(
+        self,
+        settings: Bank,
+        dim: int,
+        classes: int,
+        asks: Asks,
+        seed: int,
+        device: torch.device,
+        names: Sequence[str] = (),
+    ):
+        """dim, classes: C and K; names: of the classes, as a snapshot must have them; else their numbers."""
+        self.names = tuple(names or map(str, range(classes)))
         self.settings, self.dim, self.classes, self.seed = settings, dim, classes, seed
         self.store = Store(
             owned(comm.rank(), settings.shards, comm.world()),
@@ -177,16 +188,17 @@ class ShardedBank:
     def _merged(self, found: Found) -> Neighbours:
         """The best of what every rank found."""
         rows, slot, k = self.store.rows, found.slot.clamp(min=0), found.slot.shape[1]
-        similarity, met = found.similarity.float(), found.slot >= 0
+        met = found.slot >= 0
         image, segment, label = (
             torch.where(met, getattr(rows, name)[slot], missing)
             for name, missing in (("image", 0), ("segment", -1), ("label", -1))
         )
-        everyones = exchange.side_by_side([similarity, image, segment, label])
+        everyones = exchange.side_by_side([found.similarity, image, segment, label])
         if comm.world() > 1:
             order = in_order(*everyones[:3])[:, :k]
             everyones = [each.gather(1, order) for each in everyones]
-        return Neighbours(*everyones)
+        similarity, *facts = everyones
+        return Neighbours(similarity.float(), *facts)
 
     def _memory(
         self, rows: Rows, queries: Queries, near: list[Neighbours], eligible: Tensor, step: int

@@ -143,7 +143,7 @@ def _manifest(bank: ShardedBank, parts: list[_Part]) -> Manifest:
         shards=settings.shards,
         capacity=settings.capacity,
         dim=bank.dim,
-        classes=bank.classes,
+        classes=bank.names,
         storage=settings.storage,
         step=None if newest < 0 else newest,
         world=len(parts),
@@ -181,7 +181,7 @@ def _read(path: Path, file: File, manifest: Manifest) -> BankRows:
         values = load_file(path)
     except (OSError, SafetensorError) as problem:
         raise damaged(path, problem) from problem
-    like = empty(0, manifest.dim, manifest.classes, manifest.storage)
+    like = empty(0, manifest.dim, len(manifest.classes), manifest.storage)
     for field in fields(BankRows):
         value, expected = values.get(field.name), getattr(like, field.name)
         if value is None or (value.dtype, value.shape) != (expected.dtype, (file.rows, *expected.shape[1:])):
@@ -214,11 +214,16 @@ def _require_alike(bank: ShardedBank, manifest: Manifest, folder: Path) -> None:
     for key, ours, theirs in (
         ("bank.storage", bank.settings.storage, manifest.storage),
         ("model.embedding_dim", bank.dim, manifest.dim),
-        ("the number of classes of data.train", bank.classes, manifest.classes),
     ):
         if ours != theirs:
             remedy = f"make it {theirs}, or start a new run"
             raise RunError(f"{key} is not that of the bank in {folder}, {theirs}", ours, remedy)
+    if bank.names != manifest.classes:
+        theirs, ours = (", ".join(names) for names in (manifest.classes, bank.names))
+        remedy = "train on data with the same classes in the same order, or start a new run"
+        raise RunError(
+            f"the classes of data.train are not those of the bank in {folder}, {theirs}", ours, remedy
+        )
 
 
 def _missing(bank: ShardedBank, manifest: Manifest, taken: list[_Taken], folder: Path) -> RunError | None:

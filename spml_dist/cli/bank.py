@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from spml_dist.errors import RunError, SpmlError
+from spml_dist.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     manifest = read_manifest(folder)
     pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
     shards = tqdm(read_shards(folder), "reading", len(manifest.files), mininterval=pause, delay=2)
-    told = {"folder": str(folder)} | _counted(manifest, shards, _names(folder, manifest.classes))
+    told = {"folder": str(folder)} | _counted(manifest, shards)
     print(_table(told))
     if args.json is not None:
         write_json(args.json, told)
@@ -88,37 +87,14 @@ def _bank(path: Path) -> Path:
     return folder
 
 
-def _names(folder: Path, classes: int) -> list[str]:
-    """Class names from the run's exported network or its packed data; numbers where neither is at hand."""
-    checkpoint = folder.resolve().parent
-    exported = checkpoint.parent.parent / "export" / "model.json"
-    names = ()
-    try:
-        if exported.is_file():
-            names = json.loads(exported.read_text(encoding="utf-8"))["classes"]
-        elif (checkpoint / "config.yaml").is_file():
-            names = _packed_classes(checkpoint / "config.yaml")
-    except (SpmlError, OSError, ValueError, KeyError):
-        pass  # a name is a convenience: the data may have been moved since
-    return list(names) if len(names) == classes else [str(number) for number in range(classes)]
-
-
-def _packed_classes(config: Path) -> tuple[str, ...]:
-    from spml_dist.config import load
-    from spml_dist.shards import address
-    from spml_dist.shards.manifest import read_manifest
-
-    place = load(config).data.train
-    return () if address.is_remote(place) else read_manifest(place).classes
-
-
-def _counted(manifest: Manifest, shards: Iterable[BankRows], names: list[str]) -> dict[str, Any]:
+def _counted(manifest: Manifest, shards: Iterable[BankRows]) -> dict[str, Any]:
     """Everything that is printed, from all rows."""
     import numpy as np
 
     from spml_dist.bank.rows import ANNOTATED, PROPAGATED
     from spml_dist.bank.staleness import AGES
 
+    names = manifest.classes
     by_source = np.zeros((3, len(names) + 1), np.int64)  # the last class is none
     younger, total_age, images = np.zeros(len(AGES), np.int64), 0, 0
     for part in shards:

@@ -74,7 +74,7 @@ def start(config: Config, manifest: Manifest, device: torch.device) -> Run:
         engine = Zero(model, config, saved and saved.engine)
     else:
         engine = Plain(model, config, saved and saved.engine)
-    bank = memory.build(config, len(manifest.classes), device)
+    bank = memory.build(config, len(manifest.classes), device, manifest.classes)
     if last:
         checkpoint.restore_bank(bank, last, device)
     stream = _stream(config, manifest, saved and saved.stream)

@@ -19,11 +19,14 @@ from spml_dist.schema import Batch, Memory, Rows
 from spml_dist.segments.segment import prototypes_by
 
 
-def build(config: Config, classes: int, device: torch.device) -> RecentBank | ShardedBank:
-    """An empty bank; a collective."""
+def build(
+    config: Config, classes: int, device: torch.device, names: Sequence[str] = ()
+) -> RecentBank | ShardedBank:
+    """An empty bank; a collective. names: of the classes."""
     if config.bank.candidates == "recent":
         return RecentBank(config.bank.steps)
-    return ShardedBank(config.bank, config.model.embedding_dim, classes, asks(config), config.seed, device)
+    dim, seed = config.model.embedding_dim, config.seed
+    return ShardedBank(config.bank, dim, classes, asks(config), seed, device, names)
 
 
 def asks(config: Config) -> Asks:

@@ -78,11 +78,11 @@ def losses(
         memory = recall(rows)
         own, rows = propagated(pixels, segments, rows, own_offset, memory, config)
         candidates = len(rows) + len(memory.rows)
-    counts = _counts(own, batch, config).to(values.dtype)
+    counts = denominators(own, batch, config).to(values.dtype)
 
     if own is not None:
         own_image = _image_similarity(pixels, segments, config, counts[0])
-        across = _across_images(own, own_offset, batch, rows, memory, config, counts)
+        across = across_images(own, own_offset, batch, rows, memory, config, counts)
         total = total + own_image.loss + across.loss
         values[:-1] = torch.cat([own_image.values, across.values])
         without = torch.cat([own_image.without_positive, across.without_positive])
@@ -166,7 +166,7 @@ def propagated(
     return Own(pixels, segments, classes, confidence), replace(rows, propagated=everyones)
 
 
-def _counts(own: Own | None, batch: Batch, config: Config) -> Tensor:
+def denominators(own: Own | None, batch: Batch, config: Config) -> Tensor:
     """[5] denominators in the order of TERMS, at least 1: images with a valid pixel, labelled pixels,
     pixels of images with known tags, pixels that count for feature affinity, labelled pixels at full size."""
     num_classes, scope = batch.tags.shape[1], config.relations.feature_affinity.scope
@@ -192,7 +192,7 @@ def _image_similarity(pixels: Pixels, segments: Segments, config: Config, images
     return contrast(vectors, prototypes, pixels.segment, blocks, (relation.weight,))
 
 
-def _across_images(
+def across_images(
     own: Own, own_offset: int, batch: Batch, rows: Rows, memory: Memory, config: Config, counts: Tensor
 ) -> Contrast:
     """Annotation, co-occurrence and feature affinity share one pass over this step's segments, which have a

@@ -97,7 +97,6 @@ class TestDrawn:
         parts = []
         for owned in (range(0, 1), range(1, 3)):
             part = Store(owned, 3, 2000, DIM, CLASSES, "float32")
-            mine = take(rows, torch.isin(rows.image.remainder(3), torch.tensor(owned)).flip(0))
             mine = take(rows, torch.isin(rows.image.remainder(3), torch.tensor(owned)))
             part.put(take(mine, torch.arange(len(mine)).flip(0)))
             parts.append(contents(take(part.rows, drawn(part, part.live().flip(0), 0.3, 1, 7))))

@@ -94,7 +94,7 @@ def batches():
 def test_any_history_over_any_number_of_ranks_answers_as_one_search(
     history, world, capacity, k, coarse, storage, least_step
 ):
-    """After every publish, for every kind; rows are replaced, evicted, late; queries are of known images too."""
+    """After every publish, for every kind; rows are replaced, evicted, late, and of queries' images."""
     ranks, step = stores(world, capacity, storage), 4
     asking = rows_of(["image 0", "image 3", "new"], [2, 2, 3], seed=len(history), coarse=coarse)
     queries = queries_of(asking)

@@ -82,10 +82,11 @@ def assert_like(ours: Store, model: Model) -> None:
 
 @st.composite
 def histories(draw) -> list:
-    """Puts of images, repeated puts of earlier ones, and expiries; steps go on, and sometimes back."""
+    """Puts of images, repeated puts of earlier ones alone or beside new ones, and expiries; steps go on, and
+    sometimes back."""
     images = st.lists(st.tuples(st.sampled_from(KEYS), st.integers(1, 5)), max_size=5)
     events = st.one_of(
-        st.tuples(st.just("put"), images, st.integers(-4, 2), st.integers(0, 2**31)),
+        st.tuples(st.just("put"), images, st.integers(-4, 2), st.integers(0, 2**31), st.booleans()),
         st.tuples(st.just("again"), st.integers(0, 30), st.integers(0, 2**31)),
         st.tuples(st.just("expire"), st.integers(0, 6)),
     )
@@ -103,7 +104,7 @@ def test_any_history_leaves_what_a_dictionary_would_hold(history, shards, capaci
             model.expire(before)
         elif event == "put" or sent:
             if event == "put":
-                images, ahead, seed = details
+                images, ahead, seed, beside = details
                 step = max(step, step + ahead)
                 sent.append(
                     rows_of(
@@ -114,6 +115,9 @@ def test_any_history_leaves_what_a_dictionary_would_hold(history, shards, capaci
                     )
                 )
                 rows = sent[-1]
+                earlier = next(filter(len, sent), rows) if beside else rows
+                if len(rows) and earlier.step[0] != rows.step[0]:
+                    rows = concatenate([rows, earlier])
             else:
                 rows, seed = sent[details[0] % len(sent)], details[1]
             slots = ours.put(shuffled(rows, seed))

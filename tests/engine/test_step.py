@@ -359,7 +359,8 @@ def test_published_rows_are_the_segments_of_the_batch():
     assert torch.equal(image, image_hash(world.batch.keys)[segments.image])
     assert torch.equal(tags, world.batch.tags[segments.image])
     assert torch.equal(known, world.batch.tags_known[segments.image])
-    assert propagated.tolist() == nearest_classes(segments.prototype.double(), segments, world.batch, [], config)
+    classes = nearest_classes(segments.prototype.double(), segments, world.batch, [], config)
+    assert propagated.tolist() == classes
     assert UNLABELLED in propagated and (propagated != segments.semantic).any()
 
 
