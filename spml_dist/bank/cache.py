@@ -15,8 +15,11 @@ from spml_dist.bank.store import Store
 NEW = 1 << 10
 """rows that the inverted file does not know yet at which it is told of them"""
 
-POINTS = 32
+POINTS = 16
 """rows a centroid is trained on"""
+
+LISTS = 8
+"""lists per square root of the rows: finding those to search takes about as long as searching them"""
 
 PROBES = 8
 """lists searched for a query before recall says otherwise"""
@@ -48,7 +51,7 @@ class Cache:
     def of(cls, store: Store, seed: int) -> Cache:
         """Trained on a fixed draw of the store's rows, and told of all of them."""
         live = store.live()
-        lists = max(1, min(len(live), 2 ** round(np.log2(4 * max(1, len(live)) ** 0.5))))
+        lists = max(1, min(len(live), round(LISTS * len(live) ** 0.5)))
         draw = uniform(seed, 0, store.rows.image[live], store.rows.segment[live])
         chosen = live[torch.argsort(draw)[: POINTS * lists]]
         made = cls(store, centroids(store.rows.vector[chosen].float().numpy(), lists, seed), seed)
@@ -103,9 +106,9 @@ class Cache:
         near, lists = self.inverted.probed(queries, max(probes.values(), default=1))
         return {kind: (near[:, :n], lists[:, :n]) for kind, n in probes.items()}
 
-    def exhausted(self, kind: Kind) -> bool:
-        """Whether a kind needs so many lists that comparing all rows is no slower."""
-        return self.probes.get(kind, PROBES) > max(PROBES, self.inverted.lists // 4)
+    def exhausted(self, kind: Kind, share: float = 1) -> bool:
+        """Whether a kind needs so many lists that comparing the share of rows that passes is no slower."""
+        return self.probes.get(kind, PROBES) > max(PROBES, share * self.inverted.lists / 4)
 
     def widen(self, kind: Kind) -> None:
         """Search twice as many lists for a kind from now on."""

@@ -36,7 +36,10 @@ def count(rows: Facts, eligible: Tensor, queries: Queries, classes: int) -> Coun
         torch.bincount(rows.label[which].long(), minlength=classes)
         for which in (known & (rows.source == ANNOTATED), known)
     )
-    sharing = (passing("shares_tag", queries, members, rows) & eligible).sum(dim=1)
+    shared = (
+        passing("shares_tag", queries, members[g : g + 1], rows)[0] & eligible for g in range(len(members))
+    )
+    sharing = torch.stack([torch.count_nonzero(each) for each in shared] or [members.sum()])[: len(members)]
     apart = (eligible & rows.tags_known).sum() - sharing  # who shares a tag has known ones
     sharing, apart = (_of_queries(each, group) for each in (sharing, apart))
     return Counts(eligible.sum()[None], by_class, by_propagated, sharing, apart)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from spml_dist.bank.cache import Cache
-from spml_dist.bank.filters import Kind, Queries
+from spml_dist.bank.filters import Kind, Queries, groups
 from spml_dist.bank.lookup import lookup
 from spml_dist.bank.nearest import Found
 from spml_dist.bank.store import Store
 
-SAMPLE = 32
+SAMPLE = 64
 """queries that recall is measured on"""
 
 
@@ -30,21 +30,27 @@ def gauge(
 
     A kind whose recall is below `least` is searched more widely until it is not.
     """
-    every = max(1, len(queries) // SAMPLE)
-    sample = Queries(*(value[::every] for value in vars(queries).values()))
-    exact = lookup(store, None, sample, kinds, k, eligible)
     seen = {}
     for kind in kinds:
+        sample = _sample(kind, queries)
+        exact = lookup(store, None, sample, [kind], k, eligible)[kind]
         while True:
             found = lookup(store, cache, sample, [kind], k, eligible)[kind]
-            seen[kind] = _hits(found, exact[kind]), int((exact[kind].slot >= 0).sum())
+            seen[kind] = _hits(found, exact), int((exact.slot >= 0).sum())
             if seen[kind][0] >= least * seen[kind][1] or cache.exhausted(kind):
                 break
             cache.widen(kind)
-    cache.gauged = True
+    cache.gauged |= any(whole for _, whole in seen.values())
     return seen
 
 
+def _sample(kind: Kind, queries: Queries) -> Queries:
+    """Some of those that ask, evenly spread."""
+    asking = (groups(kind, queries)[0] >= 0).nonzero()[:, 0]
+    return Queries(*(value[asking[:: max(1, len(asking) // SAMPLE)]] for value in vars(queries).values()))
+
+
 def _hits(found: Found, exact: Found) -> int:
-    met = (found.slot[:, :, None] == exact.slot[:, None, :]) & (exact.slot >= 0)[:, None, :]
-    return int(torch.count_nonzero(met))
+    """Rows found that are no less similar than the last of the exact ones: of equal rows any will do."""
+    last = exact.similarity.masked_fill(exact.slot < 0, torch.inf).amin(dim=1, keepdim=True)
+    return int(torch.count_nonzero((found.slot >= 0) & (found.similarity >= last)))

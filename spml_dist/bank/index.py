@@ -5,6 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
+ITERATIONS, SETTLING = 8, 2
+"""of k-means; the last ones, in which no centroid starts again"""
+
+TILE = 1 << 9
+"""vectors assigned at a time: with 4,000 lists their similarities take 8 MB"""
+
 
 def nearest(queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k' = min(k, r) rows of largest inner product: (similarity [q, k'] float32, index [q, k'] int64).
@@ -78,16 +84,30 @@ class Inverted:
 
     def extend(self, vectors: np.ndarray) -> None:
         """Entries for the next slots, [n, C] float32."""
-        self._index.add(vectors)
+        import faiss
+
+        vectors, lists = np.ascontiguousarray(vectors), _assigned(vectors, self.centroids)
+        self._index.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(lists))
 
     def replace(self, slots: np.ndarray, vectors: np.ndarray) -> None:
         """New copies for slots that have entries, [n] int64 and [n, C] float32."""
-        if len(slots):
-            self._index.update_vectors(slots, vectors)
+        import faiss
+
+        slots, vectors = np.ascontiguousarray(slots), np.ascontiguousarray(vectors)
+        lists = _assigned(vectors, self.centroids)
+        codes = np.empty((len(slots), self._index.code_size), np.uint8)
+        self._index.encode_vectors(len(slots), *map(faiss.swig_ptr, (vectors, lists, codes)))
+        # What update_vectors does once it has found the lists, which takes it several times as long.
+        pointers = map(faiss.swig_ptr, (slots, lists, codes))
+        self._index.direct_map.update_codes(self._index.invlists, len(slots), *pointers)
 
     def probed(self, queries: np.ndarray, probes: int) -> tuple[np.ndarray, np.ndarray]:
         """The `probes` lists nearest to each query, as `search` takes them; many searches may share them."""
-        return self._index.quantizer.search(queries, min(probes, self.lists))
+        import torch
+
+        # Twice as fast as a search in the quantizer.
+        similarity = torch.from_numpy(queries) @ torch.from_numpy(self.centroids).T
+        return tuple(part.numpy() for part in similarity.topk(min(probes, self.lists), dim=1))
 
     def search(
         self, queries: np.ndarray, k: int, probed: tuple[np.ndarray, np.ndarray], allowed: np.ndarray
@@ -111,17 +131,40 @@ class Inverted:
 
 
 def centroids(vectors: np.ndarray, lists: int, seed: int) -> np.ndarray:
-    """[lists, C] float32: unit vectors that k-means found in [n, C] float32, n ≥ lists."""
-    import faiss
+    """[lists, C] float32: unit vectors that spherical k-means found in [n, C] float32, n ≥ lists.
 
-    kmeans = faiss.Kmeans(
-        vectors.shape[1],
-        lists,
-        niter=8,
-        seed=seed % (1 << 31),
-        spherical=True,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(vectors),
-    )
-    kmeans.train(np.ascontiguousarray(vectors, np.float32))
-    return kmeans.centroids
+    A list of few vectors starts again at a vector that is far from every centroid: clusters that share a list
+    come apart, and fewer lists have to be searched for the same recall.
+    """
+    chosen = np.random.default_rng(seed % (1 << 31)).permutation(len(vectors))[:lists]
+    middles = vectors[chosen].astype(np.float32)
+    for iteration in range(ITERATIONS):
+        own = _assigned(vectors, middles)
+        similarity = np.einsum("nc,nc->n", vectors, middles[own])
+        middles = _means(vectors, own, middles)
+        if iteration < ITERATIONS - SETTLING:
+            few = np.flatnonzero(4 * lists * np.bincount(own, minlength=lists) < len(vectors))
+            middles[few] = vectors[np.argsort(similarity, kind="stable")[: len(few)]]
+    return middles
+
+
+def _assigned(vectors: np.ndarray, middles: np.ndarray) -> np.ndarray:
+    """[n] int64: the centroid nearest to each vector. Several times as fast as searching an index of them."""
+    own = np.zeros(len(vectors), np.int64)
+    tile = np.zeros((TILE, vectors.shape[1]), np.float32)
+    for start in range(0, len(vectors), TILE):
+        part = vectors[start : start + TILE]
+        tile[: len(part)] = part  # a product of one shape: a vector's list does not depend on its company
+        own[start : start + TILE] = (tile @ middles.T).argmax(axis=1)[: len(part)]
+    return own
+
+
+def _means(vectors: np.ndarray, own: np.ndarray, middles: np.ndarray) -> np.ndarray:
+    """[lists, C]: the directions of the lists' means; an empty list's stays."""
+    order = np.argsort(own, kind="stable")
+    lists, starts = np.unique(own[order], return_index=True)
+    sums = np.add.reduceat(vectors[order], starts, axis=0)
+    length = np.linalg.norm(sums, axis=1, keepdims=True)
+    means = middles.copy()
+    means[lists] = np.where(length > 0, sums / np.maximum(length, 1e-12), middles[lists])
+    return means

@@ -54,7 +54,7 @@ def _probe(
     found = np.full((len(queries), depth), -1, np.int64)
     for members, allowed in _groups(store, queries, kind, eligible):
         passed = np.count_nonzero(allowed)
-        if passed <= FEW:
+        if passed <= FEW or cache.exhausted(kind, passed / len(allowed)):
             found[members, :k] = _compared(store, queries, members, k, allowed)
             continue
         entries = allowed[: len(cache.inverted)]

@@ -40,6 +40,8 @@ def nearest(
 
     One product with the rows serves all kinds. Rows of a query's own image never answer.
     """
+    if not len(slots):
+        return {kind: _nothing(queries, k) for kind in kinds}
     best = {kind: _nothing(queries, k + SLACK) for kind in kinds}
     for kind, similarity, part in _tiles(store, queries, kinds, slots):
         best[kind] = _better(best[kind], similarity, part)

@@ -91,7 +91,8 @@ class ShardedBank:
         self.settle()
         settings = self.settings
         comm.agree(refusal(rows, self.classes, self.store.capacity, settings.shards, keys))
-        self._sending = exchange.send(rows, settings.shards, settings.capacity, self._group)
+        room = settings.shards * self.store.capacity
+        self._sending = exchange.send(rows, settings.shards, room, self._group)
 
     def settle(self) -> None:
         """Put what was published into its slots."""

@@ -100,6 +100,10 @@ def _overlaps(ours: Tensor, theirs: Tensor) -> Tensor:
     """[n, m] intersection over union of boxes (top, left, bottom, right)."""
     top_left = torch.maximum(ours[:, None, :2], theirs[None, :, :2])
     bottom_right = torch.minimum(ours[:, None, 2:], theirs[None, :, 2:])
-    shared = (bottom_right - top_left).clamp(min=0).prod(dim=2)
-    own, other = ((box[:, 2:] - box[:, :2]).prod(dim=1) for box in (ours, theirs))
-    return shared / (own[:, None] + other[None, :] - shared).clamp(min=1e-12)
+    shared = _area((bottom_right - top_left).clamp_(min=0))
+    own, other = (_area(box[:, 2:] - box[:, :2]) for box in (ours, theirs))
+    return shared / (own[:, None] + other[None, :] - shared).clamp_(min=1e-12)
+
+
+def _area(sides: Tensor) -> Tensor:
+    return sides[..., 0] * sides[..., 1]

@@ -60,6 +60,11 @@ def test_a_row_that_is_somebody_s_nearest_beats_a_more_similar_one_that_is_nobod
     assert image.tolist() == [5, 7] and segment.tolist() == [1, 0]
 
 
+def test_of_several_answers_in_one_place_the_most_similar_speaks_for_a_row():
+    answers = [[(0.2, 7, 0)], [(0.5, 5, 1)], [(0.9, 7, 0)], [(0.4, 7, 0)]]
+    assert nearest_of_all([neighbours(answers, 1)], 1)[0].tolist() == [7]
+
+
 @pytest.fixture
 def store() -> Store:
     made = Store(range(3), 3, 2000, DIM, CLASSES, "float32")

@@ -160,7 +160,7 @@ def test_an_inverted_file_of_which_all_lists_are_searched_is_exact_after_any_his
                     store.expire(step - 2)
                 if cache:
                     cache.upkeep()
-            held = everything(ranks)
+            held, compared = everything(ranks), merged(ranks, asking, k)
             for kind, (named, similarity) in merged(ranks, asking, k, caches).items():
                 assert named == brute_force(kind, asking, held, k), kind
-                assert torch.equal(similarity, merged(ranks, asking, k)[kind][1])
+                assert torch.equal(similarity, compared[kind][1])

@@ -171,6 +171,13 @@ def test_of_one_step_the_first_positions_go_first():
     assert take(ours.rows, ours.live()).image.unique().tolist() == sorted(image_hash(["b", "c"]).tolist())
 
 
+def test_of_several_steps_in_one_put_the_last_counts():
+    ours = store(1, 8)
+    early, late = rows_of(["x", "a"], [1, 2], step=1), rows_of(["a"], [3], step=2)  # a at position 1, then 0
+    ours.put(concatenate([late, early]))
+    assert contents(take(ours.rows, ours.live())) == contents(late) | contents(take(early, slice(0, 1)))
+
+
 def test_expiry_forgets_what_was_written_before_a_step():
     ours = store(2, 30)
     for step in range(5):
