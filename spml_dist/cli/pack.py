@@ -6,13 +6,18 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spml_dist.cli import recipes as published
+
 if TYPE_CHECKING:
     from spml_dist.schema import Sample
+    from spml_dist.shards.folder import Folder
     from spml_dist.shards.manifest import Manifest
+    from spml_dist.shards.recipe import Recipe
+    from spml_dist.shards.regions import RegionSource
 
 NAME = "pack"
 
@@ -22,6 +27,7 @@ examples:
   spml-dist pack folder DIR --labels scribble100 --split train --out data/mine/train
   spml-dist pack folder DIR --labels points --point-radius 5 --split train --out data/mine/train
   spml-dist pack folder DIR --labels masks --split val --out data/mine/val
+  spml-dist pack voc2012 --help        # what to download from where, and which labels there are
 """
 FOLDER_EXAMPLES = """\
 DIR holds classes.txt ("ID name" a line), meta.json ({"background": ID or null}), SPLIT.txt (image ids),
@@ -32,6 +38,7 @@ examples:
   spml-dist pack folder DIR --labels scribble100 --split train --out data/mine/train
   spml-dist pack folder DIR --labels points --point-radius 5 --split train --out data/mine/train
   spml-dist pack folder DIR --labels masks --split val --out data/mine/val --json val.json
+  spml-dist pack folder DIR --labels points --split train --regions ucm:120 --out data/mine/train
 """
 SAMPLE_EXAMPLES = """\
 examples:
@@ -51,6 +58,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     )
     recipes = parser.add_subparsers(metavar="RECIPE", required=True, dest="recipe", title="recipes")
     _add_folder(recipes)
+    published.add(recipes, _parser, _add_common, run_recipe)
     _add_sample(recipes)
 
 
@@ -58,23 +66,39 @@ def run_folder(arguments: argparse.Namespace) -> int:
     from spml_dist.shards.folder import open_folder
 
     folder = open_folder(arguments.dir, arguments.split, arguments.labels, arguments.point_radius)
-    name = arguments.name or re.sub(r"[^\w-]", "_", f"{folder.root.resolve().name}-{folder.split}")
-    if not folder.is_annotated():
-        kind = f"{folder.split}: no image has {folder.labels} annotations"
+    folder = replace(folder, regions=_regions(arguments))
+    return _pack_split(arguments, folder, folder.root.resolve().name)
+
+
+def _regions(arguments: argparse.Namespace) -> RegionSource:
+    from spml_dist.shards.regions import region_source
+
+    return region_source(arguments.regions, arguments.contours, arguments.keep_contours)
+
+
+def run_recipe(arguments: argparse.Namespace, open: Callable[[argparse.Namespace], Recipe]) -> int:
+    recipe = replace(open(arguments), regions=_regions(arguments))
+    return _pack_split(arguments, recipe, recipe.name)
+
+
+def _pack_split(arguments: argparse.Namespace, source: Folder | Recipe, data_set: str) -> int:
+    name = arguments.name or re.sub(r"[^\w-]", "_", f"{data_set}-{source.split}")
+    if not source.is_annotated():
+        kind = f"{source.split}: no image has {source.labels} annotations"
         print(f"{kind}; packed unlabelled, for evaluation and prediction", file=sys.stderr)
     manifest = _pack(
         arguments,
-        folder.samples(),
-        len(folder.ids),
+        source.samples(),
+        len(source.ids),
         Path(arguments.out),
         name,
-        split=folder.split,
-        labels=folder.labels,
-        classes=folder.classes,
-        background=folder.background,
-        jpeg=folder.jpeg,
+        split=source.split,
+        labels=source.labels,
+        classes=source.classes,
+        background=source.background,
+        jpeg=source.jpeg,
     )
-    return _report(arguments, {folder.split: manifest})
+    return _report(arguments, {source.split: manifest})
 
 
 def run_sample(arguments: argparse.Namespace) -> int:
@@ -177,6 +201,7 @@ def _add_folder(recipes: argparse._SubParsersAction) -> None:
     parser.add_argument("--name", help="the tars are called NAME-000000.tar, ... (default: DIR-SPLIT)")
     radius = "of the disc that a point becomes, in pixels (default: 3)"
     parser.add_argument("--point-radius", metavar="R", type=_at_least(0), default=3, help=radius)
+    _add_regions(parser)
     _add_output(parser, 256)
     parser.set_defaults(run=run_folder)
 
@@ -202,6 +227,21 @@ def _add_sample(recipes: argparse._SubParsersAction) -> None:
     )
     _add_output(parser, 32)
     parser.set_defaults(run=run_sample)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    _add_regions(parser)
+    _add_output(parser, 256)
+
+
+def _add_regions(parser: argparse.ArgumentParser) -> None:
+    chosen = parser.add_argument_group("regions")
+    said = "felzenszwalb (default); ucm, ucm:COUNT or ucm@LEVEL, between contours; or a folder of ID.png"
+    chosen.add_argument("--regions", metavar="HOW", default="felzenszwalb", help=said)
+    network = "with ucm: an ONNX contour network in place of colour and texture gradients"
+    chosen.add_argument("--contours", metavar="FILE", type=Path, help=network)
+    kept = "with ucm: also write each picture's ultrametric contour map, 16-bit PNG"
+    chosen.add_argument("--keep-contours", metavar="FOLDER", type=Path, help=kept)
 
 
 def _add_output(parser: argparse.ArgumentParser, shard_size: int) -> None:

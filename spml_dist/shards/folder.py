@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from spml_dist.annotations.regions import oversegment
 from spml_dist.errors import DataError
 from spml_dist.schema import UNLABELLED, Sample
 from spml_dist.shards.keys import image_id_of, key_of
@@ -17,6 +16,7 @@ from spml_dist.shards.kinds import MASKS, Kind, LabelMaps, open_kind, open_masks
 from spml_dist.shards.layout import read_background, read_classes, read_split
 from spml_dist.shards.members import encode_jpeg
 from spml_dist.shards.pictures import find_picture, is_turned, plain_jpeg, read_picture
+from spml_dist.shards.regions import RegionSource, even_colour
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Folder:
     masks: LabelMaps = field(repr=False)
     tags: dict[str, Any] = field(repr=False)
     """weak/tags.json; empty if there is none, and under full supervision, where the masks say it"""
+    regions: RegionSource = field(default=even_colour, repr=False)
 
     def is_annotated(self) -> bool:
         """Whether any image of the split has an annotation of this kind."""
@@ -51,7 +52,7 @@ class Folder:
             key=key_of(image_id),
             image=image,
             semantic=semantic,
-            regions=oversegment(image),
+            regions=self.regions(image_id, image),
             tags=self._tags(image_id, semantic),
             mask=self._of_size(path, image, self.masks, image_id) if self.masks.has(image_id) else None,
         )

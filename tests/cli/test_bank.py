@@ -80,13 +80,13 @@ def test_the_numbers_are_counted_from_the_rows(run, capsys, tmp_path):
     assert (told["rows"], told["images"], told["step"]) == (12, 3, 50)
     assert told["age_mean"] == pytest.approx(7 * 50 / 12)
     assert told["age_share_below"] == pytest.approx({"10": 5 / 12, "100": 1, "1000": 1, "10000": 1})
-    assert (told["shards"], told["shards_with_rows"]) == (8, 3)
+    assert (told["shards"], told["shards_with_rows"]) == (16, 3)
     assert told["rows_a_shard"] == {"min": 3, "median": 4, "max": 5}
     assert told["bytes"] == sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     assert told["digest"] == json.loads((folder / "manifest.json").read_text())["digest"]
     assert f"rows            12 of {load(QUICKSTART).bank.capacity:,}\n" in printed
     assert "mean 29.2; below 10: 42 %, below 100: 100 %" in printed and told["digest"] in printed
-    assert "3 of 8 with rows: 3 to 5 each, median 4" in printed
+    assert "3 of 16 with rows: 3 to 5 each, median 4" in printed
     assert printed.splitlines()[-1].split() == ["unlabelled", str(told["unlabelled"])]
 
 

@@ -1,0 +1,202 @@
+"""The recipes of `spml-dist pack` for published data sets and bare folders: their options and their help."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spml_dist.shards.recipe import Recipe
+
+Run = Callable[[argparse.Namespace, "Callable[[argparse.Namespace], Recipe]"], int]
+"""packs what opens from the arguments"""
+
+VOC2012 = """\
+download and unpack in DIR, each where it unpacks by itself:
+  VOCdevkit/VOC2012/
+    http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar
+  benchmark_RELEASE/dataset/   (SBD; for train_aug)
+    https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz
+  scribble_annotation/pascal_2012/*.xml   (ScribbleSup; for scribbles and points)
+    scribble_annotation.zip of https://jifengdai.org/downloads/scribble_sup/
+  whats_the_point/data/pascal2012_trainval_main.json   (What's the Point; for clicks)
+    the data of http://vision.stanford.edu/whats_the_point/
+Only what the split and the labels need has to be there.
+
+splits: train, val, trainval as in ImageSets/Segmentation (test too, where its archive is unpacked), and
+train_aug, 10,582 images: the train and val of SBD without VOC's val, and VOC's train.
+
+labels:
+  masks        VOC's SegmentationClass, or else SBD's cls/*.mat
+  scribbles    ScribbleSup's scribbles, 3 pixels wide; scribbles80, scribbles50, scribbles30: the middle
+               80, 50, 30 % of each
+  points       the middle of each ScribbleSup scribble, background included, as a disc
+  clicks       What's the Point's clicks on objects as discs; the background has none
+  boxes        the boxes of Annotations/*.xml: the middle fifth of each is its class, what lies outside all
+               of them is background, the rest is unlabelled
+  tags         no labelled pixels; the classes of Annotations/*.xml
+Tags come from the labels; with boxes and tags from Annotations/*.xml. Masks go along for evaluation.
+
+examples:
+  spml-dist pack voc2012 DIR --labels scribbles --split train_aug --out data/voc12/train
+  spml-dist pack voc2012 DIR --labels points --split train_aug --out data/voc12_point/train
+  spml-dist pack voc2012 DIR --labels boxes --split train_aug --out data/voc12_box/train
+  spml-dist pack voc2012 DIR --labels masks --split val --out data/voc12/val
+"""
+COCO = """\
+download and unpack in DIR:
+  train2017/  val2017/
+    http://images.cocodataset.org/zips/train2017.zip, http://images.cocodataset.org/zips/val2017.zip
+  annotations/instances_SPLIT.json
+    http://images.cocodataset.org/annotations/annotations_trainval2017.zip
+  annotations/panoptic_SPLIT.json  annotations/panoptic_SPLIT/*.png
+    http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip, and the zips in it
+
+annotations:
+  instances    80 classes and background; where instances overlap the smaller one is in front, crowds are last
+  panoptic     133 classes of things and stuff, no background; what is in no segment is ignored
+labels:
+  masks        every pixel
+  boxes        (instances) the middle fifth of each box is its class, what lies outside all of them is
+               background, the rest is unlabelled
+  tags         no labelled pixels; the classes of the picture
+An image without instances is known to show none. Masks go along for evaluation.
+
+examples:
+  spml-dist pack coco DIR --labels boxes --split train2017 --out data/coco_box/train
+  spml-dist pack coco DIR --labels tags --annotations panoptic --split train2017 --out data/stuff_tag/train
+  spml-dist pack coco DIR --labels masks --split val2017 --out data/coco/val
+"""
+DENSEPOSE = """\
+download and unpack in DIR:
+  train2014/  val2014/
+    http://images.cocodataset.org/zips/train2014.zip, http://images.cocodataset.org/zips/val2014.zip
+  annotations/densepose_coco_2014_train.json, ..._minival.json, ..._valminusminival.json
+    https://dl.fbaipublicfiles.com/densepose/densepose_coco_2014_train.json and so on
+
+splits: train2014, minival2014 (1,508 images, for evaluation), valminusminival2014.
+
+labels (14 parts of the body and background):
+  masks        the parts as they were drawn; people whose parts nobody drew are ignored
+  points       a disc at the centre of each part that a person shows; background where every point is farther
+               than a quarter of the picture's diagonal; the rest is unlabelled
+Tags are the parts in the picture, unknown where it shows people whose parts nobody drew.
+
+examples:
+  spml-dist pack densepose DIR --labels points --split train2014 --out data/densepose_point/train
+  spml-dist pack densepose DIR --labels masks --split minival2014 --out data/densepose_point/val
+"""
+IMAGES = """\
+Takes every .jpg, .jpeg and .png below DIR, whatever the folders; nothing else has to be there. The image id
+is the path without its suffix. --classes gives the pack the classes of others that it goes with.
+
+examples:
+  spml-dist pack images DIR --out data/photos
+  spml-dist pack images DIR --classes data/mine --split unlabelled --out data/mine/unlabelled
+"""
+
+
+def add(
+    recipes: argparse._SubParsersAction,
+    parser: Callable[..., argparse.ArgumentParser],
+    add_common: Callable[[argparse.ArgumentParser], None],
+    run: Run,
+) -> None:
+    """Add the recipes.
+
+    parser: makes a parser from (recipes, name, help, description, epilog); add_common: adds the options that
+    all recipes share; run: packs.
+    """
+    made = parser(
+        recipes, "voc2012", "PASCAL VOC 2012 with SBD and its weak labels", "Pack VOC 2012.", VOC2012
+    )
+    _add_split(made, "masks, scribbles, scribbles80, scribbles50, scribbles30, points, clicks, boxes or tags")
+    _add_radius(made)
+    add_common(made)
+    made.set_defaults(run=partial(run, open=_voc2012))
+
+    made = parser(recipes, "coco", "COCO's instances or panoptic segments", "Pack COCO 2017.", COCO)
+    _add_split(made, "masks, boxes or tags")
+    made.add_argument(
+        "--annotations", choices=("instances", "panoptic"), default="instances", help="(default: %(default)s)"
+    )
+    add_common(made)
+    made.set_defaults(run=partial(run, open=_coco))
+
+    made = parser(recipes, "densepose", "DensePose-COCO's body parts", "Pack DensePose-COCO.", DENSEPOSE)
+    _add_split(made, "masks or points")
+    _add_radius(made)
+    add_common(made)
+    made.set_defaults(run=partial(run, open=_densepose))
+
+    about = "Pack all pictures of a folder, without labels."
+    made = parser(recipes, "images", "a bare folder of pictures", about, IMAGES)
+    made.add_argument("dir", metavar="DIR", help="folder of pictures, at any depth")
+    made.add_argument("--split", default="all", help="what to call it (default: all)")
+    made.add_argument(
+        "--classes", metavar="FOLDER", help="folder with classes.txt and meta.json (default: no classes)"
+    )
+    _add_name(made)
+    add_common(made)
+    made.set_defaults(run=partial(run, open=_images))
+
+
+def _voc2012(arguments: argparse.Namespace) -> Recipe:
+    from spml_dist.shards.voc2012 import AUGMENTED, open_voc2012
+
+    recipe = open_voc2012(arguments.dir, arguments.split, arguments.labels, arguments.point_radius)
+    if recipe.split == "train_aug" and len(recipe.ids) != AUGMENTED:
+        seen = f"train_aug: {len(recipe.ids)} images here, {AUGMENTED} in the published set"
+        print(f"{seen}; compare the lists of VOC and SBD with the archives", file=sys.stderr)
+    return recipe
+
+
+def _coco(arguments: argparse.Namespace) -> Recipe:
+    from spml_dist.shards.coco import open_coco
+
+    _say_reading(arguments)
+    return open_coco(arguments.dir, arguments.split, arguments.labels, arguments.annotations)
+
+
+def _densepose(arguments: argparse.Namespace) -> Recipe:
+    from spml_dist.shards.densepose import open_densepose
+
+    _say_reading(arguments)
+    return open_densepose(arguments.dir, arguments.split, arguments.labels, arguments.point_radius)
+
+
+def _images(arguments: argparse.Namespace) -> Recipe:
+    from spml_dist.shards.images import open_images
+
+    return open_images(arguments.dir, arguments.split, arguments.classes)
+
+
+def _say_reading(arguments: argparse.Namespace) -> None:
+    print(f"reading the annotations of {arguments.split}", file=sys.stderr)
+
+
+def _add_split(parser: argparse.ArgumentParser, labels: str) -> None:
+    parser.add_argument("dir", metavar="DIR", help="folder that the archives were unpacked in")
+    parser.add_argument("--labels", metavar="KIND", required=True, help=labels)
+    parser.add_argument("--split", required=True, help="one of the published splits below")
+    _add_name(parser)
+
+
+def _add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--name", help="the tars are called NAME-000000.tar, ... (default: data set and split)"
+    )
+
+
+def _add_radius(parser: argparse.ArgumentParser) -> None:
+    radius = "of the disc that a point becomes, in pixels (default: 3)"
+    parser.add_argument("--point-radius", metavar="R", type=_radius, default=3, help=radius)
+
+
+def _radius(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 0")
+    return int(text)
