@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -37,17 +38,20 @@ def lookup(
     probed = [kind for kind in kinds if kind not in compared]
     found = nearest(store, queries, compared, k, eligible.nonzero()[:, 0])
     newer = nearest(store, queries, probed, k, (eligible & ~current).nonzero()[:, 0])
-    lists = cache.probed(queries.vector.float().numpy(), probed)
+    lists = functools.cache(lambda: cache.probed(queries.vector.float().numpy(), probed))
     for kind in probed:
-        older = _probe(store, cache, queries, kind, k, eligible & current, lists[kind])
+        older = _probe(store, cache, queries, kind, k, eligible & current, lists)
         found[kind] = ranked(store, queries, torch.cat([newer[kind].slot, older], dim=1), k)
     return {kind: found[kind] for kind in kinds}  # ranks exchange answers in this order
 
 
 def _probe(
-    store: Store, cache: Cache, queries: Queries, kind: Kind, k: int, eligible: Tensor, lists: tuple
+    store: Store, cache: Cache, queries: Queries, kind: Kind, k: int, eligible: Tensor, lists: Callable
 ) -> Tensor:
-    """[Q, ≥ k] int64 slots proposed by the inverted file, -1 = none; few passing rows are compared all."""
+    """[Q, ≥ k] int64 slots proposed by the inverted file, -1 = none; few passing rows are compared all.
+
+    lists: tells which ones to search for each kind, where any are.
+    """
     own = _own(store, queries, eligible)
     depth = k + BEYOND + own.shape[1]
     vectors = queries.vector.float().numpy()
@@ -58,7 +62,8 @@ def _probe(
             found[members, :k] = _compared(store, queries, members, k, allowed)
             continue
         entries = allowed[: len(cache.inverted)]
-        some = cache.inverted.search(vectors[members], depth, tuple(part[members] for part in lists), entries)
+        probed = tuple(part[members] for part in lists()[kind])
+        some = cache.inverted.search(vectors[members], depth, probed, entries)
         some[(some[:, :, None] == own[members][:, None, :]).any(axis=2)] = -1
         short = np.count_nonzero(some >= 0, axis=1) < min(k, passed - own.shape[1])
         if short.any():

@@ -168,8 +168,8 @@ class ShardedBank:
     def _look_up(
         self, queries: Queries, eligible: Tensor, step: int, measure: bool
     ) -> tuple[list[Neighbours], Neighbours | None]:
-        """The neighbours that become candidates, and the annotated ones of all segments, where these vote or
-        are measured."""
+        """The neighbours that become candidates, and the annotated ones of the voters, where there is a vote
+        or a measurement."""
         least, annotated = self.settings.min_recall, ["labelled"] if self._asks.votes or measure else []
         asking = self._taking_turns(queries, step)
         k = self.settings.neighbours
@@ -177,10 +177,14 @@ class ShardedBank:
             kinds = [*self._kinds, *annotated]
             self._recall |= gauge(self.store, self.cache, asking, kinds, k, eligible, least)
         near = lookup(self.store, self.cache, asking, self._kinds, k, eligible)
-        labelled = lookup(self.store, self.cache, queries, annotated, k, eligible)
+        labelled = lookup(self.store, self.cache, self._voters(queries, step), annotated, k, eligible)
         near, labelled = ([self._merged(each) for each in found.values()] for found in (near, labelled))
         # Where segments vote, who voted for them is among their candidates.
         return near + labelled * self._asks.votes, labelled[0] if labelled else None
+
+    def _voters(self, queries: Queries, step: int) -> Queries:
+        """All segments where they take their class from the bank, else those whose turn it is."""
+        return queries if self._asks.votes else self._taking_turns(queries, step)
 
     def _taking_turns(self, queries: Queries, step: int) -> Queries:
         chosen = choice.turn(queries.image, _numbers(queries.image), self.settings.queries, self.seed, step)
@@ -246,7 +250,7 @@ class ShardedBank:
         recent, whole = (
             over_all_ranks(count(rows, which, queries, self.classes)) for which in (recent, eligible)
         )
-        self._seen = staleness.purity(queries, labelled)
+        self._seen = staleness.purity(self._voters(queries, step), labelled)
         self._seen |= staleness.coverage(queries, ours, recent, whole)
 
     def _facts(self) -> BankRows:

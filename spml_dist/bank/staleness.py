@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,13 +20,22 @@ AGES = (10, 100, 1_000, 10_000)
 """bounds in steps between which the ages of rows are counted"""
 
 
-def drift(old: BankRows, new: BankRows) -> list[float]:
+class Placed(NamedTuple):
+    """Of rows, what says how far they moved."""
+
+    vector: Tensor
+    """[n, C] unit vectors"""
+    box: Tensor
+    """[n, 4] in shares of the picture's sides"""
+
+
+def drift(old: Placed | BankRows, new: Placed | BankRows) -> list[float]:
     """Cosines of new segments with the old ones in the same place of the same image.
 
     Crops differ from visit to visit and with them the segments: a new one is compared with the old one whose
     box overlaps most, if that is at least half of what both cover.
     """
-    if not len(old) or not len(new):
+    if not len(old.box) or not len(new.box):
         return []
     overlap, partner = _overlaps(new.box.float(), old.box.float()).max(dim=1)
     same = overlap >= OVERLAP

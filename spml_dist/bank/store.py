@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spml_dist.bank.rows import empty, take
-from spml_dist.bank.staleness import drift
+from spml_dist.bank.rows import empty
+from spml_dist.bank.staleness import Placed, drift
 from spml_dist.errors import RunError
 from spml_dist.schema import BankRows
 
@@ -70,8 +70,8 @@ class Store:
                 continue
             if before:
                 if image not in slots:
-                    old = take(self.rows, self._on_device(before.slots))
-                    self.drift += drift(old, take(rows, torch.from_numpy(members)))
+                    old = _placed(self.rows, self._on_device(before.slots))
+                    self.drift += drift(old, _placed(rows, torch.from_numpy(members)))
                 self._forget(shard, image)
                 slots.pop(image, None)
             for gone in self._make_room(shard, written, len(members)):
@@ -161,6 +161,10 @@ def too_large(count: int, capacity: int, shards: int) -> RunError:
         None,
         f"raise bank.capacity to {count * shards} or more, or lower bank.shards",
     )
+
+
+def _placed(rows: BankRows, index: Tensor) -> Placed:
+    return Placed(rows.vector[index], rows.box[index])
 
 
 def _collision(image: int) -> RunError:
