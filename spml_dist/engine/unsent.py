@@ -26,6 +26,10 @@ FILES = (
 """what is sent as it is, and the folder among the artifacts where it goes"""
 
 
+OWN = "bank/"
+"""names that are a group of their own, without prefix"""
+
+
 class Log:
     """A growing file of JSON lines with `step` and `timestamp`, read on from where it was left.
 
@@ -69,7 +73,7 @@ class Log:
         if step <= mark:
             return []
         return [
-            (f"{self.prefix}{name}", float(value), when, step)
+            (name if name.startswith(OWN) else f"{self.prefix}{name}", float(value), when, step)
             for name, value in entry.items()
             if isinstance(value, int | float)
         ]

@@ -35,6 +35,12 @@ def steps(batches) -> list[int]:
     return [step for batch in batches for name, _, _, step in batch if name == "train/loss"]
 
 
+def test_what_the_log_says_of_the_bank_is_a_group_of_its_own(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "timestamp": 5, "loss": 2.0, "bank/rows": 7}\n')
+    log = unsent.Log(tmp_path, "metrics.jsonl", "train/")
+    assert next(log.batches(0, 100)) == [("train/loss", 2.0, 5, 1), ("bank/rows", 7.0, 5, 1)]
+
+
 def test_points_have_prefix_value_time_and_step_and_what_is_no_number_is_left_out(log):
     assert next(log.batches(9, 100)) == [("train/loss", 0.1, 10_000, 10), ("train/lr", 0.1, 10_000, 10)]
 
