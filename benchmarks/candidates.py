@@ -35,7 +35,13 @@ SMALL = (
 )
 QUIET = ("tracking.previews=0", "tracking.every=50", "checkpoint.keep=1", "evaluation.pictures=0")
 SMALL_BANK = ("bank.capacity=10000", "bank.shards=8")
-BANK = ("bank.capacity=100000", "bank.queries=128", "bank.neighbours=8", "bank.max_candidates=1024")
+BANK = (
+    "bank.capacity=100000",
+    "bank.queries=128",
+    "bank.neighbours=8",
+    "bank.max_candidates=1024",
+    "bank.sampled=1024",
+)
 COLUMNS = ("classifier", "neighbours", "cpu_s", "purity", "coverage", "drift")
 
 
