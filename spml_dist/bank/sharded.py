@@ -117,11 +117,13 @@ class ShardedBank:
             self.store.expire(step - self.settings.max_age)
         self._upkeep()
         queries, eligible = self._queries(rows), self._eligible(rows)
+        asking = self._taking_turns(queries, step)
+        voters = queries if self._asks.votes else asking
         near, labelled, joins = [], None, step >= self.settings.warmup
         if joins or measure:
-            near, labelled = self._look_up(queries, eligible, step, measure)
+            near, labelled = self._look_up(asking, voters, eligible, step, measure)
         if measure:
-            self._measure(queries, labelled, eligible, step)
+            self._measure(queries, voters, labelled, eligible, step)
         if not joins:
             eligible, near, labelled = torch.zeros_like(eligible), [], None
         memory = self._memory(rows, queries, near, eligible, step)
@@ -137,8 +139,10 @@ class ShardedBank:
         return {f"bank/{name}": value for name, value in said.items()}
 
     def _upkeep(self) -> None:
-        """Index the rows once they are many. On a GPU comparing them all is the faster search."""
-        if self._device.type != "cpu":
+        """Index the rows once they are many. On a GPU comparing them all is the faster search; `exact`, the
+        referee, searches exactly too."""
+        if self._device.type != "cpu" or self.settings.candidates == "exact":
+            self.cache = None
             return
         if self.cache is None or self.cache.worn:
             if len(self.store) > self.settings.exact_rows:
@@ -166,25 +170,20 @@ class ShardedBank:
         return () if self.settings.candidates == "exact" else self._asks.kinds
 
     def _look_up(
-        self, queries: Queries, eligible: Tensor, step: int, measure: bool
+        self, asking: Queries, voters: Queries, eligible: Tensor, step: int, measure: bool
     ) -> tuple[list[Neighbours], Neighbours | None]:
         """The neighbours that become candidates, and the annotated ones of the voters, where there is a vote
         or a measurement."""
         least, annotated = self.settings.min_recall, ["labelled"] if self._asks.votes or measure else []
-        asking = self._taking_turns(queries, step)
         k = self.settings.neighbours
         if self.cache and (step % GAUGE == 0 or not self.cache.gauged):
             kinds = [*self._kinds, *annotated]
             self._recall |= gauge(self.store, self.cache, asking, kinds, k, eligible, least)
         near = lookup(self.store, self.cache, asking, self._kinds, k, eligible)
-        labelled = lookup(self.store, self.cache, self._voters(queries, step), annotated, k, eligible)
+        labelled = lookup(self.store, self.cache, voters, annotated, k, eligible)
         near, labelled = ([self._merged(each) for each in found.values()] for found in (near, labelled))
         # Where segments vote, who voted for them is among their candidates.
         return near + labelled * self._asks.votes, labelled[0] if labelled else None
-
-    def _voters(self, queries: Queries, step: int) -> Queries:
-        """All segments where they take their class from the bank, else those whose turn it is."""
-        return queries if self._asks.votes else self._taking_turns(queries, step)
 
     def _taking_turns(self, queries: Queries, step: int) -> Queries:
         chosen = choice.turn(queries.image, _numbers(queries.image), self.settings.queries, self.seed, step)
@@ -242,7 +241,9 @@ class ShardedBank:
         ]
         return concatenate(parts), len(parts[1])
 
-    def _measure(self, queries: Queries, labelled: Neighbours, eligible: Tensor, step: int) -> None:
+    def _measure(
+        self, queries: Queries, voters: Queries, labelled: Neighbours, eligible: Tensor, step: int
+    ) -> None:
         """What the log is told of this step; the same on every rank."""
         rows = self._facts()
         recent = eligible & (rows.step >= step - RECENT)
@@ -250,7 +251,7 @@ class ShardedBank:
         recent, whole = (
             over_all_ranks(count(rows, which, queries, self.classes)) for which in (recent, eligible)
         )
-        self._seen = staleness.purity(self._voters(queries, step), labelled)
+        self._seen = staleness.purity(voters, labelled)
         self._seen |= staleness.coverage(queries, ours, recent, whole)
 
     def _facts(self) -> BankRows:
