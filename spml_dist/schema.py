@@ -19,6 +19,9 @@ UNLABELLED = 254
 IGNORED = 255
 """A pixel that takes no part at all: removed before clustering; crops are padded with it."""
 
+Box = tuple[int, float, float, float, float]
+"""class, x0, y0, x1, y1 in pixels from the picture's top left corner; x1 and y1 are exclusive"""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -35,6 +38,14 @@ class Sample:
     """classes known to be in the picture, without the background; None = unknown, () = known to hold none"""
     mask: np.ndarray | None = None
     """[H, W] uint8 ground truth, evaluation only"""
+    kinds: tuple[str, ...] = ()
+    """kinds of annotation that the picture has; () = nobody annotated it"""
+    boxes: tuple[Box, ...] | None = None
+    """boxes of all its objects; None = nobody drew them, () = known to show no object"""
+    contradicted: int = 0
+    """pixels of which two kinds say different classes"""
+    unlisted: tuple[int, ...] = ()
+    """classes that its pixels or boxes show and its list of tags leaves out"""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from spml_dist.schema import UNLABELLED
-
-Box = tuple[int, float, float, float, float]
-"""class, x0, y0, x1, y1 in pixels from the picture's top left corner; x1 and y1 are exclusive"""
+from spml_dist.schema import UNLABELLED, Box
 
 CORE = 0.2
 """share of a box's area around its middle that takes the box's class"""

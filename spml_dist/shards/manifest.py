@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from spml_dist.errors import DataError
 from spml_dist.shards import address
 
 FILE = "manifest.json"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)
+"""versions that this release reads; in version 1 samples have no weak.json and counts are fewer"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,33 @@ class Counts:
     """[K] labelled pixels of each class"""
     images_tagged: tuple[int, ...]
     """[K] images that carry each class as a tag"""
+    images_unseen: tuple[int, ...] = ()
+    """[K] images whose tags promise a class of which no pixel is labelled"""
+    images_unlisted: tuple[int, ...] = ()
+    """[K] images whose pixels or boxes show a class that their list of tags leaves out"""
+    pixels_contradicted: int = 0
+    """pixels of which two kinds of annotation say different classes"""
+    kinds: dict[str, int] = field(default_factory=dict)
+    """images that have each kind of annotation"""
+
+
+def total(counts: Iterable[Counts]) -> Counts:
+    """The counts of parts together; there is at least one."""
+    return reduce(_added, counts)
+
+
+def _added(a: Counts, b: Counts) -> Counts:
+    values = {}
+    for name in (each.name for each in fields(Counts)):
+        ours, theirs = getattr(a, name), getattr(b, name)
+        if name == "kinds":
+            both = sorted({*ours, *theirs})
+            values[name] = {kind: ours.get(kind, 0) + theirs.get(kind, 0) for kind in both}
+        elif isinstance(ours, tuple):
+            values[name] = tuple(x + y for x, y in zip(ours, theirs, strict=True))
+        else:
+            values[name] = ours + theirs
+    return Counts(**values)
 
 
 @dataclass(frozen=True)
@@ -49,7 +80,7 @@ class Manifest:
     name: str
     split: str
     labels: str
-    """kind of annotation that the labels were made from"""
+    """kinds of annotation that the labels were made from, with commas between; earlier ones decide"""
     classes: tuple[str, ...]
     """[K] names by class id"""
     background: int | None
@@ -57,6 +88,10 @@ class Manifest:
     samples: int
     counts: Counts
     shards: tuple[Shard, ...]
+    regions: str = ""
+    """how the over-segmentation was made"""
+    rejected: int = 0
+    """pictures that could not be packed; rejected.jsonl says why"""
     version: int = VERSION
 
 
@@ -73,12 +108,12 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise DataError(f"{path}: no such file", None, "give a folder written by `spml-dist pack`") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON", str(error), "pack again") from error
-    if not isinstance(written, dict) or written.get("version") != VERSION:
+    if not isinstance(written, dict) or written.get("version") not in READABLE:
         version = written.get("version") if isinstance(written, dict) else None
         raise DataError(
             f"{path}: version of the shard format",
             version,
-            f"this release reads version {VERSION}: pack again",
+            f"this release reads version {' and '.join(map(str, READABLE))}: pack again",
         )
     values = _values(path, Manifest, written)
     values["counts"] = Counts(**_values(path, Counts, values["counts"]))
@@ -124,8 +159,13 @@ def _require_readable(path: str, url: str) -> None:
 def _values(path: str, record: type, written: object) -> dict[str, Any]:
     if not isinstance(written, dict):
         raise DataError(f"{path}: {record.__name__.lower()} is not an object", written, "pack again")
-    names = [field.name for field in fields(record)]
-    missing = [name for name in names if name not in written]
+    required = [each.name for each in fields(record) if _is_required(each)]
+    missing = [name for name in required if name not in written]
     if missing:
         raise DataError(f"{path}: keys are missing", ", ".join(missing), "pack again")
-    return {name: tuple(v) if isinstance(v := written[name], list) else v for name in names}
+    known = [each.name for each in fields(record) if each.name in written]
+    return {name: tuple(v) if isinstance(v := written[name], list) else v for name in known}
+
+
+def _is_required(value: Field) -> bool:
+    return value.default is MISSING and value.default_factory is MISSING

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from spml_dist.errors import DataError
-from spml_dist.schema import IGNORED, UNLABELLED, Sample
+from spml_dist.schema import IGNORED, UNLABELLED, Box, Sample
 
 REQUIRED = ("jpg", "semantic.png", "regions.png", "tags.json")
-OPTIONAL = ("mask.png",)
+OPTIONAL = ("weak.json", "mask.png")
+WEAK = ("kinds", "boxes", "contradicted", "unlisted")
+"""fields of a sample that weak.json holds"""
 
 
 def encode(sample: Sample, jpeg: bytes) -> list[tuple[str, bytes]]:
@@ -25,6 +28,7 @@ def encode(sample: Sample, jpeg: bytes) -> list[tuple[str, bytes]]:
         ("semantic.png", _png(sample.semantic)),
         ("regions.png", _png(sample.regions)),
         ("tags.json", json.dumps(tags).encode()),
+        ("weak.json", json.dumps({name: getattr(sample, name) for name in WEAK}).encode()),
     ]
     return members if sample.mask is None else [*members, ("mask.png", _png(sample.mask))]
 
@@ -50,6 +54,7 @@ def decode(key: str, members: Mapping[str, bytes], num_classes: int) -> Sample:
         regions=_pixels(key, members, "regions.png", "I;16"),
         tags=_tags(key, members["tags.json"], num_classes),
         mask=_pixels(key, members, "mask.png", "L") if "mask.png" in members else None,
+        **(_weak(key, members["weak.json"], num_classes) if "weak.json" in members else {}),
     )
     _check(sample, num_classes)
     return sample
@@ -81,6 +86,31 @@ def _tags(key: str, encoded: bytes, num_classes: int) -> tuple[int, ...] | None:
     if not isinstance(tags, list) or any(type(tag) is not int or not 0 <= tag < num_classes for tag in tags):
         raise DataError(f"{key}.tags.json: not null or a list of ids below {num_classes}", tags, "pack again")
     return tuple(tags)
+
+
+def _weak(key: str, encoded: bytes, num_classes: int) -> dict[str, Any]:
+    try:
+        said = json.loads(encoded)
+        if sorted(said) != sorted(WEAK):
+            raise ValueError(f"not {', '.join(WEAK)}")
+        boxes = None if said["boxes"] is None else tuple(_box(*box, num_classes) for box in said["boxes"])
+        kinds, unlisted = tuple(map(str, said["kinds"])), tuple(map(int, said["unlisted"]))
+        return {
+            "kinds": kinds,
+            "boxes": boxes,
+            "contradicted": int(said["contradicted"]),
+            "unlisted": unlisted,
+        }
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{key}.weak.json: not what is known of a sample", str(error), "pack again"
+        ) from error
+
+
+def _box(label: int, x0: float, y0: float, x1: float, y1: float, num_classes: int) -> Box:
+    if type(label) is not int or not 0 <= label < num_classes:
+        raise ValueError(f"a box of class {label}")
+    return label, float(x0), float(y0), float(x1), float(y1)
 
 
 def _check(sample: Sample, num_classes: int) -> None:

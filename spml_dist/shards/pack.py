@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 
-import numpy as np
-
 from spml_dist.errors import DataError
 from spml_dist.schema import Sample
 from spml_dist.shards import manifest as manifests
-from spml_dist.shards.manifest import Counts, Manifest, Shard
+from spml_dist.shards.manifest import Manifest, Shard
 from spml_dist.shards.members import encode, encode_jpeg
+from spml_dist.shards.tally import Tally
 
 _LONGEST_NAME = 100
 _ASIDE = ".packing"
@@ -68,50 +67,6 @@ def pack(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return manifest
-
-
-class Tally:
-    """Counts samples as they pass, and refuses a key that comes twice."""
-
-    def __init__(self, num_classes: int):
-        self.keys: set[str] = set()
-        self.labelled_images = self.tags_unknown = self.pixels = 0
-        self.labelled = np.zeros(num_classes, np.int64)
-        self.tagged = np.zeros(num_classes, np.int64)
-
-    @property
-    def samples(self) -> int:
-        """Samples seen so far."""
-        return len(self.keys)
-
-    def counted(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        """The same samples, counted."""
-        for sample in samples:
-            self.add(sample)
-            yield sample
-
-    def add(self, sample: Sample) -> None:
-        """Count one sample. Raises DataError if its key was seen before."""
-        if sample.key in self.keys:
-            raise DataError(f"{sample.key}: two samples of one key", None, "give every image its own id")
-        self.keys.add(sample.key)
-        of_class = np.bincount(sample.semantic.ravel(), minlength=256)[: len(self.labelled)]
-        self.labelled += of_class
-        self.labelled_images += bool(of_class.any())
-        self.pixels += sample.semantic.size
-        self.tags_unknown += sample.tags is None
-        self.tagged[list(sample.tags or ())] += 1
-
-    def counts(self) -> Counts:
-        """What has been seen so far."""
-        return Counts(
-            images_labelled=self.labelled_images,
-            images_unlabelled=self.samples - self.labelled_images,
-            images_tags_unknown=self.tags_unknown,
-            pixels=self.pixels,
-            pixels_labelled=tuple(self.labelled.tolist()),
-            images_tagged=tuple(self.tagged.tolist()),
-        )
 
 
 def _parts(samples: Iterable[Sample], size: int) -> Iterator[Iterator[Sample]]:

@@ -17,7 +17,7 @@ MANIFEST = Manifest(
     classes=("background", "cat", "Füchse"),
     background=0,
     samples=3,
-    counts=Counts(2, 1, 1, 3600, (10, 20, 0), (0, 2, 0)),
+    counts=Counts(2, 1, 1, 3600, (10, 20, 0), (0, 2, 0), (0, 1, 0), (0, 0, 1), 7, {"points": 2}),
     shards=(Shard("pets-train-000000.tar", 2, 512, "ab"), Shard("pets-train-000001.tar", 1, 256, "cd")),
 )
 
@@ -47,7 +47,7 @@ def test_a_folder_without_manifest_says_what_to_give(tmp_path):
     [
         (lambda text: text[:-9], "cannot be read as JSON"),
         (lambda text: "[]", "version"),
-        (lambda text: text.replace('"version": 1', '"version": 2'), r"version.*\(got 2\)"),
+        (lambda text: text.replace('"version": 2', '"version": 3'), r"version.*\(got 3\)"),
         (lambda text: text.replace('"samples": 3', '"sample": 3'), r"keys are missing \(got samples\)"),
         (lambda text: text.replace('"sha256"', '"md5"'), r"keys are missing \(got sha256\)"),
         (lambda text: text.replace('"counts": {', '"counts": 4, "other": {'), "counts is not an object"),

@@ -10,18 +10,22 @@ import pytest
 from PIL import Image
 
 from spml_dist.errors import DataError
-from spml_dist.shards.members import decode, encode, encode_jpeg
+from spml_dist.shards.members import WEAK, decode, encode, encode_jpeg
 from tests.shards.conftest import samples
 
 WITHOUT_TAGS, TAGGED = samples(2)
+BOXED = replace(
+    TAGGED, kinds=("points", "boxes"), boxes=((1, 0.0, 2.5, 9.0, 8.0),), contradicted=3, unlisted=(2,)
+)
 
 
 @pytest.mark.parametrize(
-    "sample", [WITHOUT_TAGS, TAGGED, replace(TAGGED, mask=None), replace(TAGGED, tags=())]
+    "sample", [WITHOUT_TAGS, TAGGED, replace(TAGGED, mask=None), replace(TAGGED, tags=()), BOXED]
 )
 def test_decoding_gives_back_what_was_encoded(sample):
     found = decode(sample.key, dict(encode(sample, encode_jpeg(sample))), 3)
-    assert (found.key, found.tags) == (sample.key, sample.tags)
+    for name in ("key", "tags", *WEAK):
+        assert getattr(found, name) == getattr(sample, name)
     for name in ("semantic", "regions"):
         assert getattr(found, name).dtype == getattr(sample, name).dtype
         assert np.array_equal(getattr(found, name), getattr(sample, name))
@@ -55,6 +59,13 @@ def png(pixels: np.ndarray) -> bytes:
         ("regions.png", png(TAGGED.semantic), r"regions\.png: colour mode"),
         ("tags.json", b"[3]", r"tags\.json: not null or a list"),
         ("tags.json", b"{", r"tags\.json: not JSON"),
+        ("weak.json", b"{", r"weak\.json: not what is known"),
+        ("weak.json", b'{"kinds": []}', r"weak\.json: not what is known"),
+        (
+            "weak.json",
+            b'{"kinds": [], "boxes": [[3, 0, 0, 1, 1]], "contradicted": 0, "unlisted": []}',
+            r"weak\.json.*a box of class 3",
+        ),
     ],
 )
 def test_anything_else_is_named(member, content, seen):

@@ -1,4 +1,4 @@
-"""What others rely on: the members of a shard, the keys of a manifest, the layout of version 1, no torch."""
+"""What others rely on: the members of a shard, the keys of a manifest, packs of version 1, no torch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ VERSION_1 = Path(__file__).parent / "fixtures" / "v1"
 
 
 def test_the_members_of_a_sample(tmp_path):
-    assert REQUIRED == ("jpg", "semantic.png", "regions.png", "tags.json") and OPTIONAL == ("mask.png",)
+    assert REQUIRED == ("jpg", "semantic.png", "regions.png", "tags.json")
+    assert OPTIONAL == ("weak.json", "mask.png")
     both = [*samples(1), *samples(2, mask=False)[1:]]
     pack(both, tmp_path, "pets", split="train", labels="lines", classes=CLASSES)
     with tarfile.open(tmp_path / "pets-000000.tar") as tar:
         names = tar.getnames()
     assert names == [f"image-0.{member}" for member in REQUIRED + OPTIONAL] + [
-        f"image-1.{m}" for m in REQUIRED
+        f"image-1.{m}" for m in (*REQUIRED, "weak.json")
     ]
 
 
@@ -32,14 +33,15 @@ def test_the_keys_of_a_manifest(tmp_path):
     pack(samples(1), tmp_path, "pets", split="train", labels="lines", classes=CLASSES)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert list(manifest) == [
-        "background", "classes", "counts", "labels", "name", "samples", "shards", "split", "version",
+        "background", "classes", "counts", "labels", "name", "regions", "rejected", "samples", "shards",
+        "split", "version",
     ]  # fmt: skip
     assert list(manifest["shards"][0]) == ["bytes", "samples", "sha256", "url"]
     assert list(manifest["counts"]) == [
         "images_labelled", "images_tagged", "images_tags_unknown", "images_unlabelled",
-        "pixels", "pixels_labelled",
+        "images_unlisted", "images_unseen", "kinds", "pixels", "pixels_contradicted", "pixels_labelled",
     ]  # fmt: skip
-    assert manifest["version"] == 1
+    assert manifest["version"] == 2
 
 
 def test_a_pack_of_version_1_still_opens():

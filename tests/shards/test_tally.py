@@ -1,0 +1,41 @@
+"""Counting what annotations amount to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from spml_dist.errors import DataError
+from spml_dist.shards.manifest import total
+from spml_dist.shards.tally import Tally
+from tests.shards.conftest import samples
+
+
+def tally_of(*counted) -> Tally:
+    tally = Tally(3)
+    for sample in counted:
+        tally.add(sample)
+    return tally
+
+
+def test_a_promised_class_without_a_pixel_and_a_class_that_the_list_leaves_out():
+    sample = replace(samples(2)[1], tags=(1, 2), unlisted=(2,), contradicted=4, kinds=("lines", "tags"))
+    counts = tally_of(sample).counts()
+    assert (sample.semantic == 2).any() and not (sample.semantic == 1).any()
+    assert counts.images_unseen == (0, 1, 0)
+    assert counts.images_unlisted == (0, 0, 1)
+    assert counts.pixels_contradicted == 4
+    assert counts.kinds == {"lines": 1, "tags": 1}
+
+
+def test_the_counts_of_parts_add_up_to_those_of_the_whole():
+    kinds = [("lines",), (), ("boxes", "lines"), ("points",)]
+    every = [replace(sample, kinds=kind) for sample, kind in zip(samples(4), kinds, strict=True)]
+    assert total([tally_of(*every[:1]).counts(), tally_of(*every[1:]).counts()]) == tally_of(*every).counts()
+
+
+def test_a_key_that_comes_twice_is_refused():
+    sample = samples(1)[0]
+    with pytest.raises(DataError, match="image-0: two samples of one key"):
+        tally_of(sample, sample)
