@@ -39,14 +39,21 @@ def own_group() -> object | None:
     return dist.new_group() if comm.world() > 1 else None
 
 
-def send(rows: BankRows, shards: int, capacity: int, group: object | None) -> Sending:
+def send(
+    rows: BankRows, shards: int, capacity: int, group: object | None, trouble: RunError | None = None
+) -> Sending:
     """Send every row to the owner of its virtual shard, in one uneven all-to-all that runs on; a collective.
 
-    Raises RunError on every rank if all their rows together exceed the capacity: nothing was sent then.
+    trouble: what this rank has to say against its own rows. Raises it, or RunError if the rows of all ranks
+    together exceed the capacity, on every rank: nothing was sent then.
     """
     owner = owner_of(shard_of(rows.image, shards), shards, comm.world())
     order = torch.argsort(owner, stable=True)
-    counts = comm.gather_table(torch.bincount(owner, minlength=comm.world()))
+    going = torch.bincount(owner, minlength=comm.world())
+    table = comm.gather_table(torch.cat([going, going.new_tensor([trouble is not None])]))
+    counts, troubled = table[:, :-1], table[:, -1]
+    if troubled.any():
+        comm.agree(trouble)
     if counts.sum() > capacity:
         remedy = f"raise bank.capacity to at least {counts.sum()}, a multiple of it to remember earlier steps"
         raise RunError("bank.capacity is too small for one global batch", capacity, remedy)

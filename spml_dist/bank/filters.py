@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -50,6 +50,20 @@ class Facts(Protocol):
     """[n, words] int64 bitset, zero where unknown"""
     tags_known: Tensor
     """[n] bool"""
+
+
+class Columns(NamedTuple):
+    """Facts of some rows, copied."""
+
+    label: Tensor
+    source: Tensor
+    tags: Tensor
+    tags_known: Tensor
+
+
+def facts_of(rows: Facts, index: Tensor) -> Columns:
+    """What is asked of the rows at an index, [n] int64."""
+    return Columns(*(getattr(rows, name).index_select(0, index) for name in Columns._fields))
 
 
 def groups(kind: Kind, queries: Queries) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from spml_dist.bank.cache import Cache
 from spml_dist.bank.filters import Kind, Queries, groups, passing
-from spml_dist.bank.nearest import Found, nearest, ranked
-from spml_dist.bank.rows import take
+from spml_dist.bank.nearest import SLACK, Found, among, nearest, ranked
+from spml_dist.bank.rows import ANNOTATED, take
 from spml_dist.bank.store import Store
 
 FEW = 1 << 13
 """passing rows up to which comparing them all is faster than probing lists"""
+
+BY_CLASS = ("labelled", "same_class", "other_class")
+"""kinds that only annotated rows answer"""
 
 BEYOND = 8
 """entries proposed beyond k, because they are ranked by half-precision copies"""
@@ -34,9 +37,13 @@ def lookup(
     if cache is None:
         return nearest(store, queries, kinds, k, eligible.nonzero()[:, 0])
     current = torch.from_numpy(cache.current(store.used))
-    compared = [kind for kind in kinds if cache.exhausted(kind)]
-    probed = [kind for kind in kinds if kind not in compared]
+    annotated = eligible & (store.rows.source[: store.used] == ANNOTATED)
+    share = (annotated.sum() / max(1, store.used)).item()
+    by_class = [kind for kind in kinds if kind in BY_CLASS and cache.exhausted(kind, share)]
+    compared = [kind for kind in kinds if kind not in by_class and cache.exhausted(kind)]
+    probed = [kind for kind in kinds if kind not in by_class + compared]
     found = nearest(store, queries, compared, k, eligible.nonzero()[:, 0])
+    found |= nearest(store, queries, by_class, k, annotated.nonzero()[:, 0])
     newer = nearest(store, queries, probed, k, (eligible & ~current).nonzero()[:, 0])
     lists = functools.cache(lambda: cache.probed(queries.vector.float().numpy(), probed))
     for kind in probed:
@@ -53,23 +60,23 @@ def _probe(
     lists: tells which ones to search for each kind, where any are.
     """
     own = _own(store, queries, eligible)
-    depth = k + BEYOND + own.shape[1]
+    depth = k + max(SLACK, BEYOND + own.shape[1])
     vectors = queries.vector.float().numpy()
     found = np.full((len(queries), depth), -1, np.int64)
     for members, allowed in _groups(store, queries, kind, eligible):
         passed = np.count_nonzero(allowed)
         if passed <= FEW or cache.exhausted(kind, passed / len(allowed)):
-            found[members, :k] = _compared(store, queries, members, k, allowed)
+            _compare(found, store, queries, members, k, allowed)
             continue
         entries = allowed[: len(cache.inverted)]
         probed = tuple(part[members] for part in lists()[kind])
         some = cache.inverted.search(vectors[members], depth, probed, entries)
-        some[(some[:, :, None] == own[members][:, None, :]).any(axis=2)] = -1
+        if own.shape[1]:
+            some[(some[:, :, None] == own[members][:, None, :]).any(axis=2)] = -1
+        found[members] = some
         short = np.count_nonzero(some >= 0, axis=1) < min(k, passed - own.shape[1])
         if short.any():
-            some[short] = -1
-            some[short, :k] = _compared(store, queries, members[short], k, allowed)
-        found[members] = some
+            _compare(found, store, queries, members[short], k, allowed)
     return torch.from_numpy(found)
 
 
@@ -86,9 +93,14 @@ def _groups(
         yield (group == number).nonzero()[:, 0].numpy(), allowed.numpy()
 
 
-def _compared(store: Store, queries: Queries, members: np.ndarray, k: int, allowed: np.ndarray) -> np.ndarray:
+def _compare(
+    found: np.ndarray, store: Store, queries: Queries, members: np.ndarray, k: int, allowed: np.ndarray
+) -> None:
+    """Propose to some queries the nearest of all rows that are allowed."""
     some = Queries(*(value[torch.from_numpy(members)] for value in vars(queries).values()))
-    return nearest(store, some, ["any"], k, torch.from_numpy(np.flatnonzero(allowed)))["any"].slot.numpy()
+    proposed = among(store, some, k, torch.from_numpy(np.flatnonzero(allowed))).numpy()
+    found[members] = -1
+    found[members, : proposed.shape[1]] = proposed
 
 
 def _own(store: Store, queries: Queries, eligible: Tensor) -> np.ndarray:

@@ -90,9 +90,9 @@ class ShardedBank:
         """
         self.settle()
         settings = self.settings
-        comm.agree(refusal(rows, self.classes, self.store.capacity, settings.shards, keys))
+        trouble = refusal(rows, self.classes, self.store.capacity, settings.shards, keys)
         room = settings.shards * self.store.capacity
-        self._sending = exchange.send(rows, settings.shards, room, self._group)
+        self._sending = exchange.send(rows, settings.shards, room, self._group, trouble)
 
     def settle(self) -> None:
         """Put what was published into its slots."""
@@ -181,28 +181,34 @@ class ShardedBank:
             self._recall |= gauge(self.store, self.cache, asking, kinds, k, eligible, least)
         near = lookup(self.store, self.cache, asking, self._kinds, k, eligible)
         labelled = lookup(self.store, self.cache, voters, annotated, k, eligible)
-        near, labelled = ([self._merged(each) for each in found.values()] for found in (near, labelled))
+        answers = self._merged([*near.values(), *labelled.values()])
         # Where segments vote, who voted for them is among their candidates.
-        return near + labelled * self._asks.votes, labelled[0] if labelled else None
+        candidates = answers if self._asks.votes else answers[: len(near)]
+        return candidates, answers[-1] if labelled else None
 
     def _taking_turns(self, queries: Queries, step: int) -> Queries:
         chosen = choice.turn(queries.image, _numbers(queries.image), self.settings.queries, self.seed, step)
         return Queries(*(value[chosen] for value in vars(queries).values()))
 
-    def _merged(self, found: Found) -> Neighbours:
-        """The best of what every rank found."""
-        rows, slot, k = self.store.rows, found.slot.clamp(min=0), found.slot.shape[1]
-        met = found.slot >= 0
+    def _merged(self, found: list[Found]) -> list[Neighbours]:
+        """The best of what every rank found, all at once."""
+        if not found:
+            return []
+        rows, k = self.store.rows, found[0].slot.shape[1]
+        similarity, slot = (
+            torch.cat([getattr(each, name) for each in found]) for name in ("similarity", "slot")
+        )
+        met, at = slot >= 0, slot.clamp(min=0)
         image, segment, label = (
-            torch.where(met, getattr(rows, name)[slot], missing)
+            torch.where(met, getattr(rows, name)[at], missing)
             for name, missing in (("image", 0), ("segment", -1), ("label", -1))
         )
-        everyones = exchange.side_by_side([found.similarity, image, segment, label])
+        everyones = exchange.side_by_side([similarity, image, segment, label])
         if comm.world() > 1:
             order = in_order(*everyones[:3])[:, :k]
             everyones = [each.gather(1, order) for each in everyones]
-        similarity, *facts = everyones
-        return Neighbours(similarity.float(), *facts)
+        parts = [each.split([len(one.slot) for one in found]) for each in everyones]
+        return [Neighbours(best.float(), *facts) for best, *facts in zip(*parts, strict=True)]
 
     def _memory(
         self, rows: Rows, queries: Queries, near: list[Neighbours], eligible: Tensor, step: int
