@@ -15,25 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import statistics
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from benchmarks import training
+
 MODES = ("recent", "nearest", "nearest+sampled", "exact")
 SEEDS = (235, 236, 237)
-SMALL = (
-    "stream.batch=4",
-    "stream.crop=96",
-    "optimizer.lr=0.01",
-    "schedule.steps={steps}",
-    "engine.workers=1",
-)
-QUIET = ("tracking.previews=0", "tracking.every=50", "checkpoint.keep=1", "evaluation.pictures=0")
 SMALL_BANK = ("bank.capacity=10000", "bank.shards=8")
 BANK = (
     "bank.capacity=100000",
@@ -59,108 +48,66 @@ def main(argv: list[str] | None = None) -> int:
         ("gid15", args.gid15, "scribble30", "val"),
     )
     for seed, (name, folder, labels, split), mode in product(SEEDS, cases, MODES):
-        pack(name, folder, labels, split, args.out)
-        trained(name, labels, split, mode, seed, args.steps, args.out)
+        parts = dict.fromkeys(("train", split))
+        # The list of tags belongs to what is known: a seed a class says as much.
+        packs = {
+            part: training.pack(
+                args.out, folder, part, f"{name}_{labels}/{part}", "--labels", f"{labels},tags"
+            )
+            for part in parts
+        }
+        trained(name, labels, split, packs, mode, seed, args.steps, args.out)
         write(args.out, args.steps)
     return 0
 
 
-def pack(name: str, folder: Path, labels: str, split: str, out: Path) -> None:
-    for part in ("train", split):
-        packed = out / "data" / f"{name}_{labels}" / part
-        if not (packed / "manifest.json").exists():
-            words = ("--labels", labels, "--split", part, "--out", str(packed))
-            _run(out, "pack", "folder", str(folder.resolve()), *words)
-
-
-def trained(name: str, labels: str, split: str, mode: str, seed: int, steps: int, out: Path) -> None:
+def trained(
+    name: str, labels: str, split: str, packs: dict[str, Path], mode: str, seed: int, steps: int, out: Path
+) -> None:
     """Train and evaluate one run, or what is left of it."""
     run = f"{name}_{labels}_{mode.replace('+', '_')}_{seed}"
-    result = out / "runs" / run / ("result.json" if split == "val" else f"result_{split}.json")
-    if result.exists() and json.loads(result.read_text())["step"] == steps:
-        return
-    data = f"data/{name}_{labels}"
-    words = [f"name={run}", f"seed={seed}", f"data.train={data}/train", f"bank.candidates={mode}"]
-    words += [f"data.{part}={data}/{split}" for part in ("val", "test")]
-    words += [word.format(steps=steps) for word in (*SMALL, *QUIET, *BANK)]
-    words += SMALL_BANK if mode == "exact" else ()
-    spent = _run(out, "train", str(ROOT / "configs" / f"{name}_scribble.yaml"), "--alone", *words)
-    with (out / "runs" / run / "cpu.txt").open("a") as file:
-        file.write(f"{spent}\n")
-    _run(out, "evaluate", f"runs/{run}", "--split", split)
+    data = {"train": packs["train"], "val": packs[split], "test": packs[split]}
+    bank = (*BANK, *(SMALL_BANK if mode == "exact" else ()))
+    words = (f"seed={seed}", f"bank.candidates={mode}", *bank)
+    training.train(out, f"{name}_scribble.yaml", run, steps, split, data, *words)
 
 
 def write(out: Path, steps: int) -> None:
-    """OUT/candidates.json, a row a run, and the table of means and deviations over the seeds."""
-    rows = [row for folder in sorted((out / "runs").iterdir()) if (row := _row(folder, steps))]
-    (out / "candidates.json").write_text(json.dumps(rows, indent=2) + "\n")
-    lines = ["| set | labels | candidates | seeds | " + " | ".join(COLUMNS) + " |"]
-    lines.append("|---|---|---|---:|" + "---:|" * len(COLUMNS))
+    """A row a run, and the table of means and deviations over the seeds."""
+    rows = [row for folder in sorted((out / "runs").iterdir()) if (row := _row(out, folder.name, steps))]
+    table = [("set", "labels", "candidates", "seeds", *COLUMNS)]
     for key in dict.fromkeys((row["set"], row["labels"], row["candidates"]) for row in rows):
         same = [row for row in rows if (row["set"], row["labels"], row["candidates"]) == key]
-        cells = [_mean([row[column] for row in same]) for column in COLUMNS]
-        lines.append(f"| {' | '.join(key)} | {len(same)} | {' | '.join(cells)} |")
-    (out / "candidates.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines), flush=True)
+        table.append(
+            (*key, str(len(same)), *(training.mean(row[column] for row in same) for column in COLUMNS))
+        )
+    training.write(out, "candidates", rows, table)
 
 
-def _row(folder: Path, steps: int) -> dict | None:
-    results = sorted(folder.glob("result*.json"))
-    if not results:
+def _row(out: Path, run: str, steps: int) -> dict | None:
+    name, labels, *mode, seed = run.split("_")
+    split = "test" if name == "ccp" else "val"
+    result = training.result(out, run, split)
+    if not result or result["step"] != steps:
         return None
-    result = json.loads(results[0].read_text())
-    if result["step"] != steps:
-        return None
-    entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    entries = [json.loads(line) for line in (out / "runs" / run / "metrics.jsonl").read_text().splitlines()]
     later = [entry for entry in entries if entry["step"] > steps // 2]
-    name, labels, mode, seed = _parts(folder.name)
     return {
-        "set": f"{name} {result['split']}",
+        "set": f"{name} {split}",
         "labels": labels,
-        "candidates": mode,
-        "seed": seed,
+        "candidates": "+".join(mode),
+        "seed": int(seed),
         **{way: 100 * result["readouts"][way]["miou"] for way in ("classifier", "neighbours")},
-        "cpu_s": sum(map(float, (folder / "cpu.txt").read_text().split())) / steps,
+        "cpu_s": training.cpu_seconds(out, run) / steps,
         "purity": _of(later, "bank/purity"),
         "coverage": _of(later, "bank/coverage_annotation/bank"),
         "drift": _of(later, "bank/drift_cosine"),
     }
 
 
-def _parts(run: str) -> tuple[str, str, str, int]:
-    name, labels, *mode, seed = run.split("_")
-    return name, labels, "+".join(mode), int(seed)
-
-
 def _of(entries: list[dict], key: str) -> float | None:
     values = [entry[key] for entry in entries if key in entry]
     return statistics.mean(values) if values else None
-
-
-def _mean(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    spread = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
-    return f"{statistics.mean(known):.2f}{spread}"
-
-
-def _run(out: Path, *words: str) -> float:
-    """Run a verb; its processor time in seconds."""
-    print("spml-dist", *words, file=sys.stderr, flush=True)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with (out / "log.txt").open("a") as log:
-        subprocess.run(
-            [sys.executable, "-m", "spml_dist", *words],
-            cwd=out,
-            env=environment,
-            check=True,
-            stdout=log,
-            stderr=log,
-        )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 if __name__ == "__main__":
