@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -26,9 +25,8 @@ def spawn(function: Callable, world: int, *args: Any, seconds: float = 120) -> l
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         context = mp.get_context("forkserver")
         context.set_forkserver_preload(["spml_dist.engine.loop", "timm", "deepspeed"])
-        port = _free_port()
         children = [
-            context.Process(target=_child, args=(function, rank, world, port, folder, seconds, args))
+            context.Process(target=_child, args=(function, rank, world, folder, seconds, args))
             for rank in range(world)
         ]
         for child in children:
@@ -47,20 +45,16 @@ def spawn(function: Callable, world: int, *args: Any, seconds: float = 120) -> l
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(world)]
 
 
-def _child(function, rank, world, port, folder, seconds, args) -> None:
-    os.environ |= {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def _child(function, rank, world, folder, seconds, args) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     try:
-        dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=seconds))
+        # A file to meet at: a port that is free now may be taken by another test in a moment.
+        meeting = {"init_method": f"file://{folder}/meeting", "timeout": timedelta(seconds=seconds)}
+        dist.init_process_group("gloo", rank=rank, world_size=world, **meeting)
         torch.save(function(rank, *args), Path(folder) / f"{rank}.pt")
         dist.barrier()
         dist.destroy_process_group()
     except BaseException:
         (Path(folder) / f"{rank}.txt").write_text(f"rank {rank}:\n{traceback.format_exc()}")
         os._exit(1)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
