@@ -34,7 +34,7 @@ quickstart: install  ## pack generated scenes, train on two workers, evaluate
 	@echo 'MLflow                make mlflow, then http://127.0.0.1:5000'
 
 test: install  ## run the whole suite
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
 
 golden: install  ## compare with the published method's vectors (DIR=folder, default those kept here)
 	$(BIN)/python -m tests.golden $(or $(DIR),tests/golden)

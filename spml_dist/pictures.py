@@ -88,12 +88,13 @@ def panel(
     return np.concatenate([*parts, _paper(_MARGIN, width)])
 
 
-def write_png(path: str | Path, picture: np.ndarray) -> None:
-    """Write [H, W, 3] RGB as PNG; the file appears whole or not at all. The folder is made if need be."""
+def write_picture(path: str | Path, picture: np.ndarray) -> None:
+    """Write [H, W, 3] RGB as .png, .jpg or .jpeg, whole or not at all. The folder is made if need be."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
-    aside.write_bytes(cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes())
+    encoded = cv2.imencode(path.suffix.lower(), np.ascontiguousarray(picture[..., ::-1]))[1]
+    aside.write_bytes(encoded.tobytes())
     os.replace(aside, path)
 
 

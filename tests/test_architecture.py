@@ -18,6 +18,8 @@ ROOMS = (
     "schema",
     "metrics",
     "pictures",
+    "lettering",
+    "sheet",
     "config",
     "comm",
     "jobs",

@@ -13,21 +13,24 @@ import pytest
 
 from spml_dist import jobs
 from spml_dist.errors import DataError
+from spml_dist.jobs import cluster
 
 
 class TestCause:
     def test_a_users_mistake_is_found_among_its_consequences(self):
         mistake = DataError("x.tar: damaged", None, "pack again")
         failures = {0: RuntimeError("connection closed by peer"), 1: mistake}
-        assert jobs._cause(SimpleNamespace(worker_failures=failures)) is mistake
+        assert cluster._cause(SimpleNamespace(worker_failures=failures)) is mistake
 
     def test_other_failures_are_all_shown(self):
         failures = {0: RuntimeError("connection closed by peer"), 1: ZeroDivisionError("here")}
-        assert jobs._cause(SimpleNamespace(worker_failures=failures)).exceptions == tuple(failures.values())
+        assert cluster._cause(SimpleNamespace(worker_failures=failures)).exceptions == tuple(
+            failures.values()
+        )
 
     def test_what_did_not_come_from_a_worker_stays_what_it_is(self):
         error = ConnectionError("the head is gone")
-        assert jobs._cause(error) is error
+        assert cluster._cause(error) is error
 
 
 class TestInterruptible:
@@ -35,9 +38,9 @@ class TestInterruptible:
         def fail(error: type[BaseException]):
             raise error("so")
 
-        assert jobs._interruptible(lambda: 5) is None
+        assert cluster._interruptible(lambda: 5) is None
         for error in (ValueError, SystemExit, KeyboardInterrupt):
-            assert isinstance(jobs._interruptible(lambda error=error: fail(error)), error)
+            assert isinstance(cluster._interruptible(lambda error=error: fail(error)), error)
 
     def test_an_interrupt_is_the_callers_whatever_the_call_does(self):
         # A shell's background jobs are started with SIGINT ignored.
@@ -45,7 +48,7 @@ class TestInterruptible:
         over = threading.Event()
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
-            jobs._interruptible(lambda: over.wait(200))
+            cluster._interruptible(lambda: over.wait(200))
         signal.signal(signal.SIGINT, before)
         assert not over.is_set()
         over.set()

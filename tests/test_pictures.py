@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spml_dist.pictures import boundaries, outline, overlay, palette, panel, write_png
+from spml_dist.pictures import boundaries, outline, overlay, palette, panel, write_picture
 from spml_dist.schema import IGNORED, UNLABELLED
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -79,6 +79,6 @@ def test_the_sheet_is_the_same_every_time():
 
 def test_a_png_comes_back_as_it_was_and_nothing_is_left_beside_it(tmp_path):
     path = tmp_path / "new" / "picture.png"
-    write_png(path, NOISE)
+    write_picture(path, NOISE)
     np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), NOISE)
     assert [entry.name for entry in path.parent.iterdir()] == ["picture.png"]

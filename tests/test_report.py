@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spml_dist.errors import RunError
-from spml_dist.pictures import write_png
+from spml_dist.pictures import write_picture
 from spml_dist.report import curves, write_report
 from spml_dist.report.charts import confusion_picture, draw
 from spml_dist.report.confusion import matrix
@@ -63,16 +63,37 @@ def result(split: str = "val", oracle: bool = False) -> dict:
     }
 
 
+LABELS = {
+    "name": "beach-train",
+    "split": "train",
+    "labels": "points,tags",
+    "classes": ["sea & <sand>", "rock"],
+    "background": None,
+    "samples": 8,
+    "counts": {
+        "images_labelled": 2,
+        "images_unlabelled": 6,
+        "images_tags_unknown": 1,
+        "pixels": 1000,
+        "pixels_labelled": [30, 10],
+        "images_tagged": [1234, 5],
+        "kinds": {"points": 2, "tags": 7},
+    },
+    "hints": ["No image carries the tag of <rock>."],
+}
+
+
 @pytest.fixture
 def finished(tmp_path):
     """A run folder with everything that a report shows."""
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(logged(step)) + "\n" for step in range(1, 31)))
     (tmp_path / "result.json").write_text(json.dumps(result()))
+    (tmp_path / "labels.json").write_text(json.dumps(LABELS))
     (tmp_path / "result_val_oracle.json").write_text(json.dumps(result(oracle=True)))
     previews = [f"previews/step_{step:06d}" for step in (2, 5, 10, 15, 20, 25, 30)]
     for name in ("pictures/val", *previews):
-        write_png(tmp_path / f"{name}.png", np.full((8, 8, 3), 200, np.uint8))
+        write_picture(tmp_path / f"{name}.png", np.full((8, 8, 3), 200, np.uint8))
     (tmp_path / "system").mkdir()
     for node in (0, 1):
         (tmp_path / "system" / f"node_{node}.jsonl").write_text(
@@ -134,7 +155,7 @@ def test_previews_shown_are_spread_over_the_training(finished):
 
 def test_a_large_preview_is_embedded_no_wider_than_it_is_shown(finished):
     noise = np.random.default_rng(0).integers(0, 256, (300, 4000, 3), np.uint8)
-    write_png(finished / "previews" / "step_000002.png", noise)
+    write_picture(finished / "previews" / "step_000002.png", noise)
     small = write_report(finished).stat().st_size
     assert small < (finished / "previews" / "step_000002.png").stat().st_size / 3
 
@@ -153,11 +174,30 @@ def test_ground_truth_prototypes_are_called_oracle(finished):
     assert "labelled with ground truth" in text
 
 
+def test_the_labels_learned_from_are_shown_by_kind_and_by_class_with_hints(finished):
+    text = write_report(finished).read_text()
+    section = text.partition("<h2>Labels</h2>")[2].partition("<h2>")[0]
+    assert "<li>No image carries the tag of &lt;rock&gt;.</li>" in section
+    for row in (
+        r"with tags</td><td>7</td>.*?>87\.5<",
+        r"without labelled pixels</td><td>6</td>.*?>75\.0<",
+        r"sea &amp; &lt;sand&gt;</td><td>1,234</td><td>30</td>.*?width:75\.0%",
+        r"4\.00 % of all pixels",
+    ):
+        assert re.search(row, section)
+
+
+def test_labels_that_lack_nothing_have_no_hints(finished):
+    (finished / "labels.json").write_text(json.dumps(LABELS | {"hints": []}))
+    text = write_report(finished).read_text()
+    assert "<li>" not in text and "Every class has labels" in text
+
+
 def test_an_untrained_run_has_a_page_that_says_how_to_go_on(tmp_path):
     text = write_report(tmp_path).read_text()
     assert tmp_path.name in text
     assert f"spml-dist evaluate {tmp_path} --split val" in text
-    assert "Training</h2>" not in text
+    assert "Training</h2>" not in text and "Labels</h2>" not in text
 
 
 def test_a_log_that_is_being_written_or_lacks_keys_is_read_as_far_as_it_goes(finished):
@@ -296,13 +336,16 @@ def test_the_summary_holds_what_the_page_shows(finished):
     charts = {each["title"]: each for each in told["charts"]}
     assert charts["Loss"]["series"]["total"][0] == [1, 3] and charts["Loss"]["across"] == "step"
     assert {each["title"] for each in told["machines"]} == {"CPU, %", "Memory of the machine, %"}
+    assert told["labels"]["counts"]["kinds"] == {"points": 2, "tags": 7}
     assert told["results"][0]["readouts"]["classifier"]["iou"]["rock"] == 0
     text = write_report(finished).read_text()
     assert all(title in text for title in charts)
     assert all(value in text for value in told["headline"].values())
 
 
-@pytest.mark.parametrize(("name", "content"), [("result.json", '{"split"'), ("config.yaml", "a: [")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("result.json", '{"split"'), ("config.yaml", "a: ["), ("labels.json", "{")]
+)
 def test_a_damaged_file_is_named(finished, name, content):
     (finished / name).write_text(content)
     with pytest.raises(RunError, match=rf"{name} cannot be read .*; restore it"):

@@ -1,15 +1,51 @@
-"""Boxes: certain inside near their middle, and, where every object has one, certain outside of all."""
+"""Boxes: certain outside of all, where every object has one, and by geometry certain near their middles."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
 
+from spml_dist.errors import ConfigError, DataError
 from spml_dist.schema import UNLABELLED, Box
 
 CORE = 0.2
 """share of a box's area around its middle that takes the box's class"""
+
+INSIDE = ("cam", "geometry")
+"""what labels the inside of boxes: class activation maps, later and elsewhere, or their middles, at once"""
+
+
+def box_labels(
+    boxes: Iterable[Box], shape: tuple[int, int], background: int | None, inside: str = "cam"
+) -> np.ndarray:
+    """Labels of the boxes of all objects: background outside, the inside by geometry or left to maps.
+
+    inside: `cam` leaves it unlabelled, for class activation maps; `geometry` is `box_seeds`. shape: (H, W).
+    Returns [H, W] uint8: 0..K-1, or 254. Raises ConfigError for another `inside`.
+    """
+    if inside not in INSIDE:
+        raise ConfigError("inside of boxes", inside, f"choose from {', '.join(INSIDE)}")
+    if inside == "geometry":
+        return box_seeds(boxes, shape, background)
+    semantic = np.full(shape, UNLABELLED if background is None else background, np.uint8)
+    for _, *corners in boxes:
+        semantic[window(*corners, whole(shape))] = UNLABELLED
+    return semantic
+
+
+def checked_boxes(
+    boxes: object, shape: tuple[int, int], num_classes: int, background: int | None, source: str
+) -> tuple[Box, ...]:
+    """Boxes as a file lists them: [[class, x0, y0, x1, y1], ...] in pixels, x1 and y1 exclusive.
+
+    shape: (H, W) of the picture. source: names the file and image in errors. Raises DataError for anything
+    else, and for boxes that are empty, reach beyond the picture, or are of no class or the background.
+    """
+    if not isinstance(boxes, list):
+        raise DataError(f"{source}: not a list of boxes", boxes, "write [[class, x0, y0, x1, y1], ...]")
+    return tuple(_checked_box(box, shape, num_classes, background, source) for box in boxes)
 
 
 def box_seeds(
@@ -24,13 +60,45 @@ def box_seeds(
     Returns [H, W] uint8: 0..K-1, or 254.
     """
     semantic = np.full(shape, UNLABELLED if background is None else background, np.uint8)
-    for label, *corners in sorted(boxes, key=_area, reverse=True):
-        semantic[_window(*corners, shape)] = UNLABELLED
-        semantic[_window(*_shrunk(*corners, core**0.5), shape)] = label
+    for label, *corners in sorted(boxes, key=area, reverse=True):
+        covered = window(*corners, whole(shape))
+        semantic[covered] = UNLABELLED
+        semantic[window(*_shrunk(*corners, core**0.5), covered)] = label
     return semantic
 
 
-def _area(box: Box) -> float:
+def _checked_box(
+    box: object, shape: tuple[int, int], num_classes: int, background: int | None, source: str
+) -> Box:
+    if not _is_box(box):
+        raise DataError(f"{source}: not a box", box, "write [class, x0, y0, x1, y1] in pixels")
+    label, x0, y0, x1, y1 = box
+    height, width = shape
+    size = f"the picture is {width}×{height}"
+    if not 0 <= label < num_classes:
+        raise DataError(f"{source}: a box's class is not in classes.txt", label, f"use 0..{num_classes - 1}")
+    if label == background:
+        raise DataError(f"{source}: a box of the background", box, "draw boxes around objects only")
+    if x1 <= x0 or y1 <= y0:
+        raise DataError(f"{source}: a box is empty", box, f"write x0 < x1 and y0 < y1; {size}")
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        raise DataError(f"{source}: a box lies outside the picture", box, size)
+    if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+        raise DataError(
+            f"{source}: a box reaches beyond the picture", box, f"{size}: cut the box at its border"
+        )
+    return label, float(x0), float(y0), float(x1), float(y1)
+
+
+def _is_box(entry: object) -> bool:
+    """Whether an entry has the form [class, x0, y0, x1, y1] (true and false are no numbers)."""
+    if not isinstance(entry, list) or len(entry) != 5 or type(entry[0]) is not int:
+        return False
+    return all(type(number) in (int, float) and math.isfinite(number) for number in entry[1:])
+
+
+def area(box: Box) -> float:
+    """Square pixels."""
     _, x0, y0, x1, y1 = box
     return (x1 - x0) * (y1 - y0)
 
@@ -45,11 +113,16 @@ def _shrunk(x0: float, y0: float, x1: float, y1: float, scale: float) -> tuple[f
     )
 
 
-def _window(x0: float, y0: float, x1: float, y1: float, shape: tuple[int, int]) -> tuple[slice, slice]:
+def whole(shape: tuple[int, int]) -> tuple[slice, slice]:
+    """All pixels of a picture of (H, W)."""
+    return slice(0, shape[0]), slice(0, shape[1])
+
+
+def window(x0: float, y0: float, x1: float, y1: float, within: tuple[slice, slice]) -> tuple[slice, slice]:
     """The pixels whose area a box covers by half or more along each axis, at least one of each."""
-    return _range(y0, y1, shape[0]), _range(x0, x1, shape[1])
+    return _range(y0, y1, within[0]), _range(x0, x1, within[1])
 
 
-def _range(start: float, stop: float, size: int) -> slice:
-    first = min(max(round(start), 0), size - 1)
-    return slice(first, max(min(round(stop), size), first + 1))
+def _range(start: float, stop: float, within: slice) -> slice:
+    first = min(max(round(start), within.start), within.stop - 1)
+    return slice(first, max(min(round(stop), within.stop), first + 1))

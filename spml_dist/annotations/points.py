@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from spml_dist.errors import DataError
 from spml_dist.schema import UNLABELLED
+
+Point = tuple[int, int, int]
+"""class, x, y: whole numbers, x to the right and y down from the top left pixel"""
+
+BEYOND = np.iinfo(np.int32).max
+"""squared distance of a pixel that no point reaches"""
 
 
 def discs(points: object, shape: tuple[int, int], radius: float, num_classes: int, source: str) -> np.ndarray:
@@ -19,29 +25,38 @@ def discs(points: object, shape: tuple[int, int], radius: float, num_classes: in
     shape: (H, W) in pixels. source: names the file and image in errors.
     Returns [H, W] uint8: 0..K-1, or 254. Raises DataError for anything else than such points.
     """
-    checked = _checked(points, shape, num_classes, source)
-    semantic = np.full(shape, UNLABELLED, np.uint8)
-    nearest = np.full(shape, np.inf)
-    rows, columns = np.ogrid[: shape[0], : shape[1]]
-    for label, x, y in checked:
-        distance = (columns - x) ** 2 + (rows - y) ** 2
-        won = (distance <= radius**2) & (distance < nearest)
-        semantic[won] = label
-        nearest[won] = distance[won]
-    return semantic
+    label, squared = nearest(checked_points(points, shape, num_classes, source), shape, radius)
+    label[squared > radius**2] = UNLABELLED
+    return label
 
 
-def _checked(
-    points: object, shape: tuple[int, int], num_classes: int, source: str
-) -> list[tuple[int, int, int]]:
+def nearest(points: Iterable[Point], shape: tuple[int, int], reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Class and squared distance of the point nearest to each pixel, the earlier one of equals.
+
+    reach: in pixels; what is farther from every point may be left out. Returns [H, W] uint8 of 0..K-1, or 254
+    where left out, and [H, W] int32 in pixels², or BEYOND.
+    """
+    label = np.full(shape, UNLABELLED, np.uint8)
+    squared = np.full(shape, BEYOND, np.int32)
+    side = int(min(reach, sum(shape))) + 1
+    for each, x, y in points:
+        window = slice(max(y - side, 0), y + side + 1), slice(max(x - side, 0), x + side + 1)
+        rows, columns = (np.arange(cut.start, min(cut.stop, n)) for cut, n in zip(window, shape, strict=True))
+        distance = ((rows - y) ** 2)[:, None] + ((columns - x) ** 2)[None]
+        closer = distance < squared[window]
+        label[window][closer] = each
+        squared[window][closer] = distance[closer]
+    return label, squared
+
+
+def checked_points(points: object, shape: tuple[int, int], num_classes: int, source: str) -> list[Point]:
+    """Points as a file lists them. Raises DataError for anything but [[class, x, y], ...] in the picture."""
     if not isinstance(points, list):
         raise DataError(f"{source}: not a list of points", points, "write [[class, x, y], ...]")
     return [_checked_point(point, shape, num_classes, source) for point in points]
 
 
-def _checked_point(
-    point: object, shape: tuple[int, int], num_classes: int, source: str
-) -> tuple[int, int, int]:
+def _checked_point(point: object, shape: tuple[int, int], num_classes: int, source: str) -> Point:
     if not _is_point(point):
         raise DataError(f"{source}: not a point", point, "write [class, x, y] in whole numbers")
     label, x, y = point

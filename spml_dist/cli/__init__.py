@@ -14,14 +14,15 @@ import traceback
 from collections.abc import Sequence
 
 from spml_dist import __version__
-from spml_dist.cli import bank, config, evaluate, pack, report, track, train, verify
+from spml_dist.cli import bank, cam, config, evaluate, pack, preview, report, track, train, verify
 from spml_dist.errors import SpmlError, Stopped
 
-VERBS = (pack, verify, config, train, evaluate, report, track, bank)
+VERBS = (pack, preview, verify, config, cam, train, evaluate, report, track, bank)
 
 EXAMPLES = """\
 the whole path, from generated scenes to a table:
   spml-dist pack sample --out data/sample
+  spml-dist preview data/sample/train --out sample.png  # pictures, labels, regions on one sheet
   spml-dist verify data/sample
   spml-dist config configs/quickstart.yaml engine.workers=1
   spml-dist train configs/quickstart.yaml

@@ -140,7 +140,7 @@ def _pictures(folder: Path, name: str, drawn: list, result: dict) -> list[Path]:
     titles = {key: key.replace("_oracle", " (oracle)").capitalize() for key in result["readouts"]}
     matrices = [confusion_picture(result["confusion"][key], classes, titles[key]) for key in titles]
     written = [folder / f"confusion_{name}.png"]
-    pictures.write_png(written[0], np.concatenate(matrices, axis=1))
+    pictures.write_picture(written[0], np.concatenate(matrices, axis=1))
     if drawn:
         colours = pictures.palette(len(classes), result["background"])
         rows = [
@@ -158,7 +158,7 @@ def _pictures(folder: Path, name: str, drawn: list, result: dict) -> list[Path]:
         ]
         heads = ["Picture", "Weak labels", "Segments", *titles.values(), "Ground truth"]
         written.append(folder / f"{name}.png")
-        pictures.write_png(written[-1], pictures.panel(rows, heads, classes, colours))
+        pictures.write_picture(written[-1], pictures.panel(rows, heads, classes, colours))
     return written
 
 

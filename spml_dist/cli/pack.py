@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spml_dist import __version__
+from spml_dist.cli import folder
 from spml_dist.cli import recipes as published
 
 if TYPE_CHECKING:
-    from spml_dist.schema import Sample
-    from spml_dist.shards.folder import Folder
     from spml_dist.shards.manifest import Manifest
+    from spml_dist.shards.pack import Described, ReadPart
     from spml_dist.shards.recipe import Recipe
     from spml_dist.shards.regions import RegionSource
 
@@ -27,18 +29,8 @@ examples:
   spml-dist pack folder DIR --labels scribble100 --split train --out data/mine/train
   spml-dist pack folder DIR --labels points --point-radius 5 --split train --out data/mine/train
   spml-dist pack folder DIR --labels masks --split val --out data/mine/val
+  spml-dist pack folder DIR --labels masks --split train --out s3://bucket/mine/train --workers 16
   spml-dist pack voc2012 --help        # what to download from where, and which labels there are
-"""
-FOLDER_EXAMPLES = """\
-DIR holds classes.txt ("ID name" a line), meta.json ({"background": ID or null}), SPLIT.txt (image ids),
-images/ID.jpg, and masks/ID.png, weak/KIND/ID.png or weak/KIND.json ({ID: [[class, x, y], ...]}).
-A split without annotations of KIND is packed unlabelled, with its masks for evaluation.
-
-examples:
-  spml-dist pack folder DIR --labels scribble100 --split train --out data/mine/train
-  spml-dist pack folder DIR --labels points --point-radius 5 --split train --out data/mine/train
-  spml-dist pack folder DIR --labels masks --split val --out data/mine/val --json val.json
-  spml-dist pack folder DIR --labels points --split train --regions ucm:120 --out data/mine/train
 """
 SAMPLE_EXAMPLES = """\
 examples:
@@ -53,21 +45,14 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         NAME,
         "write pictures and weak labels as shards",
         "Write pictures and weak labels as WebDataset shards with a manifest. "
-        "The same input gives the same bytes; an earlier pack is replaced when the new one is complete.",
+        "The same input gives the same bytes for any number of workers; an earlier pack is replaced when the "
+        "new one is complete. After a kill the same command goes on.",
         EXAMPLES,
     )
     recipes = parser.add_subparsers(metavar="RECIPE", required=True, dest="recipe", title="recipes")
-    _add_folder(recipes)
+    folder.add(recipes, _parser, _add_common, run_recipe)
     published.add(recipes, _parser, _add_common, run_recipe)
     _add_sample(recipes)
-
-
-def run_folder(arguments: argparse.Namespace) -> int:
-    from spml_dist.shards.folder import open_folder
-
-    folder = open_folder(arguments.dir, arguments.split, arguments.labels, arguments.point_radius)
-    folder = replace(folder, regions=_regions(arguments))
-    return _pack_split(arguments, folder, folder.root.resolve().name)
 
 
 def _regions(arguments: argparse.Namespace) -> RegionSource:
@@ -81,44 +66,78 @@ def run_recipe(arguments: argparse.Namespace, open: Callable[[argparse.Namespace
     return _pack_split(arguments, recipe, recipe.name)
 
 
-def _pack_split(arguments: argparse.Namespace, source: Folder | Recipe, data_set: str) -> int:
+def _pack_split(arguments: argparse.Namespace, source: Recipe, data_set: str) -> int:
+    from spml_dist.shards.pack import Described
+    from spml_dist.shards.reading import RecipeParts
+
     name = arguments.name or re.sub(r"[^\w-]", "_", f"{data_set}-{source.split}")
     if not source.is_annotated():
         kind = f"{source.split}: no image has {source.labels} annotations"
         print(f"{kind}; packed unlabelled, for evaluation and prediction", file=sys.stderr)
-    manifest = _pack(
-        arguments,
-        source.samples(),
-        len(source.ids),
-        Path(arguments.out),
+    described = Described(
         name,
-        split=source.split,
-        labels=source.labels,
-        classes=source.classes,
-        background=source.background,
-        jpeg=source.jpeg,
+        source.split,
+        source.labels,
+        source.classes,
+        source.background,
+        _said_of(source.regions, arguments),
     )
-    return _report(arguments, {source.split: manifest})
+    read = RecipeParts(source, arguments.shard_size)
+    packed = _pack(arguments, read, len(source.ids), arguments.out, described, source.ids)
+    return _report(arguments, {source.split: packed})
 
 
 def run_sample(arguments: argparse.Namespace) -> int:
-    from spml_dist.shards.generated import LABELS, SPLITS, generated
+    from spml_dist.shards.address import join
+    from spml_dist.shards.generated import LABELS, SPLITS, GeneratedParts
+    from spml_dist.shards.pack import Described
     from spml_dist.shards.scenes import BACKGROUND, CLASSES
 
     manifests = {}
     for split, images in zip(SPLITS, (arguments.images, arguments.val), strict=True):
-        manifests[split] = _pack(
-            arguments,
-            generated(split, images, size=arguments.size, seed=arguments.seed),
-            images,
-            Path(arguments.out) / split,
-            f"sample-{split}",
-            split=split,
-            labels=LABELS,
-            classes=CLASSES,
-            background=BACKGROUND,
-        )
+        read = GeneratedParts(split, images, arguments.shard_size, arguments.size, arguments.seed)
+        described = Described(f"sample-{split}", split, LABELS, CLASSES, BACKGROUND, "felzenszwalb")
+        manifests[split] = _pack(arguments, read, images, join(arguments.out, split), described)
     return _report(arguments, manifests)
+
+
+def _pack(
+    arguments: argparse.Namespace,
+    read: ReadPart,
+    images: int,
+    out: str,
+    described: Described,
+    ids: tuple[str, ...] = (),
+) -> Manifest:
+    from spml_dist.shards.pack import pack_parts, part_sizes
+
+    return pack_parts(
+        read,
+        part_sizes(images, arguments.shard_size),
+        out,
+        described,
+        workers=arguments.workers,
+        strict=arguments.strict,
+        fingerprint=_fingerprint(arguments, ids),
+    )
+
+
+def _fingerprint(arguments: argparse.Namespace, ids: tuple[str, ...]) -> str:
+    """Of all that decides the bytes of a pack, the content of its pictures and annotations excepted."""
+    free = ("run", "out", "json", "workers", "strict", "debug")
+    deciding = {name: str(value) for name, value in vars(arguments).items() if name not in free}
+    if "dir" in deciding:
+        deciding["dir"] = str(Path(arguments.dir).resolve())
+    return json.dumps([__version__, deciding, ids], sort_keys=True)
+
+
+def _said_of(regions: RegionSource, arguments: argparse.Namespace) -> str:
+    from spml_dist.shards.regions import Ready
+
+    if isinstance(regions, Ready):  # where the folder lies says nothing elsewhere, what it is called may
+        return f"folder {regions.folder.resolve().name}"
+    contours = arguments.contours
+    return f"{arguments.regions}, contours by {contours.name}" if contours else arguments.regions
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:
@@ -132,33 +151,22 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "labelled_share": sum(counts.pixels_labelled) / counts.pixels,
+        "regions": manifest.regions,
+        "rejected": manifest.rejected,
         "classes": list(manifest.classes),
         **asdict(counts),
     }
 
 
-def _pack(
-    arguments: argparse.Namespace,
-    samples: Iterable[Sample],
-    total: int,
-    out: Path,
-    name: str,
-    **described: Any,
-) -> Manifest:
-    from tqdm import tqdm
-
-    from spml_dist.shards.pack import pack
-
-    pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
-    with tqdm(samples, total=total, desc=name, unit=" images", mininterval=pause) as shown:
-        return pack(shown, out, name, shard_size=arguments.shard_size, **described)
-
-
 def _report(arguments: argparse.Namespace, manifests: dict[str, Manifest]) -> int:
+    from spml_dist.shards.hints import hints
     from spml_dist.shards.manifest import write_json
 
     reports = {split: summary(manifest) for split, manifest in manifests.items()}
     print("\n\n".join(_table(report) for report in reports.values()))
+    said = [f"{split}: {hint}" for split, manifest in manifests.items() for hint in hints(manifest)]
+    if said:
+        print("\n" + "\n".join(said))
     print(f"\nwritten to {arguments.out}; check it with: spml-dist verify {arguments.out}")
     if arguments.json:
         write_json(arguments.json, reports)
@@ -172,7 +180,14 @@ def _table(report: dict[str, Any]) -> str:
         ("images", f"{report['images']} ({report['images_unlabelled']} without labels)"),
         ("shards", f"{report['shards']} ({report['bytes'] / 1e6:.1f} MB)"),
         ("labelled pixels", f"{report['labelled_share']:.2%}"),
+        ("regions", report["regions"]),
     ]
+    if kinds := report["kinds"]:
+        rows.append(("kinds", ", ".join(f"{kind} {images}" for kind, images in kinds.items())))
+    if contradicted := report["pixels_contradicted"]:
+        rows.append(("contradicted", f"{contradicted} pixels"))
+    if rejected := report["rejected"]:
+        rows.append(("rejected", f"{rejected}, listed in rejected.jsonl"))
     lines = [f"{key:<17}{value}" for key, value in rows]
     if not any(report["images_tagged"] + report["pixels_labelled"]):
         return "\n".join(lines)
@@ -183,27 +198,6 @@ def _table(report: dict[str, Any]) -> str:
     ):
         lines.append(f"{name:<{width}}  {images:>13}  {pixels:>15}")
     return "\n".join(lines)
-
-
-def _add_folder(recipes: argparse._SubParsersAction) -> None:
-    parser = _parser(
-        recipes,
-        "folder",
-        "one split of a folder of pictures",
-        "Pack one split of a folder of pictures with one kind of annotation.",
-        FOLDER_EXAMPLES,
-    )
-    parser.add_argument(
-        "dir", metavar="DIR", help="folder with images/, classes.txt, meta.json and SPLIT.txt"
-    )
-    parser.add_argument("--labels", metavar="KIND", required=True, help="masks, or a name under weak/")
-    parser.add_argument("--split", required=True, help="train, val, ...: the name of a list of image ids")
-    parser.add_argument("--name", help="the tars are called NAME-000000.tar, ... (default: DIR-SPLIT)")
-    radius = "of the disc that a point becomes, in pixels (default: 3)"
-    parser.add_argument("--point-radius", metavar="R", type=_at_least(0), default=3, help=radius)
-    _add_regions(parser)
-    _add_output(parser, 256)
-    parser.set_defaults(run=run_folder)
 
 
 def _add_sample(recipes: argparse._SubParsersAction) -> None:
@@ -226,12 +220,14 @@ def _add_sample(recipes: argparse._SubParsersAction) -> None:
         "--seed", metavar="S", type=_at_least(0), default=0, help="of the scenes (default: 0)"
     )
     _add_output(parser, 32)
-    parser.set_defaults(run=run_sample)
+    parser.set_defaults(run=run_sample, strict=True)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     _add_regions(parser)
     _add_output(parser, 256)
+    strict = "stop at the first picture that cannot be packed instead of listing it in rejected.jsonl"
+    parser.add_argument("--strict", action="store_true", help=strict)
 
 
 def _add_regions(parser: argparse.ArgumentParser) -> None:
@@ -245,9 +241,11 @@ def _add_regions(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_output(parser: argparse.ArgumentParser, shard_size: int) -> None:
-    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--out", required=True, help="folder to write, or an address: s3://..., gs://...")
     size = f"samples of a tar (default: {shard_size})"
     parser.add_argument("--shard-size", metavar="N", type=_at_least(1), default=shard_size, help=size)
+    workers = "processes that pack side by side, on the Ray cluster of RAY_ADDRESS if it is set (default: 1)"
+    parser.add_argument("--workers", metavar="N", type=_at_least(1), default=1, help=workers)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 

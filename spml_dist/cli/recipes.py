@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from spml_dist.cli.labels import add_boxes, add_heat, add_radius, heat
+
 if TYPE_CHECKING:
     from spml_dist.shards.recipe import Recipe
 
@@ -35,8 +37,8 @@ labels:
                80, 50, 30 % of each
   points       the middle of each ScribbleSup scribble, background included, as a disc
   clicks       What's the Point's clicks on objects as discs; the background has none
-  boxes        the boxes of Annotations/*.xml: the middle fifth of each is its class, what lies outside all
-               of them is background, the rest is unlabelled
+  boxes        the boxes of Annotations/*.xml: what lies outside all of them is background, their inside is
+               for `spml-dist cam infer`; with --boxes geometry the middle fifth of each is its class
   tags         no labelled pixels; the classes of Annotations/*.xml
 Tags come from the labels; with boxes and tags from Annotations/*.xml. Masks go along for evaluation.
 
@@ -60,8 +62,8 @@ annotations:
   panoptic     133 classes of things and stuff, no background; what is in no segment is ignored
 labels:
   masks        every pixel
-  boxes        (instances) the middle fifth of each box is its class, what lies outside all of them is
-               background, the rest is unlabelled
+  boxes        (instances) what lies outside all boxes is background, their inside is for `spml-dist cam
+               infer`; with --boxes geometry the middle fifth of each is its class
   tags         no labelled pixels; the classes of the picture
 An image without instances is known to show none. Masks go along for evaluation.
 
@@ -83,10 +85,13 @@ labels (14 parts of the body and background):
   masks        the parts as they were drawn; people whose parts nobody drew are ignored
   points       a disc at the centre of each part that a person shows; background where every point is farther
                than a quarter of the picture's diagonal; the rest is unlabelled
+  keypoints    a Gaussian heat map around the same centres: hot pixels are their part, cold ones background,
+               the rest is unlabelled
 Tags are the parts in the picture, unknown where it shows people whose parts nobody drew.
 
 examples:
   spml-dist pack densepose DIR --labels points --split train2014 --out data/densepose_point/train
+  spml-dist pack densepose DIR --labels keypoints --split train2014 --out data/densepose_keypoint/train
   spml-dist pack densepose DIR --labels masks --split minival2014 --out data/densepose_point/val
 """
 IMAGES = """\
@@ -114,7 +119,8 @@ def add(
         recipes, "voc2012", "PASCAL VOC 2012 with SBD and its weak labels", "Pack VOC 2012.", VOC2012
     )
     _add_split(made, "masks, scribbles, scribbles80, scribbles50, scribbles30, points, clicks, boxes or tags")
-    _add_radius(made)
+    add_radius(made, 6)
+    add_boxes(made)
     add_common(made)
     made.set_defaults(run=partial(run, open=_voc2012))
 
@@ -123,12 +129,14 @@ def add(
     made.add_argument(
         "--annotations", choices=("instances", "panoptic"), default="instances", help="(default: %(default)s)"
     )
+    add_boxes(made)
     add_common(made)
     made.set_defaults(run=partial(run, open=_coco))
 
     made = parser(recipes, "densepose", "DensePose-COCO's body parts", "Pack DensePose-COCO.", DENSEPOSE)
-    _add_split(made, "masks or points")
-    _add_radius(made)
+    _add_split(made, "masks, points or keypoints")
+    add_radius(made, 6)
+    add_heat(made)
     add_common(made)
     made.set_defaults(run=partial(run, open=_densepose))
 
@@ -147,7 +155,8 @@ def add(
 def _voc2012(arguments: argparse.Namespace) -> Recipe:
     from spml_dist.shards.voc2012 import AUGMENTED, open_voc2012
 
-    recipe = open_voc2012(arguments.dir, arguments.split, arguments.labels, arguments.point_radius)
+    asked = (arguments.dir, arguments.split, arguments.labels)
+    recipe = open_voc2012(*asked, arguments.point_radius, arguments.boxes)
     if recipe.split == "train_aug" and len(recipe.ids) != AUGMENTED:
         seen = f"train_aug: {len(recipe.ids)} images here, {AUGMENTED} in the published set"
         print(f"{seen}; compare the lists of VOC and SBD with the archives", file=sys.stderr)
@@ -158,14 +167,16 @@ def _coco(arguments: argparse.Namespace) -> Recipe:
     from spml_dist.shards.coco import open_coco
 
     _say_reading(arguments)
-    return open_coco(arguments.dir, arguments.split, arguments.labels, arguments.annotations)
+    asked = (arguments.dir, arguments.split, arguments.labels)
+    return open_coco(*asked, arguments.annotations, arguments.boxes)
 
 
 def _densepose(arguments: argparse.Namespace) -> Recipe:
     from spml_dist.shards.densepose import open_densepose
 
     _say_reading(arguments)
-    return open_densepose(arguments.dir, arguments.split, arguments.labels, arguments.point_radius)
+    asked = (arguments.dir, arguments.split, arguments.labels)
+    return open_densepose(*asked, arguments.point_radius, heat(arguments))
 
 
 def _images(arguments: argparse.Namespace) -> Recipe:
@@ -189,14 +200,3 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", help="the tars are called NAME-000000.tar, ... (default: data set and split)"
     )
-
-
-def _add_radius(parser: argparse.ArgumentParser) -> None:
-    radius = "of the disc that a point becomes, in pixels (default: 3)"
-    parser.add_argument("--point-radius", metavar="R", type=_radius, default=3, help=radius)
-
-
-def _radius(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 0")
-    return int(text)

@@ -56,6 +56,12 @@ def add(subparsers) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every verb that trains takes."""
     parser.add_argument("config", type=Path, metavar="CONFIG", help="experiment, a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it, by dotted key")
     parser.add_argument(
@@ -64,47 +70,58 @@ def add(subparsers) -> None:
         help="train in this process, without Ray and without DeepSpeed; engine.workers and engine.zero_stage "
         "then do not matter",
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     config = absolute(load(args.config, args.overrides), Path.cwd())
+    if launched(config, "segmenter", args.alone):
+        folder = Path(config.output) / config.name
+        print(f"trained; evaluate with: spml-dist evaluate {short(folder)} --split val", flush=True)
+    return 0
+
+
+def launched(config: Config, network: str, alone: bool) -> bool:
+    """Train a network ("segmenter" or "cam") into OUTPUT/NAME, to the end.
+
+    Returns whether this process trained it and answers for the run: not where it was trained before, nor on
+    torchrun's other ranks. Raises SpmlError for what a user can mend, Stopped for a run that saved.
+    """
     folder = Path(config.output) / config.name
-    launch = _alone if args.alone else _under_torchrun if "TORCHELASTIC_RUN_ID" in os.environ else _on_ray
+    launch = _alone if alone else _under_torchrun if "TORCHELASTIC_RUN_ID" in os.environ else _on_ray
     if launch is _alone and config.engine.precision == "bfloat16":
         raise ConfigError("engine.precision", "bfloat16", "--alone computes in float32 or float64")
     from spml_dist.cli.data import checked
 
     _check_classes(config, checked(config))  # first: a mistake must not claim the run folder
+    payload = {"config": config.model_dump(mode="json"), "network": network}
     if launch is _under_torchrun and int(os.environ["RANK"]) > 0:
         for number in (signal.SIGINT, signal.SIGTERM):  # rank 0 answers for all
             signal.signal(number, signal.SIG_IGN)
-        launch(config, folder)
-        return 0
+        launch(config, folder, payload)
+        return False
     claim(folder, config)
     print(f"run folder {folder}", flush=True)
     steps = finished(folder)
     if steps is not None and steps >= config.schedule.steps:
         print(f"already trained to step {steps}; for another run give another name=", flush=True)
-        return 0
+        return False
     from spml_dist import jobs
     from spml_dist.engine import stopping
 
     log = folder / "train.log"
     with _reported(folder), stopping.on_signals(folder), jobs.following(log, _show):
-        launch(config, folder)
-    print(f"trained; evaluate with: spml-dist evaluate {_short(folder)} --split val", flush=True)
-    return 0
+        launch(config, folder, payload)
+    return True
 
 
-def _on_ray(config: Config, folder: Path) -> None:
+def _on_ray(config: Config, folder: Path, payload: dict) -> None:
     from spml_dist import jobs
     from spml_dist.engine.worker import work
 
     print(f"starting Ray and {config.engine.workers} workers", flush=True)
     jobs.train(
         work,
-        {"config": config.model_dump(mode="json")},
+        payload,
         name=config.name,
         workers=config.engine.workers,
         gpu=_gpu(config),
@@ -112,20 +129,20 @@ def _on_ray(config: Config, folder: Path) -> None:
     )
 
 
-def _under_torchrun(config: Config, folder: Path) -> None:
+def _under_torchrun(config: Config, folder: Path, payload: dict) -> None:
     """This process is one of torchrun's. Rank 0 alone has claimed the folder and answers to signals."""
     from spml_dist import comm
     from spml_dist.engine.worker import work
 
     comm.join("nccl" if _gpu(config) else "gloo")
-    work({"config": config.model_dump(mode="json")})
+    work(payload)
     comm.leave()
 
 
-def _alone(config: Config, folder: Path) -> None:
+def _alone(config: Config, folder: Path, payload: dict) -> None:
     from spml_dist.engine.worker import work
 
-    work({"config": config.model_dump(mode="json")})
+    work(payload)
 
 
 @contextmanager
@@ -138,7 +155,7 @@ def _reported(folder: Path) -> Iterator[None]:
 
         try:
             if begun(folder):
-                print(f"report {_short(write_report(folder))}", flush=True)
+                print(f"report {short(write_report(folder))}", flush=True)
         except (RunError, OSError) as problem:  # never in the place of what ended the training
             print(f"no report: {problem}", file=sys.stderr)
 
@@ -228,5 +245,6 @@ def _show(text: str) -> None:
     sys.stdout.flush()
 
 
-def _short(folder: Path) -> str:
+def short(folder: Path) -> str:
+    """The folder as it is typed here."""
     return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)

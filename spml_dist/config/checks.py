@@ -74,12 +74,6 @@ def _swaps(config: Config) -> None:
         raise ConfigError("stream.mirror_swaps", said, "stream.mirror is false: set it to []")
     if len(set(ids)) < len(ids):
         raise ConfigError("stream.mirror_swaps", said, "a class changes places with one other: name it once")
-    if swaps and config.relations.cooccurrence.weight:
-        raise ConfigError(
-            "stream.mirror_swaps",
-            said,
-            "an image's tags do not change places: set relations.cooccurrence.weight to 0",
-        )
 
 
 def _grid(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""The sections that are the method: segments, relations, loss and bank; one sentence per field."""
+"""The sections that are the method: segments, relations, loss, bank and CAM; one sentence per field."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ Concentration = Annotated[
         "which underflows float32 beyond about 43.",
     ),
 ]
+Threshold = Annotated[float, Field(gt=0, le=1)]
 LocalFeatures = Annotated[
     bool,
     Field(
@@ -163,4 +164,27 @@ class Bank(Section):
     encoder_momentum: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         description="Share of its weights that a momentum encoder keeps at each step, whose vectors fill the "
         "bank; null if the network's own do."
+    )
+
+
+class Cam(Section):
+    steps: int = Field(ge=1, description="Number of optimiser steps of the classifier of image tags.")
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        min_length=1, description="Factors of the picture's size at which its maps are computed and summed."
+    )
+    mirror: bool = Field(description="Whether maps of the mirrored picture are summed too.")
+    longer_side: Annotated[int, Field(ge=16)] | None = Field(
+        description="Longer side in pixels to which larger pictures are reduced before the factors apply; "
+        "null for no limit."
+    )
+    alpha: float = Field(gt=0, description="Exponent α of the background's score (1 - the strongest map)^α.")
+    foreground: Threshold = Field(
+        description="Lowest value of a class's map, over its maximum in the picture, that labels a pixel."
+    )
+    background: Threshold = Field(
+        description="Lowest score of the background that labels a pixel; the stronger wins where both do. "
+        "With 0.2 here and for the foreground no pixel stays unlabelled, since max(m, (1 - m)^6) > 0.22."
+    )
+    box: Threshold = Field(
+        description="Lowest value of a class's map, stretched to 0..1 inside a box, that labels a pixel."
     )

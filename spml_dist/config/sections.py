@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from spml_dist.config import checks
-from spml_dist.config.method import Bank, Loss, Relations, Segments
+from spml_dist.config.method import Bank, Cam, Loss, Relations, Segments
 from spml_dist.config.strict import ClassId, Count, Place, Section
 
 
@@ -186,6 +186,7 @@ class Config(Section):
     checkpoint: Checkpoint = Field(description="When to save and how many to keep.")
     tracking: Tracking = Field(description="What MLflow and the log are told.")
     evaluation: Evaluation = Field(description="Reading labels out of a trained network.")
+    cam: Cam = Field(description="Seeds from image tags and boxes by class activation maps.")
 
     @model_validator(mode="after")
     def _goes_together(self) -> Config:

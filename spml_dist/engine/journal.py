@@ -85,6 +85,8 @@ def line(entry: dict) -> str:
     terms = "  ".join(
         f"{short} {entry[f'loss/{term}']:.3f}" for term, short in names.items() if f"loss/{term}" in entry
     )
+    if "tags/precision" in entry:
+        terms = f"tags precision {entry['tags/precision']:.2f} recall {entry['tags/recall']:.2f}"
     skipped = f"skipped {entry['stream/skipped']}  " if entry.get("stream/skipped") else ""
     left = "?" if entry["eta_s"] is None else duration(entry["eta_s"])
     return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +12,15 @@ from spml_dist import comm
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.sharded import ShardedBank
 from spml_dist.config import Config, flatten
-from spml_dist.engine import checkpoint, journal, memory, preview, slow, stopping, zero
+from spml_dist.engine import checkpoint, journal, labels, memory, slow, stopping, zero
 from spml_dist.engine.mirror import Mirror
 from spml_dist.engine.optimizer import learning_rate
 from spml_dist.engine.plain import Plain
 from spml_dist.engine.slow import SlowEncoder
-from spml_dist.engine.step import StepLosses, losses
-from spml_dist.engine.summary import summary
+from spml_dist.engine.task import SEGMENTER, Part, Task
 from spml_dist.engine.zero import Zero
 from spml_dist.errors import Stopped
 from spml_dist.model import export
-from spml_dist.model.segmenter import build
 from spml_dist.schema import Batch, Memory, Rows
 from spml_dist.shards.manifest import Manifest
 from spml_dist.stream.cache import Cache
@@ -50,6 +47,7 @@ class Run:
     """rank 0's"""
     tracker: Mirror | None
     """rank 0's"""
+    task: Task = SEGMENTER
 
     @property
     def background(self) -> int | None:
@@ -60,14 +58,14 @@ class Run:
         return list(self.manifest.classes)
 
 
-def start(config: Config, manifest: Manifest, device: torch.device) -> Run:
+def start(config: Config, manifest: Manifest, device: torch.device, task: Task = SEGMENTER) -> Run:
     """Build or resume a run; a collective."""
     folder = Path(config.output) / config.name
     last = checkpoint.latest(folder / "checkpoints")
     log = _journal(folder, last) if comm.rank() == 0 else None
     saved = checkpoint.read(last) if last else None
     dtype = torch.float64 if config.engine.precision == "float64" else torch.float32
-    model = build(config.model, len(manifest.classes), config.seed).to(device, dtype)
+    model = task.build(config.model, len(manifest.classes), config.seed).to(device, dtype)
     encoder = slow.build(config, model, PRECISION[config.engine.precision], saved and saved.engine)
     if comm.grouped() and config.engine.precision != "float64":
         zero.prepare(device, log.say if log else lambda text: None)
@@ -78,8 +76,10 @@ def start(config: Config, manifest: Manifest, device: torch.device) -> Run:
     if last:
         checkpoint.restore_bank(bank, last, device)
     stream = _stream(config, manifest, saved and saved.stream)
+    if log:
+        labels.write(folder, manifest)
     tracker = _tracker(config, folder, log) if log else None
-    return Run(config, folder, manifest, device, engine, encoder, bank, stream, log, tracker)
+    return Run(config, folder, manifest, device, engine, encoder, bank, stream, log, tracker, task)
 
 
 def train(run: Run) -> None:
@@ -112,9 +112,9 @@ def train(run: Run) -> None:
 
 def _optimise(
     run: Run, step: int, batches: list[Batch], watch: journal.Stopwatch, logged: bool
-) -> list[StepLosses]:
+) -> list[Part]:
     """One optimiser step over this rank's micro-batches; afterwards the bank knows their segments."""
-    config, parts, ask = run.config, [], memory.recall(run.bank, step, logged)
+    config, task, parts, ask = run.config, run.task, [], memory.recall(run.bank, step, logged)
 
     def recall(rows: Rows) -> Memory:
         watch.phase("loss")
@@ -126,9 +126,9 @@ def _optimise(
     moved = [_moved(batch, run.device) for batch in batches]
     for number, batch in enumerate(moved):
         images = batch.image.to(PRECISION[config.engine.precision], memory_format=torch.channels_last)
-        raw, logits = run.engine(images, _dropout_seeds(config.seed, batch))
+        outputs = run.engine(*task.inputs(images, batch, config))
         watch.phase("forward")
-        part = losses(raw, logits, batch, recall, config)
+        part = task.losses(outputs, batch, recall, config, run.background)
         watch.phase("loss")
         run.engine.guard.see(part.total)
         run.engine.backward(part.total)
@@ -137,9 +137,10 @@ def _optimise(
         run.engine.step()
         watch.phase("optimizer")
         parts.append(part)
-        if number == 0 and _previewed(config, step) and comm.rank() == 0 and len(batch):
+        if task.preview and number == 0 and _previewed(config, step) and comm.rank() == 0 and len(batch):
             path = run.folder / "previews" / f"step_{step + 1:06d}.png"
-            preview.write(path, raw.detach(), logits.detach(), batch, config, run.classes, run.background)
+            seen = (output.detach() for output in outputs)
+            task.preview(path, *seen, batch, config, run.classes, run.background)
             run.tracker.notice()
             watch.phase("preview")
     remembered = parts
@@ -162,20 +163,14 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
     return Batch(**values)
 
 
-def _dropout_seeds(seed: int, batch: Batch) -> list[int]:
-    """A seed for each image from (seed, epoch, sample key)."""
-    texts = (f"dropout {seed} {batch.epoch} {key}" for key in batch.keys)
-    return [int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) for text in texts]
-
-
 def _previewed(config: Config, step: int) -> bool:
     due = (step + 1) % config.tracking.previews_every == 0 or step + 1 == config.schedule.steps
     return config.tracking.previews > 0 and due
 
 
-def _log(run: Run, step: int, parts: list[StepLosses], phases: dict, seconds: float) -> None:
+def _log(run: Run, step: int, parts: list[Part], phases: dict, seconds: float) -> None:
     """A collective. seconds: of a step; phases: of its parts."""
-    config, said = run.config, summary(parts, run.config)
+    config, said = run.config, run.task.summary(parts, run.config)
     if config.stream.skip_corrupt:
         skipped = comm.sum_all(torch.tensor(run.stream.skipped.total(), device=run.device))
         said["stream/skipped"] = int(skipped)
@@ -235,6 +230,7 @@ def _export(run: Run, step: int) -> None:
     weights = run.engine.state()["weights"]
     if comm.rank() == 0:
         weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
-        export.save(weights, run.folder / "export", run.config.model, run.classes, run.background, step)
-        run.journal.say(f"exported the network to {run.folder / 'export'}")
+        folder, network = run.folder / "export", run.task.network
+        export.save(weights, folder, run.config.model, run.classes, run.background, step, network)
+        run.journal.say(f"exported the network to {folder}")
     comm.barrier()

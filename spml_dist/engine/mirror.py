@@ -227,7 +227,7 @@ class _Copy:
 
     def _send_file(self, client: MlflowClient, file: unsent.File) -> None:
         run_id = self._note["run_id"]
-        if points := unsent.evaluation(self._folder, file):
+        if points := unsent.numbers(self._folder, file):
             tracking.log_points(client, run_id, points)
         client.log_artifact(run_id, str(self._folder / file.name), file.place)
         self._arrived({file.name: file.mark})

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from spml_dist.config.sections import Optimizer as OptimizerConfig
 from spml_dist.config.sections import Schedule as ScheduleConfig
-from spml_dist.model.segmenter import Segmenter
 
 
 class Sgd(torch.optim.Optimizer):
@@ -72,7 +71,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["multiplier"]
 
 
-def parameter_groups(model: Segmenter, config: OptimizerConfig) -> list[dict]:
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
     """Up to four groups: weights and biases of the backbone, of the two heads. Biases decay by nothing.
 
     `multiplier` scales the scheduled rate: head_multiplier for the heads, times bias_multiplier for biases.

@@ -8,13 +8,12 @@ from spml_dist import comm
 from spml_dist.config import Config
 from spml_dist.engine.guard import Guard
 from spml_dist.engine.optimizer import Sgd, parameter_groups, set_rate
-from spml_dist.model.segmenter import Segmenter
 
 
 class Plain:
     """The network and its optimiser."""
 
-    def __init__(self, model: Segmenter, config: Config, state: dict[str, dict[str, Tensor]] | None = None):
+    def __init__(self, model: nn.Module, config: Config, state: dict[str, dict[str, Tensor]] | None = None):
         """state: what `state` returned, of any engine with any number of workers."""
         if state:
             model.load_state_dict(state["weights"])
@@ -57,5 +56,5 @@ class Plain:
         return {"weights": weights, "momentum": self._sgd.velocities(_trained(self._model))}
 
 
-def _trained(model: Segmenter) -> dict[str, Tensor]:
+def _trained(model: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -43,7 +43,7 @@ def write(
                 pictures.overlay(image, predicted, colours),
             ]
         )
-    pictures.write_png(
+    pictures.write_picture(
         path, pictures.panel(rows, ("crop", "weak labels", "segments", "prediction"), classes, colours)
     )
 

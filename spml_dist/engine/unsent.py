@@ -17,6 +17,7 @@ Point = tuple[str, float, int, int]
 
 FILES = (
     ("config.yaml", None),
+    ("labels.json", None),
     ("previews/*.png", "previews"),
     ("result*.json", "evaluation"),
     ("result*.md", "evaluation"),
@@ -25,6 +26,8 @@ FILES = (
 )
 """what is sent as it is, and the folder among the artifacts where it goes"""
 
+LABELS = ("images_labelled", "images_unlabelled", "images_tags_unknown", "pixels_contradicted")
+"""of the counts in labels.json, those that are sent beside the images of each kind"""
 
 OWN = "bank/"
 """names that are a group of their own, without prefix"""
@@ -121,14 +124,34 @@ def evaluation(folder: Path, file: File) -> list[Point]:
     for readout, values in result["readouts"].items():
         flat |= {f"{name}/{readout}/{key}": value for key, value in values.items() if key != "iou"}
         for label, value in values["iou"].items():
-            flat[f"{name}/{readout}/iou/{re.sub(r'[^A-Za-z0-9_. -]', '_', label)}"] = value
+            flat[f"{name}/{readout}/iou/{_plain(label)}"] = value
     return [(key, float(value), file.mark, result.get("step") or 0) for key, value in flat.items()]
+
+
+def numbers(folder: Path, file: File) -> list[Point]:
+    """The numbers of a file that is sent: of a result, or of the labels that were learned from."""
+    return labels(folder, file) if file.name == "labels.json" else evaluation(folder, file)
+
+
+def labels(folder: Path, file: File) -> list[Point]:
+    """The counts of the training set at step 0: `labels/images`, `labels/kind/points`, ... ."""
+    said = json.loads((folder / file.name).read_text(encoding="utf-8"))
+    counts = said["counts"]
+    flat = {"images": said["samples"], "pixels_labelled": sum(counts["pixels_labelled"])}
+    flat |= {name: counts[name] for name in LABELS}
+    flat |= {f"kind/{_plain(kind)}": images for kind, images in counts["kinds"].items()}
+    return [(f"labels/{name}", float(value), file.mark, 0) for name, value in flat.items()]
+
+
+def _plain(name: str) -> str:
+    """A name of only those characters that MLflow takes."""
+    return re.sub(r"[^A-Za-z0-9_. -]", "_", name)
 
 
 def count(folder: Path, marks: Mapping[str, int]) -> tuple[int, int]:
     """How many numbers and how many files have not arrived."""
     left = files(folder, marks)
-    numbers = sum(len(evaluation(folder, file)) for file in left)
+    points = sum(len(numbers(folder, file)) for file in left)
     for log in logs(folder):
-        numbers += sum(map(len, log.batches(marks.get(log.name, -1), 1000)))
-    return numbers, len(left)
+        points += sum(map(len, log.batches(marks.get(log.name, -1), 1000)))
+    return points, len(left)

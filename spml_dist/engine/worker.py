@@ -10,12 +10,16 @@ from spml_dist import comm
 from spml_dist.config import Config
 from spml_dist.engine import system
 from spml_dist.engine.loop import start, train
+from spml_dist.engine.task import CAM, SEGMENTER
 from spml_dist.errors import Stopped
 from spml_dist.shards.manifest import read_manifest
 
 
 def work(payload: dict) -> None:
-    """Train one rank to the end. payload: {"config": the resolved configuration as plain data}.
+    """Train one rank to the end.
+
+    payload: {"config": the resolved configuration as plain data, "network": "cam" for the CAM classifier,
+    and nothing or "segmenter" for the segmenter}.
 
     With DeepSpeed where there is a process group already, else alone and without it. Raises SpmlError for
     what a user can mend, and Stopped once the run is saved because it was asked to stop.
@@ -24,7 +28,8 @@ def work(payload: dict) -> None:
     device = _device(config)
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", comm.world()))
     torch.set_num_threads(config.engine.threads or max(1, (os.cpu_count() or 1) // beside))
-    run = start(config, read_manifest(config.data.train), device)
+    task = CAM if payload.get("network") == CAM.network else SEGMENTER
+    run = start(config, read_manifest(config.data.train), device, task)
     status = "FAILED"
     try:
         with system.watched(run.folder):

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from spml_dist.config import Config
 from spml_dist.engine.guard import Guard
 from spml_dist.engine.optimizer import Sgd, parameter_groups, set_rate
-from spml_dist.model.segmenter import Segmenter
 
 
 def prepare(device: torch.device, say: Callable[[str], None]) -> None:
@@ -48,7 +47,7 @@ class Zero:
     accessors; what they leave out is done here and said beside it.
     """
 
-    def __init__(self, model: Segmenter, config: Config, state: dict[str, dict[str, Tensor]] | None = None):
+    def __init__(self, model: nn.Module, config: Config, state: dict[str, dict[str, Tensor]] | None = None):
         """A collective. state: what `state` returned, of any engine with any number of workers."""
         import deepspeed
 

@@ -76,10 +76,15 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Segmenter:
         channels = net.feature_info.channels()[-1]
         head = _head(config, channels)
         classifier = ClassifierHead(config.embedding_dim, num_classes, config.classifier_dropout)
-    model = globalise(Segmenter(net, head, classifier, config.classifier_detached))
-    for norm in (module for module in net.modules() if isinstance(module, GlobalBatchNorm)):
+    return prepared(Segmenter(net, head, classifier, config.classifier_detached), config)
+
+
+def prepared(model: nn.Module, config: ModelConfig) -> nn.Module:
+    """A network with a `backbone`, ready for training: batch norms over all ranks, a frozen prefix."""
+    globalise(model)
+    for norm in (module for module in model.backbone.modules() if isinstance(module, GlobalBatchNorm)):
         norm.momentum = config.norm_momentum
-    _freeze(net, config.frozen)
+    _freeze(model.backbone, config.frozen)
     return model
 
 

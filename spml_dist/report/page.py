@@ -12,7 +12,7 @@ import cv2
 
 from spml_dist.errors import RunError
 from spml_dist.pictures import palette
-from spml_dist.report import curves, run_folder
+from spml_dist.report import curves, labels, run_folder
 from spml_dist.report.charts import draw
 from spml_dist.report.confusion import WRITTEN, matrix
 from spml_dist.report.run_folder import RunFolder
@@ -32,7 +32,8 @@ def write_report(folder: str | Path) -> Path:
     RunError: a configuration or a result that cannot be read, or a folder that cannot be written.
     """
     run = run_folder.read(Path(folder))
-    body = [_header(run), *_results(run), *_training(run), *_previews(run), *_machines(run), *_settings(run)]
+    body = [_header(run), *_results(run), *(labels.section(run.labels) if run.labels else ())]
+    body += [*_training(run), *_previews(run), *_machines(run), *_settings(run)]
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -25,6 +25,8 @@ class RunFolder:
     """the training log, one object a logged step, in order; of a step logged twice the later one"""
     results: list[dict]
     """evaluations, the validation split first"""
+    labels: dict | None
+    """labels.json: counts of the training set's annotations, and hints; None of a run without"""
     previews: list[Path]
     """training previews, oldest first"""
     nodes: dict[str, list[dict]]
@@ -45,11 +47,12 @@ def suffixed(split: str, oracle: bool) -> str:
 def read(folder: Path) -> RunFolder:
     """Read what there is; a damaged line of a log is passed over (a run may be writing it).
 
-    RunError: a configuration or a result that cannot be read.
+    RunError: a configuration, a result or a note of labels that cannot be read.
     """
     path = folder / "config.yaml"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     config = _parsed(path, yaml.safe_load, text) or {}
+    noted = folder / "labels.json"
     results = [_parsed(path, json.loads, path.read_text("utf-8")) for path in folder.glob("result*.json")]
     return RunFolder(
         name=config.get("name", folder.name),
@@ -57,6 +60,7 @@ def read(folder: Path) -> RunFolder:
         config_text=text,
         steps=_steps(folder / "metrics.jsonl"),
         results=sorted(results, key=lambda r: (r["split"] != "val", r["split"], r["oracle"])),
+        labels=_parsed(noted, json.loads, noted.read_text("utf-8")) if noted.exists() else None,
         previews=sorted((folder / "previews").glob("step_*.png"), key=lambda path: number(path.stem)),
         nodes={path.stem: _steps(path) for path in sorted((folder / "system").glob("*.jsonl"))},
         folder=folder,

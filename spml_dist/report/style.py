@@ -67,6 +67,7 @@ figure { margin: 0; min-width: 0; } figure + figure { margin-top: 18px; }
                             width: auto; }
 .matrix th span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 112px; }
 .matrix.dense td, .matrix.dense th { height: 14px; font-size: 10px; }
+ul { margin: 0; padding-left: 20px; }
 figcaption { color: var(--soft); font-size: 13px; margin-bottom: 6px; }
 details summary { cursor: pointer; color: var(--soft); }
 pre { overflow-x: auto; font-size: 13px; line-height: 1.45; margin: 12px 0 0; }

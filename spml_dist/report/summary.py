@@ -34,6 +34,7 @@ def summary(run: RunFolder) -> dict[str, Any]:
         "settings": settings(run),
         "headline": headline(run),
         "results": run.results,
+        "labels": run.labels,
         "charts": [_plain(each) for each in curves.of_training(run.steps)],
         "machines": [_plain(each) for each in curves.of_machines(run.nodes)],
         "previews": [str(path.relative_to(run.folder)) for path in run.previews],

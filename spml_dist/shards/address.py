@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from spml_dist.errors import DataError
+from spml_dist.errors import DataError, RunError
 
 RETRY_SECONDS = 20.0
 """how long a failing address is tried again before there is a run that says how long"""
@@ -26,6 +26,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 16.0
 
 PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
 """what fsspec needs for each scheme"""
+WRITABLE = ("s3", "gs")
+"""schemes of which files can be stored"""
 FOR_GOOD = {400, 401, 403, 404, 405, 410}
 """answers of a server that another attempt does not change"""
 
@@ -80,7 +82,65 @@ def fetch(address: str, target: Path, retry_seconds: float) -> None:
         raise DataError(f"{target}: cannot hold {address}", error.strerror, remedy) from error
 
 
-def _persistently(address: str, retry_seconds: float, attempt: Callable[[], Answer]) -> Answer:
+def require_writable(address: str) -> None:
+    """Raise DataError unless files can be stored at an address of this kind."""
+    if scheme(address) not in WRITABLE:
+        known = ", ".join(f"{name}://" for name in WRITABLE)
+        raise DataError(
+            f"{address}: cannot be written to", f"{scheme(address)}:", f"use a folder or one of {known}"
+        )
+
+
+def store(path: Path, address: str) -> None:
+    """Copy a local file to an address. Raises RunError, with what was seen last, if that cannot be done."""
+    files, target = _files(address)
+    _storing(address, lambda: files.put_file(str(path), target))
+
+
+def sizes(folder: str) -> dict[str, int]:
+    """Names of the files right below an address, with their bytes; none if there is no such folder."""
+    return {name: size for name, (_, size) in _listed(folder).items()}
+
+
+def read_all(folder: str) -> dict[str, bytes]:
+    """The files right below an address: name -> content."""
+    files, _ = _files(folder)
+    found = _listed(folder)
+    paths = [path for path, _ in found.values()]
+    read = _storing(folder, lambda: files.cat(paths)) if paths else {}
+    return {name: read[path] for name, (path, _) in found.items()}
+
+
+def remove(folder: str) -> None:
+    """Delete the files right below an address."""
+    files, _ = _files(folder)
+    if paths := [path for path, _ in _listed(folder).values()]:
+        _storing(folder, lambda: files.rm(paths))
+
+
+def _listed(folder: str) -> dict[str, tuple[str, int]]:
+    """Files right below an address: name -> path in the file system, bytes."""
+    files, path = _files(folder)
+
+    def find() -> dict[str, Any]:
+        files.invalidate_cache()
+        return files.find(path, maxdepth=1, detail=True)
+
+    found = _storing(folder, find)
+    return {each.rsplit("/", 1)[-1]: (each, about["size"]) for each, about in found.items()}
+
+
+def _storing(address: str, attempt: Callable[[], Answer]) -> Answer:
+    """As `_persistently`; a place to write to that fails is nobody's data."""
+    try:
+        return _persistently(address, RETRY_SECONDS, attempt, "written")
+    except DataError as error:
+        raise RunError(error.what, error.value, error.remedy) from error
+
+
+def _persistently(
+    address: str, retry_seconds: float, attempt: Callable[[], Answer], done: str = "read"
+) -> Answer:
     start, pause, attempts = time.monotonic(), FIRST_PAUSE, 0
     while True:
         attempts += 1
@@ -93,7 +153,7 @@ def _persistently(address: str, retry_seconds: float, attempt: Callable[[], Answ
             if _is_final(error) or spent + pause > retry_seconds:
                 tried = f" in {attempts} attempts, {spent:.0f} s" if attempts > 1 else ""
                 remedy = "check the address, its server and the credentials in the environment"
-                raise DataError(f"{address}: cannot be read{tried}", _text(error), remedy) from error
+                raise DataError(f"{address}: cannot be {done}{tried}", _text(error), remedy) from error
             log.warning("%s: %s; trying again in %.2g s", address, _text(error), pause)
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -40,14 +41,23 @@ def require_same_classes(folder: str | Path, manifest: Manifest, other: str | Pa
 
     folder, manifest: the pack in question; other, known: the one that it has to agree with.
     """
-    ours, theirs = manifest.classes, known.classes
-    if (ours, manifest.background) == (theirs, known.background):
-        return
+    seen = first_difference(manifest.classes, manifest.background, known.classes, known.background)
+    if seen:
+        raise DataError(
+            f"{address.join(folder, FILE)}: classes are not those of {address.join(other, FILE)}",
+            seen,
+            "pack both splits from one classes.txt and meta.json",
+        )
+
+
+def first_difference(
+    ours: Sequence[str], background: int | None, theirs: Sequence[str], their_background: int | None
+) -> str | None:
+    """The first class in which two lists of classes differ, else their backgrounds, in words; None = they
+    agree."""
     pairs = enumerate(zip_longest(ours, theirs))
     differing = [f"{label} is {a}, there {b}" for label, (a, b) in pairs if a != b]
-    seen = differing[0] if differing else f"background is {manifest.background}, there {known.background}"
-    raise DataError(
-        f"{address.join(folder, FILE)}: classes are not those of {address.join(other, FILE)}",
-        seen,
-        "pack both splits from one classes.txt and meta.json",
-    )
+    if differing:
+        return differing[0]
+    same = background == their_background
+    return None if same else f"background is {background}, there {their_background}"

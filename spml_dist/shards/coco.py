@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from spml_dist.annotations.boxes import Box, box_seeds
+from spml_dist.annotations.boxes import box_labels
 from spml_dist.annotations.coco_masks import decode
 from spml_dist.errors import DataError
-from spml_dist.schema import IGNORED
+from spml_dist.schema import IGNORED, Box
 from spml_dist.shards.archives import UNPACK_AGAIN, require_folder
 from spml_dist.shards.coco_files import CocoFile, Entry, read_coco
 from spml_dist.shards.pictures import read_picture
@@ -39,6 +39,7 @@ class Coco:
     split: str
     labels: str
     kind: str
+    inside: str
     file: CocoFile = field(repr=False)
     class_of: dict[int, int] = field(repr=False)
     """category id -> class id"""
@@ -62,10 +63,12 @@ class Coco:
         mask = self._mask(image_id, shape)
         if self.labels == "masks" or self.kind == "panoptic":
             tags = classes_in(mask, self.num_classes, self.background)
-            return Annotation(mask if self.labels == "masks" else None, tags, mask)
+            return Annotation(mask if self.labels == "masks" else None, tags, mask, (self.labels,))
         boxes = self._boxes(image_id)
         tags = tuple(sorted({label for label, *_ in boxes}))
-        return Annotation(box_seeds(boxes, shape, 0) if self.labels == "boxes" else None, tags, mask)
+        if self.labels == "tags":
+            return Annotation(None, tags, mask, ("tags",))
+        return Annotation(box_labels(boxes, shape, 0, self.inside), tags, mask, ("boxes",), boxes)
 
     def _mask(self, image_id: str, shape: tuple[int, int]) -> np.ndarray:
         if self.kind == "panoptic":
@@ -90,10 +93,10 @@ class Coco:
             return mask
         raise DataError(f"{self.file.names(image_id)}: no panoptic annotation", None, UNPACK_AGAIN)
 
-    def _boxes(self, image_id: str) -> list[Box]:
+    def _boxes(self, image_id: str) -> tuple[Box, ...]:
         """Of instances; COCO writes left, top, width and height."""
         corners = [(self._class(image_id, entry), *entry["bbox"]) for entry in self.file.of(image_id)]
-        return [(label, x, y, x + width, y + height) for label, x, y, width, height in corners]
+        return tuple((label, x, y, x + width, y + height) for label, x, y, width, height in corners)
 
     def _class(self, image_id: str, entry: Entry) -> int:
         category = entry.get("category_id")
@@ -102,11 +105,14 @@ class Coco:
         return self.class_of[category]
 
 
-def open_coco(root: str | Path, split: str, labels: str, kind: str = "instances") -> Recipe:
+def open_coco(
+    root: str | Path, split: str, labels: str, kind: str = "instances", boxes: str = "cam"
+) -> Recipe:
     """A split of COCO (train2017, val2017) with one kind of labels, from instances or panoptic segments.
 
-    Boxes and tags of instances come from their bounding boxes and categories. Raises DataError for an unknown
-    kind, for files that are missing or damaged, and for a file that names missing pictures.
+    Boxes and tags of instances come from their bounding boxes and categories. boxes: what labels their
+    inside, `cam` or `geometry`. Raises DataError for an unknown kind, for files that are missing or damaged,
+    and for a file that names missing pictures.
     """
     root = Path(root)
     if labels not in LABELS or kind not in KINDS:
@@ -120,7 +126,7 @@ def open_coco(root: str | Path, split: str, labels: str, kind: str = "instances"
     first = 1 if kind == "instances" else 0
     class_of = {category["id"]: number for number, category in enumerate(file.categories, start=first)}
     names = tuple(category["name"] for category in file.categories)
-    coco = Coco(root, split, labels, kind, file, class_of)
+    coco = Coco(root, split, labels, kind, boxes, file, class_of)
     ids = tuple(file.files)
     require_pictures(file.path, ids, coco.picture, f"unpack {split}.zip there again")
     classes = ("background", *names) if coco.background == 0 else names

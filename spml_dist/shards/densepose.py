@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from spml_dist.annotations.coco_masks import decode
-from spml_dist.annotations.points import discs
+from spml_dist.annotations.keypoints import Heat, heat_labels
+from spml_dist.annotations.points import Point, discs
 from spml_dist.errors import DataError
 from spml_dist.schema import IGNORED, UNLABELLED
 from spml_dist.shards.archives import UNPACK_AGAIN, require_folder
@@ -34,7 +35,7 @@ FILES = {
 }
 """folder of pictures and file of annotations of each split"""
 
-LABELS = ("masks", "points")
+LABELS = ("masks", "points", "keypoints")
 FAR = 0.25
 """of the picture's diagonal: beyond this from every point, `points` label background"""
 
@@ -49,6 +50,7 @@ class DensePose:
     folder: Path
     labels: str
     radius: float
+    heat: Heat
     file: CocoFile = field(repr=False)
 
     def picture(self, image_id: str) -> Path:
@@ -66,10 +68,21 @@ class DensePose:
         tags = classes_in(mask, len(CLASSES), 0)
         known = None if others.any() else tags
         if self.labels == "masks":
-            return Annotation(mask, known, mask)
-        source = self.file.names(image_id)
+            return Annotation(mask, known, mask, ("masks",))
         points = [point for parts, window in drawn for point in _centres(parts, window, shape)]
-        return Annotation(_seeds(points, others, self.radius, source), known if points else None, mask)
+        if not points:
+            return Annotation(mask=mask)
+        return Annotation(self._seeds(image_id, points, others), known, mask, (self.labels,))
+
+    def _seeds(self, image_id: str, points: list[Point], others: np.ndarray) -> np.ndarray:
+        """[H, W] uint8 of a picture with points; people whose parts nobody drew are no background."""
+        if self.labels == "keypoints":
+            semantic = heat_labels(points, others.shape, self.heat, 0)
+        else:
+            semantic = discs(points, others.shape, self.radius, len(CLASSES), self.file.names(image_id))
+            semantic[_far(points, others.shape) & (semantic == UNLABELLED)] = 0
+        semantic[others & (semantic == 0)] = UNLABELLED
+        return semantic
 
     def _parts(self, image_id: str, person: Entry) -> np.ndarray:
         """[h, w] uint8: the parts of one person in its box, 0..14."""
@@ -93,11 +106,14 @@ class DensePose:
         return others
 
 
-def open_densepose(root: str | Path, split: str, labels: str, point_radius: float = 3) -> Recipe:
+def open_densepose(
+    root: str | Path, split: str, labels: str, point_radius: float = 6, heat: Heat | None = None
+) -> Recipe:
     """A split of DensePose-COCO (train2014, minival2014, valminusminival2014) with parts or points.
 
-    labels: `masks`, or `points`: one at the centre of each part that a person shows (SPML paper, section 4),
-    and background where all of them are far. point_radius: of the disc that a point becomes, in pixels.
+    labels: `masks`; `points`, discs at the centre of each part that a person shows (SPML paper, section 4)
+    and background where all of them are far; or `keypoints`, heat maps around these centres (appendix A.3).
+    point_radius: of a disc, in pixels. heat: of a keypoint.
     Raises DataError for an unknown split or kind, and for files that are missing or damaged.
     """
     root = Path(root)
@@ -111,7 +127,7 @@ def open_densepose(root: str | Path, split: str, labels: str, point_radius: floa
         raise DataError(
             f"{file.path}: no annotation has dp_masks", None, f"put DensePose-COCO's {name} there"
         )
-    people = DensePose(root / folder, labels, point_radius, file)
+    people = DensePose(root / folder, labels, point_radius, heat or Heat(), file)
     ids = tuple(file.files)
     require_pictures(file.path, ids, people.picture, f"unpack COCO's {folder}.zip there again")
     return Recipe("densepose", split, labels, CLASSES, 0, ids, people.picture, people.annotation)
@@ -134,9 +150,7 @@ def _paste(mask: np.ndarray, parts: np.ndarray, window: tuple[int, int, int, int
     into[seen > 0] = seen[seen > 0]
 
 
-def _centres(
-    parts: np.ndarray, window: tuple[int, int, int, int], shape: tuple[int, int]
-) -> list[tuple[int, int, int]]:
+def _centres(parts: np.ndarray, window: tuple[int, int, int, int], shape: tuple[int, int]) -> list[Point]:
     """(class, x, y) of each part: its pixel nearest to the mean of its pixels."""
     left, top, _, _ = window
     seen = parts[: shape[0] - top, : shape[1] - left]
@@ -148,14 +162,9 @@ def _centres(
     return points
 
 
-def _seeds(points: list[tuple[int, int, int]], others: np.ndarray, radius: float, source: str) -> np.ndarray:
-    semantic = discs(points, others.shape, radius, len(CLASSES), source)
-    if not points:
-        return semantic
-    height, width = others.shape
-    away = np.ones((height, width), np.uint8)
+def _far(points: list[Point], shape: tuple[int, int]) -> np.ndarray:
+    """[H, W] bool: pixels that are farther than FAR from every point, of which there is one at least."""
+    away = np.ones(shape, np.uint8)
     for _, x, y in points:
         away[y, x] = 0
-    far = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > FAR * np.hypot(height, width)
-    semantic[far & (semantic == UNLABELLED) & ~others] = 0
-    return semantic
+    return cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > FAR * np.hypot(*shape)

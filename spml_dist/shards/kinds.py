@@ -4,17 +4,48 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spml_dist.annotations.boxes import box_labels, checked_boxes
+from spml_dist.annotations.keypoints import Heat, heat_labels
 from spml_dist.annotations.label_maps import read_label_map, seeds
-from spml_dist.annotations.points import discs
+from spml_dist.annotations.mixture import Said
+from spml_dist.annotations.points import checked_points, discs
 from spml_dist.errors import DataError
+from spml_dist.shards.recipe import classes_in
 
 MASKS = "masks"
+
+
+@dataclass(frozen=True)
+class Marks:
+    """How single marks become labelled pixels."""
+
+    point_radius: float = 3
+    """of the disc that a point becomes, in pixels"""
+    boxes: str = "cam"
+    """what labels the inside of boxes: `cam`, `geometry`"""
+    heat_maps: tuple[str, ...] = ()
+    """kinds of points that are keypoints, besides those whose name begins with `keypoints`"""
+    heat: Heat = field(default_factory=Heat)
+    """of keypoints"""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Classes of a folder by their ids."""
+
+    number: int
+    background: int | None
+
+
+Form = Callable[[Any, tuple[int, int], Classes, Marks, str], Said]
+"""reads one image's entry: entry, (H, W), classes, marks, source for errors; raises DataError"""
 
 
 @dataclass(frozen=True)
@@ -22,74 +53,117 @@ class LabelMaps:
     """FOLDER/ID.png of class ids; 255 is ignored in masks/, and in a sparse kind nobody's pixel."""
 
     folder: Path
-    num_classes: int
+    classes: Classes
     sparse: bool
 
     def has(self, image_id: str) -> bool:
         """Whether the image is annotated."""
         return self._path(image_id).is_file()
 
-    def semantic(self, image_id: str, shape: tuple[int, int]) -> np.ndarray:
-        """[H, W] uint8 of the file's own size: 0..K-1, or 254 (sparse) or 255 (masks)."""
-        labels = read_label_map(self._path(image_id), self.num_classes)
-        return seeds(labels) if self.sparse else labels
+    def said(self, image_id: str, shape: tuple[int, int]) -> Said:
+        """Labels of the file's own size. Only a whole mask can say that a picture holds no class."""
+        labels = read_label_map(self._path(image_id), self.classes.number)
+        if self.sparse:
+            return _seeds(seeds(labels), self.classes)
+        shown = classes_in(labels, self.classes.number, self.classes.background)
+        return Said(labels, shown if (labels < self.classes.number).any() else None)
 
     def _path(self, image_id: str) -> Path:
         return self.folder / f"{image_id}.png"
 
 
 @dataclass(frozen=True)
-class Points:
-    """weak/KIND.json of [class, x, y]: discs around the points."""
+class Listed:
+    """weak/KIND.json: what is said of each image by its id."""
 
     path: Path
-    num_classes: int
-    radius: float
+    classes: Classes
+    marks: Marks
+    form: Form = field(repr=False)
     entries: dict[str, Any] = field(repr=False)
 
     def has(self, image_id: str) -> bool:
         """Whether the image is annotated."""
         return image_id in self.entries
 
-    def semantic(self, image_id: str, shape: tuple[int, int]) -> np.ndarray:
-        """[H, W] = shape, uint8: 0..K-1, or 254."""
+    def said(self, image_id: str, shape: tuple[int, int]) -> Said:
+        """What the image's entry says."""
         source = f"{self.path}, image {image_id}"
-        return discs(self.entries[image_id], shape, self.radius, self.num_classes, source)
+        return self.form(self.entries[image_id], shape, self.classes, self.marks, source)
 
 
-Kind = LabelMaps | Points
+Kind = LabelMaps | Listed
 
 
-def open_kind(root: Path, kind: str, num_classes: int, radius: float) -> Kind:
+def points(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
+    """[[class, x, y], ...]: a disc around each point."""
+    return _seeds(discs(entry, shape, marks.point_radius, classes.number, source), classes)
+
+
+def keypoints(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
+    """[[class, x, y], ...]: a heat map around each keypoint."""
+    checked = checked_points(entry, shape, classes.number, source)
+    return _seeds(heat_labels(checked, shape, marks.heat, classes.background), classes)
+
+
+def boxes(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
+    """[[class, x0, y0, x1, y1], ...]: one for every object; without a box the picture shows no class."""
+    drawn = checked_boxes(entry, shape, classes.number, classes.background, source)
+    labels = box_labels(drawn, shape, classes.background, marks.boxes)
+    return Said(labels, tuple(sorted({label for label, *_ in drawn})), boxes=drawn)
+
+
+def tags(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
+    """[class, ...]: what the picture shows somewhere, without the background; [] says that it shows none."""
+    if not isinstance(entry, list):
+        raise DataError(f"{source}: not a list of class ids", entry, "write [class, ...]")
+    for tag in entry:
+        if type(tag) is not int or not 0 <= tag < classes.number:
+            raise DataError(
+                f"{source}: a tag is not in classes.txt", tag, f"use ids in 0..{classes.number - 1}"
+            )
+    return Said(listed=tuple(sorted(set(entry) - {classes.background})))
+
+
+def _seeds(labels: np.ndarray, classes: Classes) -> Said:
+    """Sparse labels: the background alone does not say that there is nothing else."""
+    return Said(labels, classes_in(labels, classes.number, classes.background) or None)
+
+
+def open_kind(root: Path, kind: str, classes: Classes, marks: Marks) -> Kind:
     """The annotations of one kind. A folder weak/KIND/ comes before a file weak/KIND.json.
 
     Raises DataError, with the kinds that can be packed, if there is no such kind.
     """
     if kind == MASKS and (root / MASKS).is_dir():
-        return open_masks(root, num_classes)
+        return open_masks(root, classes)
     maps, listed = root / "weak" / kind, root / "weak" / f"{kind}.json"
     if not kind.strip(".") or "/" in kind:
         raise DataError(f"{root}: no annotations of this kind", repr(kind), _remedy(root, kind))
     if maps.is_dir():
-        return LabelMaps(maps, num_classes, sparse=True)
+        return LabelMaps(maps, classes, sparse=True)
     if listed.is_file():
         entries = read_by_image(listed)
-        if _are_points(entries):
-            return Points(listed, num_classes, radius, entries)
-        raise DataError(f"{listed}: not a kind of points or label maps", kind, _remedy(root, kind))
+        form = _form(kind, entries)
+        if form is None:
+            raise DataError(
+                f"{listed}: not a kind of points, boxes, tags or label maps", kind, _remedy(root, kind)
+            )
+        form = keypoints if form is points and kind in marks.heat_maps else form
+        return Listed(listed, classes, marks, form, entries)
     raise DataError(f"{root}: no annotations of this kind", kind, _remedy(root, kind))
 
 
-def open_masks(root: Path, num_classes: int) -> LabelMaps:
+def open_masks(root: Path, classes: Classes) -> LabelMaps:
     """The whole masks of a folder, which may hold none."""
-    return LabelMaps(root / MASKS, num_classes, sparse=False)
+    return LabelMaps(root / MASKS, classes, sparse=False)
 
 
 def kinds_of(root: Path) -> list[str]:
     """Names of the kinds in a folder that can be packed."""
     found = {MASKS} if (root / MASKS).is_dir() else set()
     found |= {path.name for path in (root / "weak").glob("*") if path.is_dir()}
-    found |= {path.stem for path in (root / "weak").glob("*.json") if _are_points(read_by_image(path))}
+    found |= {path.stem for path in (root / "weak").glob("*.json") if _form(path.stem, read_by_image(path))}
     return sorted(found)
 
 
@@ -106,15 +180,21 @@ def read_by_image(path: Path) -> dict[str, Any]:
     return entries
 
 
-def _are_points(entries: dict[str, Any]) -> bool:
+def _form(kind: str, entries: dict[str, Any]) -> Form | None:
+    """What a JSON file holds: tags by its name, points and boxes by its first entry, empty ones by name."""
+    forms = (tags, keypoints, points, boxes)
+    named = next((form for form in forms if kind.startswith(form.__name__)), None)
     listed = [entry for entry in entries.values() if isinstance(entry, list) and entry]
-    return bool(listed) and isinstance(listed[0][0], list) and len(listed[0][0]) == 3
+    length = len(listed[0][0]) if listed and isinstance(listed[0][0], list) else 0
+    if named is tags or length not in (3, 5):
+        return named
+    return boxes if length == 5 else keypoints if named is keypoints else points
 
 
 def _remedy(root: Path, kind: str) -> str:
     kinds = kinds_of(root)
     if not kinds:
-        return "add masks/, weak/KIND/ID.png or weak/KIND.json of [class, x, y]"
+        return "add masks/, weak/KIND/ID.png, weak/KIND.json of points or boxes, or weak/tags.json"
     near = difflib.get_close_matches(kind, kinds, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
     return f"{meant}can be packed: {', '.join(kinds)}"

@@ -73,6 +73,11 @@ def read_split(root: Path, split: str) -> tuple[str, ...]:
     return ids
 
 
+def read_ids(root: Path) -> set[str]:
+    """The image ids of all splits."""
+    return {line for file in root.glob("*.txt") if file.name != CLASSES for line in _lines(file)}
+
+
 def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")

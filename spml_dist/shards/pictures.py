@@ -39,7 +39,8 @@ def read_picture(path: Path) -> np.ndarray:
                     f"colour mode {picture.mode}",
                     "convert it to RGB",
                 )
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+            ImageOps.exif_transpose(picture, in_place=True)
+            return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         seen = "zero bytes" if path.stat().st_size == 0 else str(error)
         raise DataError(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spml_dist.errors import DataError
-from spml_dist.schema import UNLABELLED, Sample
+from spml_dist.schema import UNLABELLED, Box, Sample
 from spml_dist.shards.keys import image_id_of, key_of
 from spml_dist.shards.members import encode_jpeg
 from spml_dist.shards.pictures import is_turned, plain_jpeg, read_picture
@@ -26,16 +26,25 @@ class Annotation:
     """classes known to be in the picture, without the background; None = unknown, () = known to hold none"""
     mask: np.ndarray | None = None
     """whole mask, 0..K-1 or 255; for evaluation"""
+    kinds: tuple[str, ...] = ()
+    """kinds of annotation that the picture has"""
+    boxes: tuple[Box, ...] | None = None
+    """boxes of all its objects; None = nobody drew them"""
+    contradicted: int = 0
+    """pixels of which two kinds say different classes"""
+    unlisted: tuple[int, ...] = ()
+    """classes that its pixels or boxes show and its list of tags leaves out"""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One split of a data set with one kind of annotation."""
+    """One split of a data set with one kind of annotation, or several. It can be sent to other processes."""
 
     name: str
     """of the data set"""
     split: str
     labels: str
+    """kinds of annotation, with commas between"""
     classes: tuple[str, ...]
     background: int | None
     ids: tuple[str, ...]
@@ -44,11 +53,11 @@ class Recipe:
     annotation: Callable[[str, tuple[int, int]], Annotation] = field(repr=False)
     """image id and (H, W) -> what is known; raises DataError, naming the file"""
     annotated: bool = True
-    """whether any picture of the split has an annotation of this kind"""
+    """whether any picture of the split has an annotation of these kinds"""
     regions: RegionSource = field(default=even_colour, repr=False)
 
     def is_annotated(self) -> bool:
-        """Whether any image of the split has an annotation of this kind."""
+        """Whether any image of the split has an annotation of these kinds."""
         return self.annotated
 
     def samples(self) -> Iterator[Sample]:
@@ -63,8 +72,8 @@ class Recipe:
         semantic = (
             np.full(image.shape[:2], UNLABELLED, np.uint8) if known.semantic is None else known.semantic
         )
-        for labels in (semantic, known.mask):
-            _require_size(path, image, labels)
+        require_size(path, image.shape[:2], semantic, "label")
+        require_size(path, image.shape[:2], known.mask, "mask")
         return Sample(
             key=key_of(image_id),
             image=image,
@@ -72,6 +81,10 @@ class Recipe:
             regions=self.regions(image_id, image),
             tags=known.tags,
             mask=known.mask,
+            kinds=known.kinds,
+            boxes=known.boxes,
+            contradicted=known.contradicted,
+            unlisted=known.unlisted,
         )
 
     def jpeg(self, sample: Sample) -> bytes:
@@ -97,13 +110,14 @@ def require_pictures(source: Path, ids: tuple[str, ...], picture: Callable[[str]
         )
 
 
-def _require_size(path: Path, image: np.ndarray, labels: np.ndarray | None) -> None:
-    if labels is None or labels.shape == image.shape[:2]:
+def require_size(path: Path, shape: tuple[int, int], labels: np.ndarray | None, name: str) -> None:
+    """Raise DataError, naming the picture's file and the label, if a label map has another size."""
+    if labels is None or labels.shape == shape:
         return
-    height, width = image.shape[:2]
+    height, width = shape
     turned = " as its EXIF orientation turns it" if is_turned(path) else ""
     raise DataError(
-        f"{path}: picture{turned} and label differ in size",
+        f"{path}: picture{turned} and {name} differ in size",
         f"{width}×{height} and {labels.shape[1]}×{labels.shape[0]} pixels",
-        "take picture and label from the same release of the data set",
+        "label the picture as it is shown, and take both from the same release of the data set",
     )

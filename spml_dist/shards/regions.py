@@ -16,12 +16,12 @@ from PIL import Image
 from spml_dist.annotations.contour_network import network_contours
 from spml_dist.annotations.contours import contours
 from spml_dist.annotations.regions import oversegment
-from spml_dist.annotations.ucm import contour_map, cut_at, cut_to, hierarchy
 from spml_dist.errors import ConfigError, DataError
 from spml_dist.shards.keys import key_of
 
 _COUNT = 80
-
+LARGEST = 4_000_000
+"""pixels; of a larger picture a reduced one is cut, so that time and memory stay bounded"""
 
 RegionSource = Callable[[str, np.ndarray], np.ndarray]
 """image id and [H, W, 3] uint8 -> [H, W] uint16"""
@@ -29,7 +29,22 @@ RegionSource = Callable[[str, np.ndarray], np.ndarray]
 
 def even_colour(image_id: str, image: np.ndarray) -> np.ndarray:
     """Regions of even colour by Felzenszwalb and Huttenlocher's method."""
-    return oversegment(image)
+    return cut_reduced(image, oversegment)
+
+
+def cut_reduced(image: np.ndarray, cut: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Regions [H, W] uint16 of a picture [H, W, 3] uint8, made from a smaller one where it is very large.
+
+    cut: picture -> regions of its size. A picture of at most LARGEST pixels is cut as it is; else its mean
+    over areas, and the regions are enlarged to the nearest neighbour.
+    """
+    height, width = image.shape[:2]
+    scale = (LARGEST / (height * width)) ** 0.5
+    if scale >= 1:
+        return cut(image)
+    size = max(1, int(width * scale)), max(1, int(height * scale))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(cut(small), (width, height), interpolation=cv2.INTER_NEAREST)
 
 
 @dataclass(frozen=True)
@@ -42,10 +57,16 @@ class Nested:
     network: Path | None = None
     """ONNX file of a contour network; None: colour and texture gradients"""
     keep: Path | None = None
-    """folder to which every picture's ultrametric contour map is written"""
+    """folder to which every picture's ultrametric contour map is written (of a very large one, reduced)"""
 
     def __call__(self, image_id: str, image: np.ndarray) -> np.ndarray:
         """[H, W] uint16."""
+        return cut_reduced(image, lambda picture: self._cut(image_id, picture))
+
+    def _cut(self, image_id: str, image: np.ndarray) -> np.ndarray:
+        # Here, because higra brings a plotting library along, a second that other regions need not wait.
+        from spml_dist.annotations.ucm import contour_map, cut_at, cut_to, hierarchy
+
         found = contours(image) if self.network is None else network_contours(image, self.network)
         nested = hierarchy(found, image)
         if self.keep is not None:
@@ -99,6 +120,8 @@ def _nested(
         raise ConfigError("--regions", said, "ask for 1 to 65535 regions")
     if level is not None and not 0 <= float(level) <= 1:
         raise ConfigError("--regions", said, "a level lies in 0..1")
+    if network:
+        network_contours(np.zeros((64, 64, 3), np.uint8), network)  # a wrong file is told at once
     return Nested(int(count or _COUNT), None if level is None else float(level), network, keep)
 
 

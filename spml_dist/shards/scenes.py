@@ -72,6 +72,7 @@ def scene(seed: int, split: int, index: int, key: str, size: int) -> Sample:
         regions=oversegment(image),
         tags=tuple(sorted(set(labels) - {BACKGROUND})),
         mask=mask,
+        kinds=("scribbles",),
     )
 
 

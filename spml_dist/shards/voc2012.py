@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from spml_dist.annotations.boxes import box_seeds
+from spml_dist.annotations.boxes import box_labels
 from spml_dist.annotations.label_maps import read_label_map
 from spml_dist.annotations.points import discs
 from spml_dist.annotations.scribbles import drawn, shortened
@@ -48,6 +48,7 @@ class Voc2012:
     root: Path
     labels: str
     radius: float
+    inside: str
     clicks: dict[str, Any] = field(repr=False)
     """What's the Point's annotations, for `clicks` only"""
 
@@ -60,15 +61,17 @@ class Voc2012:
         mask = self._mask(image_id)
         if not self.has(image_id):
             return Annotation(mask=mask)
+        kinds = (self.labels,)
         if self.labels in ("boxes", "tags"):
-            boxes = voc_files.read_boxes(self.source(image_id))
+            boxes = tuple(voc_files.read_boxes(self.source(image_id)))
             tags = tuple(sorted({label for label, *_ in boxes}))
-            semantic = box_seeds(boxes, shape, BACKGROUND) if self.labels == "boxes" else None
-            return Annotation(semantic, tags, mask)
+            if self.labels == "tags":
+                return Annotation(None, tags, mask, kinds)
+            return Annotation(box_labels(boxes, shape, BACKGROUND, self.inside), tags, mask, kinds, boxes)
         semantic = mask if self.labels == "masks" else self._seeds(image_id, shape)
         tags = classes_in(semantic, len(CLASSES), BACKGROUND)
         # Weak labels of the background alone do not say that there is nothing else.
-        return Annotation(semantic, tags if tags or self.labels == "masks" else None, mask)
+        return Annotation(semantic, tags if tags or self.labels == "masks" else None, mask, kinds)
 
     def has(self, image_id: str) -> bool:
         """Whether the image is annotated."""
@@ -107,12 +110,15 @@ class Voc2012:
         return discs(points, shape, self.radius, len(CLASSES), str(path))
 
 
-def open_voc2012(root: str | Path, split: str, labels: str, point_radius: float = 3) -> Recipe:
+def open_voc2012(
+    root: str | Path, split: str, labels: str, point_radius: float = 6, boxes: str = "cam"
+) -> Recipe:
     """A split of VOC 2012 with one kind of labels.
 
     split: a list of ImageSets/Segmentation, or `train_aug`: SBD's train and val without VOC's val, and VOC's
-    train. labels: one of LABELS. point_radius: of the disc that a point becomes, in pixels. Raises DataError
-    for an unknown split or kind, for files that are missing, and for a list that names missing pictures.
+    train. labels: one of LABELS. point_radius: of the disc that a point becomes, in pixels. boxes: what
+    labels their inside, `cam` or `geometry`. Raises DataError for an unknown split or kind, for files that
+    are missing, and for a list that names missing pictures.
     """
     root = Path(root)
     if labels not in LABELS:
@@ -120,7 +126,7 @@ def open_voc2012(root: str | Path, split: str, labels: str, point_radius: float 
     require_folder(root, _DEVKIT, _FROM_VOC)
     source, ids = _ids(root, split)
     clicks = read_json(root / _CLICKS, _FROM_CLICKS) if labels == "clicks" and split != "test" else {}
-    voc = Voc2012(root, labels, point_radius, clicks)
+    voc = Voc2012(root, labels, point_radius, boxes, clicks)
     require_pictures(source, ids, voc.picture, _FROM_VOC)
     missing = [image_id for image_id in ids if not voc.has(image_id)]
     if missing and split != "test" and labels != "clicks":

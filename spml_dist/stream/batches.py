@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -66,6 +66,7 @@ class MicroBatches(Dataset):
         draws = self.plan.part(step, self.rank, self.world, micro, self.accumulation)
         samples = [self._sample(draw, left_out) for draw in draws]
         views = [self._view(draw, sample) for draw, sample in zip(draws, samples, strict=True)]
+        samples = [self._as_shown(sample, view) for sample, view in zip(samples, views, strict=True)]
         epoch = step * self.plan.batch_size // self.plan.samples
         classes = len(self.reader.manifest.classes)
         return Made(collate(draws, samples, views, classes, self.view.crop, epoch), tuple(left_out))
@@ -74,6 +75,14 @@ class MicroBatches(Dataset):
         view, labels = self.view, (sample.semantic, sample.regions)
         rng = rng_for(self.plan.seed, draw.epoch, sample.key)
         return augment(sample.image, labels, rng, (view.crop, view.crop), view.scale, view.mirror, view.swaps)
+
+    def _as_shown(self, sample: Sample, view: Augmented) -> Sample:
+        """The sample with the tags of its view: in a mirrored one classes change places."""
+        _, _, (_, left, _, right) = view
+        if sample.tags is None or left <= right:
+            return sample
+        place = {one: other for pair in self.view.swaps for one, other in (pair, pair[::-1])}
+        return replace(sample, tags=tuple(place.get(tag, tag) for tag in sample.tags))
 
     def _sample(self, draw: Draw, left_out: list[str]) -> Sample:
         try:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
 
@@ -29,8 +29,13 @@ OPEN_SHARDS = 64
 
 REMEDY = "copy or pack the shard again; `spml-dist verify FOLDER` checks them all"
 
-Span = tuple[int, int]
-"""First byte of a sample in its tar, and the byte after its last"""
+
+class Span(NamedTuple):
+    """Where a sample lies in its tar: its first byte, and the byte after its last."""
+
+    start: int
+    stop: int
+    key: str
 
 
 class CorruptSample(DataError):
@@ -65,18 +70,27 @@ class Reader:
 
     def read(self, shard: int, index: int) -> Sample:
         """The sample at a place of a shard, decoded and checked. CorruptSample: it cannot be used."""
+        return self.read_encoded(shard, index)[0]
+
+    def read_encoded(self, shard: int, index: int) -> tuple[Sample, bytes]:
+        """The same, and the JPEG that stands for its picture."""
         name = self.name(shard)
         file, spans = self._shard(shard, name)
-        start, stop = spans[index]
+        start, stop, _ = spans[index]
         file.seek(start)
         members = _members(name, file.read(stop - start))
         if not self.masks:
             members.pop("mask.png", None)
         key = members.pop("__key__")
         try:
-            return decode(key, members, len(self.manifest.classes))
+            return decode(key, members, len(self.manifest.classes)), members["jpg"]
         except DataError as error:
             raise CorruptSample(f"{name}: {error.what}", error.value, error.remedy, key) from error
+
+    def keys(self, shard: int) -> list[str]:
+        """The keys of a shard's samples, in its order."""
+        _, spans = self._shard(shard, self.name(shard))
+        return [span.key for span in spans]
 
     def corrupt(self, shard: int) -> int:
         """How many samples of a shard cannot be used; reads it whole."""
@@ -150,7 +164,6 @@ def _opened(path: str) -> BinaryIO:
 def _spans(name: str, file: BinaryIO) -> list[Span]:
     """Where each sample lies, by the tar's headers alone."""
     spans: list[Span] = []
-    previous = None
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:") as members:
@@ -158,10 +171,10 @@ def _spans(name: str, file: BinaryIO) -> list[Span]:
                 key, _ = base_plus_ext(member.name)
                 if key is None or not member.isreg():
                     continue
-                start = spans.pop()[0] if key == previous else member.offset
+                again = spans and spans[-1].key == key
+                start = spans.pop().start if again else member.offset
                 blocks = -(-member.size // tarfile.BLOCKSIZE)
-                spans.append((start, member.offset_data + blocks * tarfile.BLOCKSIZE))
-                previous = key
+                spans.append(Span(start, member.offset_data + blocks * tarfile.BLOCKSIZE, key))
     except tarfile.TarError as error:
         raise DataError(f"{name}: damaged or truncated tar", error, REMEDY) from error
     return spans

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spml_dist.annotations.boxes import box_seeds
+from spml_dist.annotations.boxes import box_labels, box_seeds, checked_boxes
+from spml_dist.errors import ConfigError, DataError
 
 SHAPE = (24, 32)
 CORNER = st.floats(-8, 40)
@@ -50,3 +54,56 @@ def test_no_box_labels_a_pixel_of_another_class_and_the_smallest_always_shows(bo
         areas = [(x1 - x0) * (y1 - y0) for _, x0, y0, x1, y1 in boxes]
         smallest = [label for (label, *_), area in zip(boxes, areas, strict=True) if area == min(areas)]
         assert (semantic == smallest[-1]).any()
+
+
+def test_for_activation_maps_the_inside_stays_unlabelled():
+    boxes = [(3, 4, 2, 24, 22), (1, 20.5, 1, 30, 4)]
+    expected = np.zeros(SHAPE)
+    expected[2:22, 4:24] = expected[1:4, 20:30] = 254
+    semantic = box_labels(boxes, SHAPE, 0)
+    assert np.array_equal(semantic, expected) and semantic.dtype == np.uint8
+    assert (box_labels(boxes, SHAPE, None) == 254).all()
+    assert (box_labels([], SHAPE, 0) == 0).all()
+
+
+@given(BOXES)
+def test_geometry_labels_the_inside_and_nothing_else(boxes):
+    by_geometry, by_maps = (box_labels(boxes, SHAPE, 0, inside) for inside in ("geometry", "cam"))
+    assert np.array_equal(by_geometry, box_seeds(boxes, SHAPE, 0))
+    assert np.array_equal(by_geometry == 0, by_maps == 0)
+
+
+def test_another_way_to_label_the_inside_is_refused():
+    with pytest.raises(ConfigError, match=r"got sam.*cam, geometry"):
+        box_labels([], SHAPE, 0, "sam")
+
+
+def test_boxes_may_be_floats_and_touch_the_border():
+    listed = [[1, 0, 0, 32, 24], [2, 0.5, 3.25, 4.75, 9]]
+    expected = ((1, 0.0, 0.0, 32.0, 24.0), (2, 0.5, 3.25, 4.75, 9.0))
+    assert checked_boxes(listed, SHAPE, 3, 0, "boxes.json") == expected
+
+
+@pytest.mark.parametrize(
+    ("boxes", "seen"),
+    [
+        ({"1": []}, "not a list of boxes"),
+        ([[1, 0, 0, 4]], "not a box"),
+        ([[1, 0, 0, 4, "5"]], "not a box"),
+        ([[True, 0, 0, 4, 5]], "not a box"),
+        ([[1.0, 0, 0, 4, 5]], "not a box"),
+        ([[1, 0, 0, 4, math.nan]], "not a box"),
+        ([[3, 0, 0, 4, 5]], "class is not in classes.txt (got 3); use 0..2"),
+        ([[0, 0, 0, 4, 5]], "a box of the background"),
+        ([[1, 4, 0, 4, 5]], "a box is empty"),
+        ([[1, 0, 5, 4, 2]], "a box is empty"),
+        ([[1, 32, 0, 40, 5]], "lies outside the picture (got [1, 32, 0, 40, 5]); the picture is 32×24"),
+        ([[1, -8, 0, -2, 5]], "lies outside the picture"),
+        ([[1, 4, 0, 32.5, 5]], "reaches beyond the picture (got [1, 4, 0, 32.5, 5]); the picture is 32×24"),
+        ([[1, 4, -1, 8, 5]], "reaches beyond the picture"),
+    ],
+)
+def test_anything_but_boxes_of_objects_inside_the_picture_is_refused_by_name(boxes, seen):
+    with pytest.raises(DataError) as raised:
+        checked_boxes(boxes, SHAPE, 3, 0, "boxes.json, image 7")
+    assert str(raised.value).startswith("boxes.json, image 7: ") and seen in str(raised.value)

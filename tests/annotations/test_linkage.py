@@ -18,9 +18,10 @@ def region_graphs(draw):
     edges = {(draw(st.integers(0, node - 1)), node) for node in range(1, count)}
     edges |= {(a, b) for a in range(count) for b in range(a + 1, count) if draw(st.integers(0, 3)) == 0}
     first, second = np.array(sorted(edges), np.int64).reshape(-1, 2).T
-    strength = draw(st.lists(st.floats(0, 1, width=32), min_size=len(edges), max_size=len(edges)))
+    parts = st.integers(0, 1 << 16).map(lambda number: number / (1 << 16))
+    strength = draw(st.lists(parts, min_size=len(edges), max_size=len(edges)))
     length = draw(st.lists(st.integers(1, 9), min_size=len(edges), max_size=len(edges)))
-    colours = draw(arrays(np.float64, (count, 3), elements=st.floats(-100, 100)))
+    colours = draw(arrays(np.float64, (count, 3), elements=st.integers(-100, 100).map(float)))
     return (
         np.array(areas),
         colours,

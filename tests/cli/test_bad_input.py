@@ -48,8 +48,8 @@ class TestFolder:
         return root
 
     def pack(self, folder: Path) -> int:
-        words = ["--labels", "lines", "--split", "train", "--out", str(folder.parent / "packed")]
-        return main(["pack", "folder", str(folder), *words])
+        words = ["--labels", "lines", "--split", "train", "--strict"]
+        return main(["pack", "folder", str(folder), *words, "--out", str(folder.parent / "packed")])
 
     @pytest.mark.parametrize(
         ("spoil", "names", "remedy"),

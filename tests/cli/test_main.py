@@ -23,12 +23,14 @@ def python(*arguments: str) -> subprocess.CompletedProcess:
 def test_the_verbs_are_these(capsys):
     assert cli.main(["--help"]) == 0
     said = capsys.readouterr().out
-    for verb in ("pack", "verify", "config", "train", "evaluate"):
+    for verb in ("pack", "preview", "verify", "config", "train", "evaluate"):
         assert f"\n    {verb} " in said
         assert f"spml-dist {verb} " in said.partition("the whole path")[2]
 
 
-@pytest.mark.parametrize("verb", ["pack", "verify", "config", "train", "evaluate", "report", "track"])
+@pytest.mark.parametrize(
+    "verb", ["pack", "preview", "verify", "config", "train", "evaluate", "report", "track"]
+)
 def test_every_verb_has_help_with_no_heavy_import(verb: str):
     code = (
         f"import sys; from spml_dist import cli; status = cli.main(['{verb}', '--help']);"
@@ -53,7 +55,10 @@ def test_a_misspelt_verb_suggests_the_nearest(typed: str, meant: str, capsys):
 
 def test_a_verb_like_none_lists_all(capsys):
     assert cli.main(["xyz"]) == 2
-    assert "choose from pack, verify, config, train, evaluate, report, track" in capsys.readouterr().err
+    assert (
+        "choose from pack, preview, verify, config, cam, train, evaluate, report, track"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,14 @@ evaluation.iterations
 evaluation.neighbours
 evaluation.longer_side
 evaluation.pictures
+cam.steps
+cam.scales
+cam.mirror
+cam.longer_side
+cam.alpha
+cam.foreground
+cam.background
+cam.box
 """.split()  # noqa: SIM905
 
 
@@ -125,7 +133,7 @@ def test_every_key_has_a_sentence_and_says_what_it_takes(key: str):
 
 def test_the_shipped_experiments_are_these():
     shipped = {path.stem for path in SHIPPED}
-    assert {"quickstart", "gid15_scribble", "ccp_scribble", "densepose_point"} <= shipped
+    assert {"quickstart", "gid15_scribble", "ccp_scribble", "pennfudan_point", "densepose_point"} <= shipped
     assert {f"voc12_{weak}" for weak in ("tag", "box", "scribble", "point")} <= shipped
 
 

@@ -212,7 +212,6 @@ class TestRulesBetweenFields:
             (["stream.batch=9", "engine.accumulation=2"], "stream.batch (got 9); it must be a multiple of"),
             (["stream.batch=4", "engine.accumulation=4"], "needs an image for each of the 2 engine.workers"),
             (["stream.scale=[1.5, 0.5]"], "stream.scale (got [1.5, 0.5])"),
-            (["stream.mirror_swaps=[[2, 3]]"], "set relations.cooccurrence.weight to 0"),
             (
                 ["stream.mirror_swaps=[[2, 3], [3, 4]]"],
                 "(got [[2, 3], [3, 4]]); a class changes places with one",

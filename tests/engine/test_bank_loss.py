@@ -38,6 +38,7 @@ CASES = {
     "nearest in the bank": {"scope": "global"},
     "a rank without images": {"counts": (3, 0, 2), "scope": "global"},
     "a rank without valid pixels": {"counts": (2, 1, 2), "ignored": (2, 3, 4)},
+    "pixels and tags, tags alone, nothing": {"unlabelled": (1, 3), "scope": "global"},
     "in float64": {"dtype": torch.float64, "scope": "global"},
 }
 
@@ -51,7 +52,7 @@ def configured_for(candidates: str = "exact", scope: str = "batch", **bank) -> C
 def settings_of(case: dict) -> tuple[Config, dict, dict]:
     """Configuration, what the batch is made of, what the bank holds."""
     bank = {key: value for key, value in case.items() if key in ("own_images", "shards", "capacity")}
-    world = {key: value for key, value in case.items() if key in ("counts", "ignored")}
+    world = {key: value for key, value in case.items() if key in ("counts", "ignored", "unlabelled")}
     held = {key: value for key, value in case.items() if key in ("missing", "keys")}
     return configured_for(scope=case.get("scope", "batch"), **bank), world, held
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from spml_dist import cli
 from spml_dist.config import load
-from spml_dist.engine import loop
+from spml_dist.engine.task import dropout_seeds
 from spml_dist.model import export
 from spml_dist.model.segmenter import build
 from spml_dist.schema import Batch
@@ -214,7 +214,7 @@ def test_a_loss_that_is_not_finite_stops_every_rank_and_never_becomes_a_checkpoi
 def test_the_run_folder_holds_what_is_documented(told, output: Path):
     folder = output / "plain"
     assert {path.name for path in folder.iterdir()} == {
-        *("config.yaml", "metrics.jsonl", "train.log", "mlflow.json"),
+        *("config.yaml", "labels.json", "metrics.jsonl", "train.log", "mlflow.json"),
         *("checkpoints", "previews", "export", "system"),
     }
     assert {path.name for path in (folder / "previews").iterdir()} == {"step_000003.png", "step_000006.png"}
@@ -234,7 +234,7 @@ def test_the_exported_network_knows_its_classes_and_its_step_and_predicts(told, 
 def test_dropout_draws_from_seed_epoch_and_key_alone():
     def seeds(seed: int, epoch: int, *keys: str) -> list[int]:
         fields = dict.fromkeys(("position", "image", "semantic", "regions", "tags", "tags_known", "window"))
-        return loop._dropout_seeds(seed, Batch(keys=keys, epoch=epoch, **fields))
+        return dropout_seeds(seed, Batch(keys=keys, epoch=epoch, **fields))
 
     assert seeds(1, 0, "a", "b") == [*seeds(1, 0, "a"), *seeds(1, 0, "b")]
     assert len({*seeds(1, 0, "a", "b"), *seeds(2, 0, "a"), *seeds(1, 1, "a")}) == 4

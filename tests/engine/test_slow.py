@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,7 +47,8 @@ def started(config: Config, last: Path | None = None) -> loop.Run:
     bank = memory.build(config, CLASSES, CPU)
     if last:
         checkpoint.restore_bank(bank, last)
-    return loop.Run(config, Path(), None, CPU, engine, encoder, bank, None, None, None)
+    manifest = SimpleNamespace(background=None)
+    return loop.Run(config, Path(), manifest, CPU, engine, encoder, bank, None, None, None)
 
 
 def network(config: Config) -> Segmenter:

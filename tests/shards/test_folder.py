@@ -11,11 +11,13 @@ from PIL import Image
 
 from spml_dist.errors import DataError
 from spml_dist.shards.folder import open_folder
+from spml_dist.shards.kinds import Marks
 from tests.shards.conftest import HEIGHT, WIDTH, picture, whole_mask, write_json
 
 
-def packed(root, labels, split="train", **options):
-    return {sample.key: sample for sample in open_folder(root, split, labels, **options).samples()}
+def packed(root, labels, split="train", labels_from=None, **marks):
+    recipe = open_folder(root, split, labels, Marks(**marks), labels_from)
+    return {sample.key: sample for sample in recipe.samples()}
 
 
 def test_weak_maps_keep_their_labels_and_the_rest_is_unlabelled_whatever_the_mask_says(root):
@@ -38,20 +40,22 @@ def test_points_become_discs_of_the_radius(root):
     assert (packed(root, "dots", point_radius=2)["a"].semantic == 1).sum() == 13
 
 
-def test_tags_come_from_the_list_without_the_background(root):
-    found = packed(root, "lines")
-    assert (found["a"].tags, found["b"].tags, found["c"].tags) == ((1,), (2,), ())
+def test_listed_tags_count_where_they_are_asked_for_without_the_background(root):
+    write_json(root / "weak/tags.json", {"a": [2, 1], "b": [2, 0], "c": []})
+    alone, beside = packed(root, "tags"), packed(root, "lines,tags")
+    assert [alone[key].tags for key in "abcd"] == [(1, 2), (2,), (), None]
+    assert [beside[key].tags for key in "abcd"] == [(1, 2), (2,), (1,), None]
+    assert packed(root, "lines")["a"].tags == (1,)
+    assert all((sample.semantic == 254).all() for sample in alone.values())
 
 
-def test_without_a_list_tags_come_from_the_labels(root):
-    (root / "weak/tags.json").unlink()
+def test_tags_come_from_the_labels(root):
     found = packed(root, "lines")
     assert (found["a"].tags, found["b"].tags, found["d"].tags) == ((1,), (2,), None)
     assert packed(root, "dots")["c"].tags is None
 
 
 def test_labels_of_the_background_alone_leave_the_tags_unknown(root):
-    (root / "weak/tags.json").unlink()
     write_json(root / "weak/dots.json", {"a": [[0, 5, 5]]})
     assert packed(root, "dots")["a"].tags is None
 
@@ -68,11 +72,6 @@ def test_an_image_without_any_annotation_is_unlabelled(root):
     assert (sample.semantic == 254).all() and sample.tags is None and sample.mask is None
 
 
-def test_an_id_that_the_list_of_tags_leaves_out_takes_them_from_its_labels(root):
-    write_json(root / "weak/tags.json", {"a": [1]})
-    assert packed(root, "lines")["b"].tags == (2,)
-
-
 def test_a_split_nobody_annotated_can_be_packed_for_evaluation(root):
     folder = open_folder(root, "test", "lines")
     sample = folder.sample("t")
@@ -87,15 +86,15 @@ def test_a_folder_without_masks_or_tags_is_enough(root):
     (root / "masks").rmdir()
     (root / "weak/tags.json").unlink()
     assert packed(root, "lines")["a"].mask is None
-    with pytest.raises(DataError, match=r"can be packed: dots, lines$"):
+    with pytest.raises(DataError, match=r"can be packed: boxes, dots, lines$"):
         open_folder(root, "train", "masks")
 
 
-@pytest.mark.parametrize("kind", ["line", "lnies", "", "stats", "boxes", "tags", ".."])
+@pytest.mark.parametrize("kind", ["line", "lnies", "", "stats", "..", "dots,line"])
 def test_an_unknown_kind_is_answered_with_those_there_are(root, kind):
-    with pytest.raises(DataError, match=r"can be packed: dots, lines, masks$") as raised:
+    with pytest.raises(DataError, match=r"can be packed: boxes, dots, lines, masks, tags$") as raised:
         open_folder(root, "train", kind)
-    assert ("did you mean lines?" in str(raised.value)) == (kind in ("line", "lnies"))
+    assert ("did you mean lines?" in str(raised.value)) == (kind in ("line", "lnies", "dots,line"))
 
 
 def test_pictures_of_other_kinds_are_packed_as_jpeg(root):
@@ -131,11 +130,10 @@ def test_labels_drawn_on_a_picture_before_it_was_turned_are_refused(root):
         packed(root, "lines")
 
 
-@pytest.mark.parametrize("tags", [[3], [-1], ["cat"], [True], 1])
-def test_tags_outside_the_classes_are_refused(root, tags):
-    write_json(root / "weak/tags.json", {"a": tags})
-    with pytest.raises(DataError, match=r"tags\.json, image a"):
-        packed(root, "lines")
+def test_which_of_several_kinds_has_another_size_is_said(root):
+    Image.fromarray(np.zeros((20, 25), np.uint8)).save(root / "weak/lines/a.png")
+    with pytest.raises(DataError, match=r"a\.jpg: picture and lines differ in size \(got 40×30 and 25×20"):
+        packed(root, "dots,lines")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,6 +34,19 @@ def test_greys_palettes_and_transparency_become_rgb(tmp_path, mode):
     image = read_picture(tmp_path / "x.png")
     assert image.shape == RGB.shape and image.dtype == np.uint8
     assert np.array_equal(image, np.array(converted.convert("RGB")))
+
+
+@pytest.mark.parametrize(("limit", "said"), [(1000, ""), (100, "DataError")])
+def test_a_very_large_picture_is_read_without_a_warning_and_a_bomb_is_refused(tmp_path, limit, said):
+    Image.fromarray(RGB).save(tmp_path / "x.jpg")
+    code = (
+        "import pathlib, sys; from PIL import Image; from spml_dist.shards import pictures;"
+        f"Image.MAX_IMAGE_PIXELS = {limit}; pictures.read_picture(pathlib.Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-W", "always", "-c", code, str(tmp_path / "x.jpg")]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stderr
+    assert "Warning" not in told
+    assert said in told if said else not told
 
 
 def test_sixteen_bits_a_channel_are_refused(tmp_path):

@@ -99,8 +99,8 @@ def write_panoptic(root: Path, images: list[dict]) -> None:
     write_json(root / PANOPTIC, {"images": images, "annotations": annotations, "categories": categories})
 
 
-def samples(coco, labels, kind="instances"):
-    return {sample.key: sample for sample in open_coco(coco, "val2017", labels, kind).samples()}
+def samples(coco, labels, kind="instances", **options):
+    return {sample.key: sample for sample in open_coco(coco, "val2017", labels, kind, **options).samples()}
 
 
 def test_classes_are_the_background_and_the_categories_by_their_ids(coco):
@@ -126,8 +126,18 @@ def test_an_image_without_instances_is_known_to_show_none(coco):
         assert (sample.semantic == (254 if labels == "tags" else 0)).all()
 
 
-def test_boxes_label_their_middle_with_the_smaller_in_front(coco):
-    sample = samples(coco, "boxes")[BUSY]
+def test_boxes_label_the_background_outside_and_go_along(coco):
+    found = samples(coco, "boxes")
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[:20, :20] = inside[10:20, 10:36] = True
+    assert np.array_equal(found[BUSY].semantic, np.where(inside, 254, 0))
+    drawn = ((CAT, 12, 12, 18, 18), (DOG, 10, 10, 36, 20), (PERSON, 0, 0, 20, 20))
+    assert sorted(found[BUSY].boxes) == sorted(drawn) and found[EMPTY].boxes == ()
+    assert found[BUSY].kinds == ("boxes",) and samples(coco, "tags")[BUSY].boxes is None
+
+
+def test_boxes_by_geometry_label_their_middle_with_the_smaller_in_front(coco):
+    sample = samples(coco, "boxes", boxes="geometry")[BUSY]
     assert sample.tags == (PERSON, CAT, DOG)
     assert (sample.semantic[20:] == 0).all() and (sample.semantic[:10, 20:] == 0).all()
     assert (

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
+from spml_dist.annotations.keypoints import Heat
 from spml_dist.cli import main
 from spml_dist.errors import DataError
 from spml_dist.shards.densepose import CLASSES, open_densepose
@@ -113,17 +114,37 @@ def test_background_is_labelled_far_from_every_point_and_the_rest_unlabelled(peo
     points = np.argwhere((sample.semantic == HEAD) | (sample.semantic == TORSO))
     background = np.argwhere(sample.semantic == 0)
     apart = np.linalg.norm(background[:, None] - points[None], axis=-1).min()
-    assert 0.25 * np.hypot(HEIGHT, WIDTH) - 4 < apart
+    assert 0.25 * np.hypot(HEIGHT, WIDTH) - 7 < apart
     assert (sample.semantic == 254).sum() > 1000 and len(background) > 1000
     assert sample.tags == (TORSO, HEAD)
     assert not packed(people, "masks").semantic[sample.semantic == 0].any()
+
+
+def test_keypoints_are_heat_maps_around_the_same_centres(people):
+    centres = packed(people, "points", point_radius=0).semantic
+    heat = Heat(sigma=8.0, high=0.6, low=0.1)
+    sample = packed(people, "keypoints", heat=heat)
+    hottest = np.zeros((HEIGHT, WIDTH))
+    for part in (HEAD, TORSO):
+        ((row, column),) = np.argwhere(centres == part)
+        rows, columns = np.ogrid[:HEIGHT, :WIDTH]
+        warm = np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * 8.0**2))
+        assert ((sample.semantic == part) == (warm >= 0.6)).all()  # these two are too far apart to meet
+        hottest = np.maximum(hottest, warm)
+    assert ((sample.semantic == 0) == (hottest < 0.1)).all()
+    assert sample.tags == (TORSO, HEAD) and sample.kinds == ("keypoints",)
+
+
+def test_people_whose_parts_nobody_drew_are_no_background_of_keypoints(people):
+    semantic = packed(people, "keypoints", CROWDED, heat=Heat(sigma=8.0)).semantic
+    assert (semantic[10:50, 120:150] == 254).all() and (semantic == 0).any()
 
 
 def test_an_image_without_a_drawn_person_is_unlabelled(people):
     text = (people / FILE).read_text()
     (people / FILE).write_text(text.replace('"image_id": 42', '"image_id": 73'))
     sample = packed(people, "points")
-    assert (sample.semantic == 254).all() and sample.tags is None
+    assert (sample.semantic == 254).all() and sample.tags is None and sample.kinds == ()
 
 
 def test_a_recipe_travels_between_processes(people):

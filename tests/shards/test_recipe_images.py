@@ -57,6 +57,7 @@ def test_regions_are_chosen_as_for_a_folder(photos, tmp_path, capsys):
     regions = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
     Image.fromarray(regions).save(ready / "IMG.1.png")
     arguments = ["pack", "images", str(photos), "--regions", str(ready), "--out", str(tmp_path / "out")]
+    arguments += ["--strict"]
     assert main(arguments) == 2 and "2024/may/b.png: no regions of this image" in capsys.readouterr().err
     Image.fromarray(regions).save(ready / "2024/may/b.png")
     assert main(arguments) == 0 and verify(tmp_path / "out")["problems"] == []

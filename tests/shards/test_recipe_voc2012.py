@@ -151,10 +151,18 @@ def test_clicks_beside_the_picture_are_left_out_and_an_image_without_is_unlabell
     assert (unclicked.semantic == 254).all() and unclicked.tags is None
 
 
-def test_boxes_label_their_middle_and_everything_outside_as_background(voc):
-    semantic = packed(voc, "boxes").semantic
+def test_boxes_label_everything_outside_as_background_and_go_along(voc):
+    sample = packed(voc, "boxes")
+    assert (sample.kinds, sample.tags, sample.boxes) == (("boxes",), (CAT,), ((CAT, 10, 10, 30, 30),))
     inside = np.zeros((HEIGHT, WIDTH), bool)
     inside[10:30, 10:30] = True  # the devkit counts from 1 and includes the last pixel
+    assert np.array_equal(sample.semantic, np.where(inside, 254, 0))
+
+
+def test_boxes_by_geometry_label_their_middle_too(voc):
+    semantic = packed(voc, "boxes", boxes="geometry").semantic
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[10:30, 10:30] = True
     assert (semantic[~inside] == 0).all() and (semantic[inside] != 0).all()
     rows, columns = np.nonzero(semantic == CAT)
     for side in (rows, columns):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +10,7 @@ from PIL import Image
 from spml_dist.annotations.regions import oversegment
 from spml_dist.cli import main
 from spml_dist.errors import ConfigError, DataError
+from spml_dist.shards import regions
 from spml_dist.shards.manifest import read_manifest
 from spml_dist.shards.regions import Nested, Ready, region_source
 from tests.shards.conftest import HEIGHT, WIDTH, picture
@@ -39,6 +41,29 @@ def test_a_count_is_met_and_a_level_leaves_fewer_the_higher_it_is():
     assert region_source("ucm:12")("a", IMAGE).max() == 11
     low, high = (region_source(f"ucm@{level}")("a", IMAGE).max() for level in (0.02, 0.2))
     assert low > high
+
+
+@pytest.mark.parametrize("said", ["felzenszwalb", "ucm:9"])
+def test_a_very_large_picture_is_cut_by_a_smaller_one_of_it(monkeypatch, said):
+    large = picture(1, height=60, width=90)
+    monkeypatch.setattr(regions, "LARGEST", 60 * 90)
+    whole = region_source(said)("a", large)
+    monkeypatch.setattr(regions, "LARGEST", 60 * 90 // 9)
+    cut = region_source(said)("a", large)
+    assert cut.shape == whole.shape == (60, 90) and cut.dtype == np.uint16
+    small = cv2.resize(large, (30, 20), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(cut, np.kron(region_source(said)("a", small), np.ones((3, 3), np.uint16)))
+    assert not np.array_equal(cut, whole)
+
+
+def test_a_picture_of_up_to_the_limit_is_cut_as_it_is(monkeypatch):
+    monkeypatch.setattr(regions, "LARGEST", HEIGHT * WIDTH)
+    assert np.array_equal(region_source("felzenszwalb")("a", IMAGE), oversegment(IMAGE))
+
+
+def test_a_large_picture_that_is_one_pixel_high_has_regions(monkeypatch):
+    monkeypatch.setattr(regions, "LARGEST", 25)
+    assert regions.even_colour("a", IMAGE[:1]).shape == (1, WIDTH)
 
 
 def test_the_contour_map_is_kept_where_it_is_wanted(tmp_path):

@@ -198,6 +198,18 @@ def test_classes_change_places_in_a_mirror(packed):
     assert 0 < changed < 12
 
 
+def test_tags_change_places_with_the_labels(packed):
+    folder = packed()
+    plain, swapped = (steps(folder, 3, mirror_swaps=swaps) for swaps in ((), ((1, 2),)))
+    changed = 0
+    for ((one,), _), ((other,), _) in zip(plain, swapped, strict=True):
+        mirrored = one.window[:, 1] > one.window[:, 3]
+        assert torch.equal(other.tags, torch.where(mirrored[:, None], one.tags[:, [0, 2, 1, 3]], one.tags))
+        assert torch.equal(other.tags_known, one.tags_known)
+        changed += int((one.tags != other.tags).any(dim=1).sum())
+    assert 0 < changed < 12
+
+
 @pytest.mark.parametrize("processes", [0, 1])
 def test_a_damaged_shard_is_named_wherever_it_was_found(packed, processes):
     folder = packed(3, 3)

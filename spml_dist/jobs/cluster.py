@@ -1,4 +1,4 @@
-"""Launching work on a Ray cluster: the only file that knows Ray. It is handed functions and knows none."""
+"""Work on a Ray cluster: the only file that knows Ray. It is handed functions and knows none."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import logging
 import os
 import signal
 import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from spml_dist.errors import RunError, SpmlError
+from spml_dist.jobs.processes import ONE_THREAD
 
 WORKER_ENVIRONMENT = {
     # glibc hands large buffers back to the system at every step; keeping them halves a step on a CPU.
@@ -33,8 +35,6 @@ def train(
     storage: folder that all nodes see. An SpmlError of a worker is raised here as it was raised there.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if "RAY_ADDRESS" not in os.environ:  # nobody preempts a machine's own cluster
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     with _cluster(workers):
@@ -55,12 +55,51 @@ def train(
             raise _cause(error) from None
 
 
+def spread(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
+    """function(item) for every item, as they finish, by so many Ray tasks at a time of one core each.
+
+    Relative paths mean on a worker what they mean here. Ray itself repeats the task of a worker that dies.
+    """
+    waiting = iter(items)
+    with _cluster(workers, ONE_THREAD):
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        task = ray.remote(num_cpus=1)(_applied)
+        held = [ray.put(function)]  # in a list, because Ray would unpack an argument for every task
+        running = [task.remote(held, os.getcwd(), item) for item in islice(waiting, workers)]
+        while running:
+            (done,), running = ray.wait(running, num_returns=1)
+            try:
+                result = ray.get(done)
+            except RayTaskError as error:
+                raise error.cause from None
+            except RayError as error:
+                raise RunError("a Ray worker failed", str(error), "the same command goes on") from error
+            running += [task.remote(held, os.getcwd(), item) for item in islice(waiting, 1)]
+            yield result
+
+
+def _applied(held: list, folder: str, item: Any) -> Any:
+    os.chdir(folder)
+    return _unpacked(held[0])(item)
+
+
+@lru_cache(maxsize=1)
+def _unpacked(reference: Any) -> Callable[[Any], Any]:
+    import ray
+
+    return ray.get(reference)
+
+
 @contextmanager
-def _cluster(workers: int) -> Iterator[None]:
+def _cluster(workers: int, environment: Mapping[str, str] = WORKER_ENVIRONMENT) -> Iterator[None]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
-    runtime = {"env_vars": WORKER_ENVIRONMENT}
+    runtime = {"env_vars": dict(environment)}
     options = {"runtime_env": runtime, "log_to_driver": False, "logging_level": logging.ERROR}
     terminated = signal.getsignal(signal.SIGTERM)
     try:
@@ -117,36 +156,3 @@ def _cause(error: BaseException) -> BaseException:
         if isinstance(failure, SpmlError):
             return failure
     return ExceptionGroup("workers failed", failures) if failures else error
-
-
-@contextmanager
-def following(log: Path, show: Callable[[str], None]) -> Iterator[None]:
-    """While the block runs, pass every new line of a growing file to `show`."""
-    start = log.stat().st_size if log.exists() else 0
-    over = threading.Event()
-    follower = threading.Thread(target=_follow, args=(log, start, show, over), daemon=True)
-    follower.start()
-    try:
-        yield
-    finally:
-        over.set()
-        follower.join()
-
-
-def _follow(log: Path, position: int, show: Callable[[str], None], over: threading.Event) -> None:
-    partial = ""
-    last_round = False
-    while True:
-        if log.exists():
-            with log.open(encoding="utf-8") as file:
-                file.seek(position)
-                partial += file.read()
-                position = file.tell()
-        *lines, partial = partial.split("\n")
-        for text in lines:
-            show(text)
-        if last_round:
-            return
-        last_round = over.is_set()
-        if not last_round:
-            time.sleep(0.3)

@@ -1,0 +1,228 @@
+"""`spml-dist cam`: seeds from image tags and boxes, by a classifier's class activation maps."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spml_dist import __version__
+from spml_dist.cli import train
+from spml_dist.config import Config, load
+from spml_dist.config.cam import cam_experiment
+from spml_dist.errors import ConfigError, DataError, RunError
+
+if TYPE_CHECKING:
+    from spml_dist.labeling.cams import CamParts
+    from spml_dist.shards.manifest import Manifest
+
+EXAMPLES = """\
+the whole path, from tags to a segmenter:
+  spml-dist pack folder DIR --labels tags --split train --out data/tags
+  spml-dist cam train configs/mine.yaml data.train=data/tags
+  spml-dist cam infer runs/mine_cam data/tags --out data/seeds
+  spml-dist train configs/mine.yaml data.train=data/seeds
+
+`spml-dist cam VERB --help` tells more.
+"""
+TRAIN_EXAMPLES = """\
+examples:
+  spml-dist cam train configs/voc12_tag.yaml
+  spml-dist cam train configs/quickstart.yaml cam.steps=50 --alone
+
+CONFIG is the experiment that is to be trained with the seeds. Its section cam says for how long; backbone,
+stream, optimiser and engine are the experiment's. The run folder is OUTPUT/NAME_cam; it resumes, stops and is
+tracked as one of `spml-dist train`.
+"""
+INFER_EXAMPLES = """\
+examples:
+  spml-dist cam infer runs/voc12_tag_cam data/voc12/train --out data/voc12/seeds
+  spml-dist cam infer runs/mine_cam data/tags --out data/seeds --workers 4 cam.foreground=0.4
+
+A picture with boxes gets the seeds of its boxes; one without boxes and without annotated pixels gets those of
+its tags; all others stay as they are, and so does every pixel that is annotated. The same command goes on
+where it was interrupted.
+"""
+
+
+def add(subparsers: argparse._SubParsersAction) -> None:
+    """Add the verb to the command line."""
+    parser = _parser(
+        subparsers,
+        "cam",
+        "seeds from image tags and boxes: train a classifier, label pixels by its maps",
+        "Image tags and boxes say what is in a picture, and not which pixels. A classifier of the tags is "
+        "trained; where its activation is strong, pixels are labelled.",
+        EXAMPLES,
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True, dest="cam_verb", title="verbs")
+    said = "train the classifier of image tags; the same command resumes"
+    training = _parser(verbs, "train", said, f"{said[0].upper()}{said[1:]}.", TRAIN_EXAMPLES)
+    train.add_arguments(training)
+    training.set_defaults(run=run_train)
+    said = "label the pictures of a pack by the classifier's maps"
+    _add_infer(
+        _parser(verbs, "infer", said, f"{said[0].upper()}{said[1:]}, into a new pack.", INFER_EXAMPLES)
+    )
+
+
+def run_train(args: argparse.Namespace) -> int:
+    config = train.absolute(cam_experiment(load(args.config, args.overrides)), Path.cwd())
+    _require_tags(config.data.train)
+    if train.launched(config, "cam", args.alone):
+        folder = train.short(Path(config.output) / config.name)
+        print(f"trained; label with: spml-dist cam infer {folder} {config.data.train} --out OUT", flush=True)
+    return 0
+
+
+def run_infer(args: argparse.Namespace) -> int:
+    from spml_dist.labeling.cams import KIND
+    from spml_dist.labeling.seed_quality import measure
+    from spml_dist.shards.manifest import read_manifest
+    from spml_dist.shards.pack import Described, pack_parts
+
+    config = _settings(args.run_folder, args.overrides)
+    if Path(args.shards).resolve() == Path(args.out).resolve():
+        raise DataError(f"{args.out}: the pack that is read", None, "give another --out")
+    manifest = read_manifest(args.shards)
+    parts = _parts(args, config, manifest)
+    described = Described(
+        f"{manifest.name}-{KIND}",
+        manifest.split,
+        f"{manifest.labels},{KIND}",
+        manifest.classes,
+        manifest.background,
+        manifest.regions,
+    )
+    sizes = [shard.samples for shard in manifest.shards]
+    written = pack_parts(
+        parts, sizes, args.out, described, workers=args.workers, fingerprint=_fingerprint(parts, manifest)
+    )
+    run = {"run": config.name, "shards": str(args.shards), "cam": config.cam.model_dump(mode="json")}
+    result = run | {"rejected": written.rejected} | measure(args.out, KIND, cache=parts.cache)
+    _write(args.out, result)
+    print(_table(result))
+    print(f"\nwritten to {args.out}; train with: spml-dist train CONFIG data.train={args.out}")
+    return 0
+
+
+def _parts(args: argparse.Namespace, config: Config, manifest: Manifest) -> CamParts:
+    """What labels the pack, once the network is known to be one that can."""
+    import hashlib
+
+    import torch
+
+    from spml_dist.labeling.cams import CamParts
+    from spml_dist.model.export import load as load_network
+    from spml_dist.shards.agreement import first_difference
+    from spml_dist.stream.cache import Cache
+
+    folder = args.run_folder.resolve() / "export"
+    _, info = load_network(folder, "cam")
+    seen = first_difference(manifest.classes, manifest.background, info["classes"], info["background"])
+    if seen:
+        what = f"{args.shards}: classes are not those that {args.run_folder} was trained for"
+        raise DataError(what, seen, "train the CAM classifier on a pack of the same classes")
+    device, stream = config.engine.device, config.stream
+    return CamParts(
+        export=folder,
+        digest=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        shards=str(args.shards),
+        settings=config.cam,
+        device="cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"),
+        cache=Cache(stream.cache, stream.cache_gb, stream.retry_seconds),
+    )
+
+
+def _settings(run: Path, overrides: list[str]) -> Config:
+    """The run's configuration, of which cam.* and the device may change."""
+    if not run.is_dir():
+        raise RunError(f"{run}: no such run folder", None, "give the folder that `spml-dist cam train` wrote")
+    for text in overrides:
+        if not text.startswith(("cam.", "engine.device=")) or text.startswith("cam.steps="):
+            key = text.partition("=")[0]
+            raise ConfigError(
+                f"{key} cannot change", None, "the run is trained: only cam.* and engine.device"
+            )
+    return load(run / "config.yaml", overrides)
+
+
+def _require_tags(folder: str) -> None:
+    from spml_dist.shards.manifest import read_manifest
+
+    counts = read_manifest(folder).counts
+    if not any(counts.images_tagged):
+        remedy = "pack with tags, such as `--labels tags`"
+        raise DataError(f"{folder}: no picture is known to show a class", None, remedy)
+
+
+def _fingerprint(parts: CamParts, manifest: Manifest) -> str:
+    """Everything that decides what is written, but for the description."""
+    tars = [shard.sha256 for shard in manifest.shards]
+    return json.dumps([__version__, parts.digest, parts.settings.model_dump(mode="json"), parts.device, tars])
+
+
+def _write(out: str, result: dict) -> None:
+    """OUT/seeds.json, in a folder or at an address."""
+    from spml_dist.shards import address
+    from spml_dist.shards.manifest import write_json
+
+    place = address.join(out, "seeds.json")
+    if not address.is_remote(place):
+        write_json(place, result)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder) / "seeds.json", result)
+        address.store(Path(folder) / "seeds.json", place)
+
+
+def _table(result: dict) -> str:
+    """Per cent of the labelled pictures' pixels, and how many of them are right, by class."""
+    head = (
+        f"{result['images_labelled']} of {result['images']} pictures got seeds, "
+        f"{result['images_measured']} of them have ground truth; per cent of their pixels"
+    )
+    rows = [*result["classes"].items(), ("all (IoU: mean)", result["all"])]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{'class':<{width}}  labelled  precision    IoU"]
+    for name, values in rows:
+        labelled, precision, iou = (values[key] for key in ("labelled", "precision", "iou"))
+        lines.append(
+            f"{name:<{width}}  {_percent(labelled):>8}  {_percent(precision):>9}  {_percent(iou):>5}"
+        )
+    return "\n".join([head, "", *lines])
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _add_infer(parser: argparse.ArgumentParser) -> None:
+    folder = "run folder that `spml-dist cam train` wrote"
+    parser.add_argument("run_folder", metavar="RUN", type=Path, help=folder)
+    parser.add_argument("shards", metavar="SHARDS", help="folder or address of the pack to label")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to cam.* of the run")
+    parser.add_argument("--out", required=True, help="folder or address to write the new pack to")
+    workers = "processes that label side by side, on the Ray cluster of RAY_ADDRESS if it is set (default: 1)"
+    parser.add_argument("--workers", metavar="N", type=_count, default=1, help=workers)
+    parser.set_defaults(run=run_infer)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 1")
+    return int(text)
+
+
+def _parser(
+    subparsers: argparse._SubParsersAction, name: str, help: str, description: str, epilog: str
+) -> argparse.ArgumentParser:
+    return subparsers.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

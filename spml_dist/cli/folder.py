@@ -1,0 +1,89 @@
+"""The `folder` recipe of `spml-dist pack`: its options and its help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from spml_dist.cli.labels import add_boxes, add_heat, add_radius, heat
+
+if TYPE_CHECKING:
+    from spml_dist.shards.recipe import Recipe
+
+Run = Callable[[argparse.Namespace, "Callable[[argparse.Namespace], Recipe]"], int]
+"""packs what opens from the arguments"""
+
+EXAMPLES = """\
+DIR holds classes.txt ("ID name" a line), meta.json ({"background": ID or null}), SPLIT.txt (image ids),
+images/ID.jpg, and annotations, any of them for any image:
+  masks/ID.png           whole masks                  --labels masks
+  weak/KIND/ID.png       scribbles, sparse labels     --labels KIND
+  weak/KIND.json         {ID: [[class, x, y], ...]}: points, which become discs; keypoints, which become heat
+                         maps, where KIND begins with `keypoints` or is named in --heat-maps
+  weak/KIND.json         {ID: [[class, x0, y0, x1, y1], ...]}: a box for every object; x1, y1 exclusive
+  weak/tags.json         {ID: [class, ...]}: classes that a picture shows
+Several KINDs mix: on a pixel the one that --labels names first decides, later ones fill what it leaves
+unlabelled, and pixels on which they say different classes are counted. A picture's tags are all classes that
+its kinds list or show, and unknown where none says anything. --labels-from gives each image its own kinds. An
+image without any is packed unlabelled and trained on all the same. Masks go along for evaluation.
+
+examples:
+  spml-dist pack folder DIR --labels scribble100 --split train --out data/mine/train
+  spml-dist pack folder DIR --labels scribble100,tags --split train --out data/mine/train
+  spml-dist pack folder DIR --labels points --point-radius 5 --split train --out data/mine/train
+  spml-dist pack folder DIR --labels boxes,tags --split train --out data/mine/train   # then: spml-dist cam
+  spml-dist pack folder DIR --labels boxes --boxes geometry --split train --out data/mine/train
+  spml-dist pack folder DIR --labels points --heat-maps points --keypoint-sigma 8 --split train --out OUT
+  spml-dist pack folder DIR --labels masks,scribble100,points,boxes,tags --split train --out data/mine/train
+  spml-dist pack folder DIR --labels scribble100,points,boxes,tags --labels-from kinds.json --split train \\
+    --out data/mine/train    # kinds.json: {"0001": ["boxes", "tags"], "0002": ["points"], "0003": []}
+  spml-dist pack folder DIR --labels masks --split val --out data/mine/val --json val.json
+  spml-dist pack folder DIR --labels points --split train --regions ucm:120 --out data/mine/train
+"""
+
+
+def add(
+    recipes: argparse._SubParsersAction,
+    parser: Callable[..., argparse.ArgumentParser],
+    add_common: Callable[[argparse.ArgumentParser], None],
+    run: Run,
+) -> None:
+    """Add the recipe.
+
+    parser: makes a parser from (recipes, name, help, description, epilog); add_common: adds the options that
+    all recipes share; run: packs.
+    """
+    about = "Pack one split of a folder of pictures with any kinds of annotation."
+    made = parser(recipes, "folder", "one split of a folder of pictures", about, EXAMPLES)
+    made.add_argument("dir", metavar="DIR", help="folder with images/, classes.txt, meta.json and SPLIT.txt")
+    kinds = "masks and names under weak/, with commas between; on a pixel the first decides"
+    made.add_argument("--labels", metavar="KIND[,KIND...]", required=True, help=kinds)
+    own = "JSON file {image id: [KIND, ...]}: the kinds that each image has (default: all that it has)"
+    made.add_argument("--labels-from", metavar="FILE", help=own)
+    made.add_argument("--split", required=True, help="train, val, ...: the name of a list of image ids")
+    made.add_argument("--name", help="the tars are called NAME-000000.tar, ... (default: DIR-SPLIT)")
+    _add_marks(made.add_argument_group("marks"))
+    add_common(made)
+    made.set_defaults(run=partial(run, open=_open))
+
+
+def _add_marks(group: argparse._ArgumentGroup) -> None:
+    add_radius(group, 3)
+    add_boxes(group)
+    maps = "kinds of points that become heat maps; those that begin with `keypoints` do so anyhow"
+    group.add_argument("--heat-maps", metavar="KIND[,KIND...]", type=_names, default=(), help=maps)
+    add_heat(group)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _open(arguments: argparse.Namespace) -> Recipe:
+    from spml_dist.shards.folder import open_folder
+    from spml_dist.shards.kinds import Marks
+
+    marks = Marks(arguments.point_radius, arguments.boxes, arguments.heat_maps, heat(arguments))
+    return open_folder(arguments.dir, arguments.split, arguments.labels, marks, arguments.labels_from)

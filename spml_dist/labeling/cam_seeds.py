@@ -1,0 +1,85 @@
+"""Labels of pixels from activation maps (SPML paper, appendix A.2). Plain arithmetic on one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from spml_dist.annotations.boxes import area, whole, window
+from spml_dist.config.method import Cam
+from spml_dist.schema import IGNORED, UNLABELLED, Box, Sample
+
+
+def shown(sample: Sample) -> tuple[int, ...] | None:
+    """The classes whose maps say where things are in a picture, ascending; None = it is left as it is.
+
+    Those of its boxes; without boxes those of its tags, if no pixel is annotated. () = it shows no object.
+    """
+    if sample.boxes is not None:
+        return tuple(sorted({label for label, *_ in sample.boxes}))
+    if sample.tags is None or not np.isin(sample.semantic, (UNLABELLED, IGNORED)).all():
+        return None
+    return tuple(sorted(sample.tags))
+
+
+def seeds(sample: Sample, maps: np.ndarray, background: int | None, settings: Cam) -> np.ndarray:
+    """The picture's labels with seeds where it had none: [H, W] uint8. Annotated pixels never change.
+
+    maps: [C, H, W] float32 of the classes that `shown` names, in that order, at least 0 where the picture has
+    no boxes; background: class of what is no object, None where the set has none.
+    """
+    classes = shown(sample) or ()
+    if sample.boxes is None:
+        found = tag_seeds(maps, classes, background, settings)
+    else:
+        found = box_seeds(
+            dict(zip(classes, maps, strict=True)), sample.boxes, maps.shape[1:], background, settings
+        )
+    return np.where(sample.semantic == UNLABELLED, found, sample.semantic)
+
+
+def tag_seeds(maps: np.ndarray, classes: Sequence[int], background: int | None, settings: Cam) -> np.ndarray:
+    """A pixel takes the class of its strongest map M_c, over that map's maximum, from the foreground's
+    threshold on; background where (1 - max M_c)^α reaches its own; the stronger where both; else 254.
+
+    Of equal maps the lowest class wins, and a class wins over the background.
+    Returns [H, W] uint8.
+    """
+    highest = maps.max(axis=(1, 2), keepdims=True, initial=0)
+    shares = np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
+    strength = shares.max(axis=0, initial=0)
+    found = np.full(strength.shape, UNLABELLED, np.uint8)
+    labelled = strength >= settings.foreground
+    if len(classes):
+        found[labelled] = np.asarray(classes, np.uint8)[shares.argmax(axis=0)[labelled]]
+    if background is not None:
+        ground = (1 - strength) ** settings.alpha
+        found[(ground >= settings.background) & (~labelled | (ground > strength))] = background
+    return found
+
+
+def box_seeds(
+    maps: dict[int, np.ndarray],
+    boxes: Sequence[Box],
+    shape: tuple[int, int],
+    background: int | None,
+    settings: Cam,
+) -> np.ndarray:
+    """Inside each box the map of its class is stretched to 0..1; a pixel takes the class of the box where
+    that is strongest, from the box's threshold on, else 254; outside all boxes lies background.
+
+    Of boxes that are equally strong at a pixel the smaller one wins, then the earlier. A map that is flat
+    inside a box says nothing of it. maps: class -> [H, W] float32. Returns [H, W] uint8.
+    """
+    strength = np.zeros(shape, np.float32)
+    found = np.full(shape, UNLABELLED if background is None else background, np.uint8)
+    for label, *corners in sorted(reversed(boxes), key=area, reverse=True):
+        covered = window(*corners, whole(shape))
+        inside = maps[label][covered]
+        low, high = inside.min(), inside.max()
+        stretched = (inside - low) / (high - low) if high > low else np.zeros_like(inside)
+        wins = stretched >= strength[covered]
+        strength[covered][wins] = stretched[wins]
+        found[covered][wins] = np.where(stretched[wins] >= settings.box, label, UNLABELLED)
+    return found

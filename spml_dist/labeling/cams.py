@@ -1,0 +1,116 @@
+"""Class activation maps of pictures, and a pack with the seeds that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.nn.functional import interpolate, relu
+
+from spml_dist.config.method import Cam as CamConfig
+from spml_dist.labeling import cam_seeds
+from spml_dist.model import export
+from spml_dist.model.cam import Cam
+from spml_dist.schema import Sample
+from spml_dist.shards.keys import image_id_of
+from spml_dist.shards.manifest import read_manifest
+from spml_dist.shards.pack import Rejected
+from spml_dist.stream.augment import normalise
+from spml_dist.stream.cache import Cache
+from spml_dist.stream.reader import CorruptSample, Reader
+
+KIND = "cam"
+"""what a picture's kinds of annotation gain by seeds"""
+
+
+@torch.inference_mode()
+def activations(
+    model: Cam, image: np.ndarray, classes: Sequence[int], settings: CamConfig, rectified: bool = True
+) -> np.ndarray:
+    """What the maps of some classes add up to over all scales and mirror images: [C, H, W] float32.
+
+    image: [H, W, 3] uint8 RGB; rectified: whether only what speaks for a class counts (ReLU). Sides are
+    rounded to multiples of the network's stride at every scale, and maps are resized bilinearly to the
+    picture, first to no more than `longer_side`.
+    """
+    height, width = image.shape[:2]
+    device = next(model.parameters()).device
+    size = _limited(height, width, settings.longer_side)
+    small = image if size == (height, width) else cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    total = torch.zeros(1, len(classes), *size, device=device)
+    for scale in settings.scales:
+        view = torch.from_numpy(_view(small, scale, model.stride)).to(device)
+        views = torch.stack([view, view.flip(-1)] if settings.mirror else [view])
+        maps = model.activate(views)[:, list(classes)].float()
+        maps = relu(maps) if rectified else maps
+        both = maps[:1] + maps[1:].flip(-1) if settings.mirror else maps
+        total += interpolate(both, size=size, mode="bilinear", align_corners=False)
+    if size != (height, width):
+        total = interpolate(total, size=(height, width), mode="bilinear", align_corners=False)
+    return total[0].cpu().numpy()
+
+
+def labelled(model: Cam, sample: Sample, background: int | None, settings: CamConfig) -> Sample:
+    """The sample with the seeds of its tags or boxes, `cam` among its kinds where it has got any."""
+    classes = cam_seeds.shown(sample)
+    if classes is None:
+        return sample
+    none = np.zeros((0, *sample.semantic.shape), np.float32)
+    # Inside a box its class is certain: what speaks least against it is where it is.
+    rectified = sample.boxes is None
+    maps = activations(model, sample.image, classes, settings, rectified) if classes else none
+    semantic = cam_seeds.seeds(sample, maps, background, settings)
+    if (semantic == sample.semantic).all():
+        return sample
+    return replace(sample, semantic=semantic, kinds=tuple(dict.fromkeys((*sample.kinds, KIND))))
+
+
+@dataclass(frozen=True)
+class CamParts:
+    """Reads a pack part by part, a tar each, and labels it on the way. Pickles; each process loads the
+    network once."""
+
+    export: Path
+    """folder of the exported network"""
+    digest: str
+    """of its weights: a process keeps no network of an earlier training"""
+    shards: str
+    """folder or address of the pack"""
+    settings: CamConfig
+    device: str
+    cache: Cache = field(default_factory=Cache)
+
+    def __call__(self, part: int) -> Iterator[tuple[Sample, bytes] | Rejected]:
+        """The samples of one tar, each with its own JPEG, or why it cannot be used."""
+        model, background = _network(self.export, self.device, self.digest)
+        reader = Reader(self.shards, read_manifest(self.shards), cache=self.cache)
+        for index in range(reader.manifest.shards[part].samples):
+            try:
+                sample, jpeg = reader.read_encoded(part, index)
+            except CorruptSample as error:
+                yield Rejected(image_id_of(error.key), str(error))
+            else:
+                yield labelled(model, sample, background, self.settings), jpeg
+
+
+@lru_cache(maxsize=1)
+def _network(folder: Path, device: str, digest: str) -> tuple[Cam, int | None]:
+    model, info = export.load(folder, "cam")
+    return model.to(device), info["background"]
+
+
+def _limited(height: int, width: int, longer_side: int | None) -> tuple[int, int]:
+    scale = min(1.0, (longer_side or max(height, width)) / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _view(image: np.ndarray, scale: float, stride: int) -> np.ndarray:
+    """[3, h, w] float32, normalised, at a scale."""
+    height, width = (max(1, round(side * scale / stride)) * stride for side in image.shape[:2])
+    floats = image.astype(np.float32) / np.float32(255)
+    return normalise(cv2.resize(floats, (width, height), interpolation=cv2.INTER_LINEAR))

@@ -1,0 +1,59 @@
+"""The classifier whose activations say where in a picture its tags are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from spml_dist.config.sections import Model as ModelConfig
+from spml_dist.model import backbone
+from spml_dist.model.segmenter import prepared
+
+
+class Cam(nn.Module):
+    """Image -> an activation map of each class -> its score, the mean of the map.
+
+    A 1×1 convolution without bias on the backbone's features, and the mean over the picture: the same as a
+    linear classifier of pooled features, so a map shows what its class was recognised by (Zhou et al.,
+    Learning deep features for discriminative localization, CVPR 2016).
+    """
+
+    def __init__(self, net: nn.Module, features: int, num_classes: int):
+        super().__init__()
+        self.backbone = net
+        self.classify = nn.Conv2d(features, num_classes, 1, bias=False)
+
+    @property
+    def stride(self) -> int:
+        """Image pixels per pixel of a map, along each side."""
+        return backbone.stride(self.backbone)
+
+    def activate(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] normalised pictures of any size -> [B, K, ⌈H/s⌉, ⌈W/s⌉] maps for the stride s.
+
+        Pictures are padded at the bottom and right with zeros (the mean colour) to multiples of s.
+        """
+        height, width = images.shape[-2:]
+        padded = pad(images, (0, -width % self.stride, 0, -height % self.stride))
+        return self.classify(backbone.features(self.backbone, padded))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps [B, K, h, w] and scores [B, K]."""
+        maps = self.activate(images)
+        return maps, maps.mean(dim=(2, 3))
+
+
+def build(config: ModelConfig, num_classes: int, seed: int) -> Cam:
+    """The network with fresh (seeded) or given weights, on the CPU. Raises ConfigError as the segmenter's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = backbone.build(
+            config.backbone,
+            config.output_stride,
+            config.feature_level,
+            config.weights,
+            config.pretrained,
+        )
+        model = Cam(net, net.feature_info.channels()[-1], num_classes)
+    return prepared(model, config)

@@ -1,0 +1,65 @@
+"""The section about labels: what the training had to learn from, and where something is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+from spml_dist.pictures import palette
+
+
+def section(labels: dict[str, Any]) -> Iterable[str]:
+    """HTML of what a run's labels.json says."""
+    yield "<h2>Labels</h2>"
+    hints = "".join(f"<li>{escape(hint)}</li>" for hint in labels["hints"])
+    said = f"<ul>{hints}</ul>" if hints else "<p>Every class has labels, and nothing contradicts.</p>"
+    yield f'<div class="card">{said}</div>'
+    yield f'<div class="card"><h3>Images</h3>{_images(labels)}</div>'
+    yield f'<div class="card"><h3>Classes</h3>{_classes(labels)}</div>'
+
+
+def _images(labels: dict[str, Any]) -> str:
+    counts, samples = labels["counts"], labels["samples"]
+    rows = [(f"with {kind}", images) for kind, images in counts["kinds"].items()]
+    rows += [
+        ("with labelled pixels", counts["images_labelled"]),
+        ("without labelled pixels", counts["images_unlabelled"]),
+        ("whose tags are unknown", counts["images_tags_unknown"]),
+    ]
+    drawn = "".join(
+        f"<tr><td>{escape(name)}</td><td>{images:,}</td>{_bar(images / samples)}</tr>"
+        for name, images in rows
+    )
+    head = "<tr><th>images</th><th>number</th><th>per cent</th></tr>"
+    told = f"{labels['name']}, labels from {labels['labels'].replace(',', ', ')}: {samples:,} images."
+    return f'<p class="soft">{escape(told)}</p><div class="scroll"><table>{head}{drawn}</table></div>'
+
+
+def _classes(labels: dict[str, Any]) -> str:
+    counts, classes, background = labels["counts"], labels["classes"], labels["background"]
+    colours = palette(len(classes), background)
+    pixels, tagged = counts["pixels_labelled"], counts["images_tagged"]
+    rows = "".join(
+        f'<tr class="{"" if pixels[label] else "absent"}"><td>{_swatch(colours[label])}{escape(name)}</td>'
+        f"<td>{'–' if label == background else format(tagged[label], ',')}</td>"
+        f"<td>{pixels[label]:,}</td>{_bar(pixels[label] / max(1, sum(pixels)))}</tr>"
+        for label, name in enumerate(classes)
+    )
+    head = (
+        "<tr><th>class</th><th>images with its tag</th><th>labelled pixels</th><th>per cent of them</th></tr>"
+    )
+    share = 100 * sum(pixels) / counts["pixels"]
+    told = f"{share:.2f} % of all pixels are labelled."
+    return f'<p class="soft">{told}</p><div class="scroll"><table>{head}{rows}</table></div>'
+
+
+def _bar(share: float) -> str:
+    return (
+        f'<td class="bar"><div><span class="value">{100 * share:.1f}</span>'
+        f'<span class="track"><i style="width:{100 * share:.1f}%"></i></span></div></td>'
+    )
+
+
+def _swatch(colour: Any) -> str:
+    return f'<span class="swatch" style="background:rgb{tuple(map(int, colour))}"></span>'

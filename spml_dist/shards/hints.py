@@ -1,0 +1,140 @@
+"""Where labels are missing: from the counts of a manifest to sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+
+from spml_dist.shards.manifest import Manifest
+
+FEW_IMAGES = 5
+FEW_PIXELS = 100
+"""A class has few labels if fewer than FEW_IMAGES images carry it as a tag, or if it has less than the
+FEW_PIXELS-th part of the pixels of the median labelled class."""
+_NAMED = 8
+
+
+def hints(manifest: Manifest) -> list[str]:
+    """What is missing or doubtful, with numbers, the weightiest first; empty where nothing is."""
+    return [hint for find in _FINDERS for hint in find(manifest)]
+
+
+def _unlabelled_classes(manifest: Manifest) -> Iterator[str]:
+    pixels, counts = manifest.counts.pixels_labelled, manifest.counts
+    missing = [name for name, count in zip(manifest.classes, pixels, strict=True) if not count]
+    if _labels_a_class(manifest):
+        if missing:
+            yield f"No pixel is labelled as {_and(missing)} ({len(missing)} of {len(pixels)} classes)."
+    elif any(counts.images_tagged):
+        images = _images(manifest.samples - counts.images_tags_unknown)
+        kinds = "Boxes and tags" if "boxes" in counts.kinds else "Tags"
+        yield (
+            f"{kinds} of {images} are all that tells of classes: no pixel is labelled as one. "
+            "Train CAM first (spml-dist cam train), and train on the pack that it infers."
+        )
+    else:
+        yield "No image has a label or a tag of a class: there is nothing to learn classes from."
+
+
+def _rare_classes(manifest: Manifest) -> Iterator[str]:
+    counts = manifest.counts
+    labelled = [count for count in counts.pixels_labelled if count]
+    enough = median(labelled) / FEW_PIXELS if labelled else 0
+    few = [
+        f"{name} ({_images(images)}, {_pixels(pixels)})"
+        for label, (name, images, pixels) in enumerate(
+            zip(manifest.classes, counts.images_tagged, counts.pixels_labelled, strict=True)
+        )
+        if 0 < pixels < enough or (0 < images < FEW_IMAGES and label != manifest.background)
+    ]
+    if few:
+        rule = (
+            f"fewer than {FEW_IMAGES} images with its tag, or less than 1/{FEW_PIXELS} of the median's pixels"
+        )
+        yield f"Few labels ({rule}): {_and(few)}."
+
+
+def _untagged_classes(manifest: Manifest) -> Iterator[str]:
+    counts = manifest.counts
+    missing = [
+        name
+        for label, (name, images) in enumerate(zip(manifest.classes, counts.images_tagged, strict=True))
+        if not images and label != manifest.background
+    ]
+    if missing and any(counts.images_tagged):
+        yield f"No image carries the tag of {_and(missing)}."
+
+
+def _promised(manifest: Manifest) -> Iterator[str]:
+    if _labels_a_class(manifest) and (said := _by_class(manifest, manifest.counts.images_unseen)):
+        weak = {"tags", "boxes"} & set(manifest.counts.kinds)
+        remedy = " CAM can find some (spml-dist cam train)." if weak else ""
+        yield f"Tags promise a class of which no pixel is labelled: {said}.{remedy}"
+
+
+def _unlisted(manifest: Manifest) -> Iterator[str]:
+    if said := _by_class(manifest, manifest.counts.images_unlisted):
+        yield f"Pixels or boxes show a class that the list of tags leaves out: {said}."
+
+
+def _counted(count: Callable[[Manifest], int], sentence: str) -> Callable[[Manifest], Iterator[str]]:
+    """A finder of images that are counted as a whole; the sentence goes on after "12 of 160 images"."""
+
+    def find(manifest: Manifest) -> Iterator[str]:
+        if found := count(manifest):
+            yield f"{found:,} of {_images(manifest.samples)} {sentence}"
+
+    return find
+
+
+def _contradicted(manifest: Manifest) -> Iterator[str]:
+    if pixels := manifest.counts.pixels_contradicted:
+        decides = f"of {manifest.labels.replace(',', ', ')} the earlier decides"
+        yield f"Kinds of annotation contradict each other on {_pixels(pixels)}: {decides}."
+
+
+def _rejected(manifest: Manifest) -> Iterator[str]:
+    if manifest.rejected:
+        yield f"{manifest.rejected:,} pictures could not be packed: rejected.jsonl says why."
+
+
+_FINDERS = (
+    _unlabelled_classes,
+    _rare_classes,
+    _untagged_classes,
+    _promised,
+    _unlisted,
+    _counted(lambda m: m.counts.images_tags_unknown, "have unknown tags and take no part in co-occurrence."),
+    _counted(
+        lambda m: m.counts.images_unlabelled,
+        "have no labelled pixel and teach by image similarity, and by feature affinity through the bank.",
+    ),
+    _contradicted,
+    _rejected,
+)
+
+
+def _labels_a_class(manifest: Manifest) -> bool:
+    return any(
+        count for label, count in enumerate(manifest.counts.pixels_labelled) if label != manifest.background
+    )
+
+
+def _by_class(manifest: Manifest, images: Sequence[int]) -> str:
+    """Classes with the images counted, most images first; version 1 counted none."""
+    found = sorted((-count, label) for label, count in enumerate(images) if count)
+    return _and([f"{manifest.classes[label]} ({_images(-count)})" for count, label in found])
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' * (count != 1)}"
+
+
+def _pixels(count: int) -> str:
+    return f"{count:,} pixel{'s' * (count != 1)}"
+
+
+def _and(names: Sequence[str]) -> str:
+    if len(names) > _NAMED:
+        names = [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} more"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -1,0 +1,50 @@
+"""What becomes of an experiment when its CAM classifier is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spml_dist.config import differences, dump, load
+from spml_dist.config.cam import cam_experiment
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHIPPED = sorted(CONFIGS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_experiment_has_one_that_is_written_and_read_alike(path: Path, tmp_path):
+    config = cam_experiment(load(path))
+    assert config.name == f"{path.stem}_cam"
+    assert (config.schedule.steps, config.schedule.policy) == (config.cam.steps, "poly")
+    (tmp_path / "config.yaml").write_text(dump(config))
+    assert load(tmp_path / "config.yaml") == config
+
+
+def test_what_a_classifier_of_tags_learns_by_is_the_experiment_s_own():
+    config = load(CONFIGS / "quickstart.yaml")
+    parts = {key.partition(".")[0] for key, *_ in differences(config, cam_experiment(config))}
+    assert parts == {"name", "schedule", "relations", "bank", "tracking"}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["schedule.policy=step", "schedule.power=null", "schedule.decays=[100]"],
+        ["schedule.steps=5000", "schedule.warmup=4000", "cam.steps=10"],
+        ["bank.encoder_momentum=0.9", "bank.warmup=300"],
+        ["relations.feature_affinity.weight=1", "relations.feature_affinity.scope=global"],
+        ["relations.annotation.weight=0", "loss.reduction=per_rank", "loss.cross_entropy=0"],
+    ],
+)
+def test_no_experiment_is_refused_because_of_what_its_classifier_does_not_use(overrides):
+    config = cam_experiment(load(CONFIGS / "quickstart.yaml", overrides))
+    assert config.schedule.warmup < config.schedule.steps == config.cam.steps
+    assert config.loss.reduction == "global"
+
+
+def test_where_classes_change_places_no_maps_of_mirrored_pictures_are_made():
+    assert cam_experiment(load(CONFIGS / "quickstart.yaml")).cam.mirror
+    config = cam_experiment(load(CONFIGS / "quickstart.yaml", ["stream.mirror_swaps=[[1,2]]"]))
+    assert config.stream.mirror_swaps == ((1, 2),) and not config.cam.mirror

@@ -1,0 +1,73 @@
+"""What a training learns from is noted in its folder, and arrives at MLflow as numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from spml_dist.engine import labels, unsent
+from spml_dist.shards.hints import hints
+from spml_dist.shards.manifest import Counts, Manifest
+
+COUNTS = Counts(
+    images_labelled=3,
+    images_unlabelled=1,
+    images_tags_unknown=2,
+    pixels=100,
+    pixels_labelled=(7, 0),
+    images_tagged=(2, 0),
+    images_unseen=(0, 0),
+    images_unlisted=(0, 0),
+    pixels_contradicted=5,
+    kinds={"points": 2, "größe": 1},
+)
+MANIFEST = Manifest("pets", "train", "points", ("cat", "dog"), None, 4, COUNTS, ())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    labels.write(tmp_path, MANIFEST)
+    return tmp_path
+
+
+def test_the_note_holds_the_manifests_counts_and_the_hints(folder):
+    said = json.loads((folder / "labels.json").read_text())
+    assert (said["name"], said["classes"], said["background"], said["samples"]) == (
+        "pets",
+        ["cat", "dog"],
+        None,
+        4,
+    )
+    assert said["counts"]["kinds"] == COUNTS.kinds and said["counts"]["pixels_labelled"] == [7, 0]
+    assert said["hints"] == hints(MANIFEST) and len(said["hints"]) > 2
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_resumed_training_writes_it_only_where_it_says_something_else(folder, damage):
+    path = folder / "labels.json"
+    if damage:
+        path.write_text("{")
+    os.utime(path, (1, 1))
+    labels.write(folder, MANIFEST)
+    assert (path.stat().st_mtime == 1) is not damage
+    assert json.loads(path.read_text())["samples"] == 4
+
+
+def test_mlflow_is_told_counts_of_kinds_and_images_and_gets_the_file(folder):
+    (file,) = unsent.files(folder, {})
+    assert (file.name, file.place) == ("labels.json", None)
+    points = unsent.numbers(folder, file)
+    assert {name: value for name, value, *_ in points} == {
+        "labels/images": 4,
+        "labels/images_labelled": 3,
+        "labels/images_unlabelled": 1,
+        "labels/images_tags_unknown": 2,
+        "labels/pixels_labelled": 7,
+        "labels/pixels_contradicted": 5,
+        "labels/kind/points": 2,
+        "labels/kind/gr__e": 1,
+    }
+    assert {(when, step) for *_, when, step in points} == {(file.mark, 0)}
+    assert unsent.count(folder, {}) == (8, 1)

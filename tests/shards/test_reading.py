@@ -1,0 +1,51 @@
+"""Recipes read in parts: a broken picture is rejected, a failing machine is an error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from spml_dist.errors import RunError
+from spml_dist.shards import pictures
+from spml_dist.shards.images import open_images
+from spml_dist.shards.parts import Rejected
+from spml_dist.shards.reading import RecipeParts
+from tests.shards.conftest import picture
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for seed in range(5):
+        Image.fromarray(picture(seed)).save(tmp_path / f"{seed}.jpg")
+    return tmp_path
+
+
+def test_parts_hold_the_images_in_order_wherever_they_are_read(photos):
+    read = pickle.loads(pickle.dumps(RecipeParts(open_images(photos), 2)))
+    keys = [[sample.key for sample, _ in read(number)] for number in range(3)]
+    assert keys == [["0", "1"], ["2", "3"], ["4"]]
+    sample, jpeg = next(read(1))
+    assert jpeg == (photos / "2.jpg").read_bytes() and sample.image.shape == picture(2).shape
+
+
+def test_a_broken_picture_is_rejected_in_its_place(photos):
+    (photos / "1.jpg").write_bytes(b"no picture")
+    first, second = RecipeParts(open_images(photos), 2)(0)
+    assert first[0].key == "0"
+    assert isinstance(second, Rejected) and second.image_id == "1" and "cannot be decoded" in second.reason
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE])
+def test_a_failing_machine_rejects_nobody(photos, monkeypatch, number):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    recipe = open_images(photos)
+    monkeypatch.setattr(pictures.Image, "open", fail)
+    with pytest.raises(RunError, match=r"0\.jpg.*the same command goes on"):
+        next(RecipeParts(recipe, 2)(0))
