@@ -36,6 +36,7 @@ from datetime import timedelta
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import psutil
 import torch
 import torch.distributed as dist
@@ -48,8 +49,8 @@ from spml_dist.bank import exchange
 from spml_dist.bank.cache import PROBES
 from spml_dist.bank.filters import Kind, Queries
 from spml_dist.bank.gauge import gauge
-from spml_dist.bank.lookup import _compared, _groups, lookup
-from spml_dist.bank.nearest import Found, ranked
+from spml_dist.bank.lookup import _groups, lookup
+from spml_dist.bank.nearest import Found, nearest, ranked
 from spml_dist.bank.rows import as_candidates, take
 from spml_dist.bank.sharded import GAUGE, Asks, ShardedBank
 from spml_dist.config import load
@@ -149,7 +150,9 @@ class Filled:
         queries, eligible = self.asked
         slots = torch.full((len(queries), K), -1)
         for members, allowed in _groups(self.bank.store, queries, kind, eligible):
-            slots[members] = torch.from_numpy(_compared(self.bank.store, queries, members, K, allowed))
+            some = Queries(*(value[torch.from_numpy(members)] for value in vars(queries).values()))
+            passing = torch.from_numpy(np.flatnonzero(allowed))
+            slots[members] = nearest(self.bank.store, some, ["any"], K, passing)["any"].slot
         return ranked(self.bank.store, queries, slots, K)
 
     def recall(self) -> dict[str, float]:
@@ -157,7 +160,7 @@ class Filled:
         self.asked = self.queries()
         seen = {}
         for name, kind in FILTERS.items():
-            found, exact = (self.bank._merged(way(kind)) for way in (self.indexed, self.masked))
+            found, exact = self.bank._merged([way(kind) for way in (self.indexed, self.masked)])
             seen[name] = _hits(found, exact) / max(1, int((exact.segment >= 0).sum()))
         return seen
 
@@ -246,7 +249,7 @@ def _turn(filled: Filled, way: Callable[[Kind], Found], kind: Kind) -> list[floa
         start = time.perf_counter()
         found = way(kind)
         searched = time.perf_counter()
-        filled.bank._merged(found)
+        filled.bank._merged([found])
         end = time.perf_counter()
     whole, search, passed = end - start, searched - start, spent[0]
     all_ranks = comm.from_every_rank([whole, search, passed, whole - search - passed])
@@ -282,7 +285,7 @@ def _self_found(filled: Filled, rows: BankRows) -> float:
     queries = replace(filled.bank._queries(candidates), image=torch.zeros_like(rows.image))
     store = filled.bank.store
     found = lookup(store, filled.bank.cache, queries, ["any"], K, store.alive[: store.used])["any"]
-    near = filled.bank._merged(found)
+    (near,) = filled.bank._merged([found])
     same = (near.image[:, 0] == rows.image) & (near.segment[:, 0] == rows.segment)
     return same.double().mean().item()
 
