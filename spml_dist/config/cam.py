@@ -7,7 +7,8 @@ from spml_dist.config.sections import Config
 
 def cam_experiment(config: Config) -> Config:
     """`config` with the name NAME_cam, cam.steps steps of the poly policy, and nothing that a classifier of
-    tags has no use for: relations, bank, momentum encoder, previews.
+    tags has no use for: relations, bank, momentum encoder, previews, and splits to evaluate on, which need
+    not be packed yet.
 
     Where classes change places in a mirror (`stream.mirror_swaps`), maps of mirrored pictures would have to
     change places too: none are made.
@@ -15,6 +16,7 @@ def cam_experiment(config: Config) -> Config:
     schedule, relations = config.schedule, config.relations.model_dump()
     changed = {
         "name": f"{config.name}_cam",
+        "data": {"val": config.data.train, "test": None},
         "schedule": {
             "steps": config.cam.steps,
             "policy": "poly",

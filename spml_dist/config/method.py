@@ -145,7 +145,9 @@ class Bank(Section):
         ge=1, description="Most of the nearest rows that one step uses, over the whole batch."
     )
     sampled: int = Field(
-        ge=1, description="Number of further rows that nearest+sampled draws for a step, on average."
+        ge=1,
+        description="Number n of further rows that nearest+sampled draws for a step, on average; it draws "
+        "none at all with probability exp(-n).",
     )
     own_images: bool = Field(
         description="Whether remembered segments of the batch's own images, older copies of themselves, are "

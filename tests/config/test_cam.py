@@ -25,7 +25,7 @@ def test_every_shipped_experiment_has_one_that_is_written_and_read_alike(path: P
 def test_what_a_classifier_of_tags_learns_by_is_the_experiment_s_own():
     config = load(CONFIGS / "quickstart.yaml")
     parts = {key.partition(".")[0] for key, *_ in differences(config, cam_experiment(config))}
-    assert parts == {"name", "schedule", "relations", "bank", "tracking"}
+    assert parts == {"name", "data", "schedule", "relations", "bank", "tracking"}
 
 
 @pytest.mark.parametrize(
