@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from spml_dist.errors import DataError
 from spml_dist.schema import IGNORED, UNLABELLED
 
 # Okabe and Ito's colours, then the colours farthest from all before them in CIELAB, as seen with normal
@@ -89,11 +90,17 @@ def panel(
 
 
 def write_picture(path: str | Path, picture: np.ndarray) -> None:
-    """Write [H, W, 3] RGB as .png, .jpg or .jpeg, whole or not at all. The folder is made if need be."""
+    """Write [H, W, 3] RGB as .png, .jpg or .jpeg, whole or not at all. The folder is made if need be.
+
+    Raises DataError for a picture that the format cannot hold: a JPEG has at most 65,500 pixels a side.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
-    encoded = cv2.imencode(path.suffix.lower(), np.ascontiguousarray(picture[..., ::-1]))[1]
+    fits, encoded = cv2.imencode(path.suffix.lower(), np.ascontiguousarray(picture[..., ::-1]))
+    if not fits:
+        height, width = picture.shape[:2]
+        raise DataError(f"{path}: cannot hold so large a picture", f"{height} x {width}", "write a .png")
     aside.write_bytes(encoded.tobytes())
     os.replace(aside, path)
 

@@ -47,6 +47,21 @@ def dying(number: int) -> int:
     return number
 
 
+class Particular(Exception):
+    """Unlike what it is pickled as: it is made from two values."""
+
+    def __init__(self, picture: str, reason: str):
+        super().__init__(f"{picture}: {reason}")
+
+
+def failing(how: str) -> None:
+    if how == "of two values":
+        raise Particular("picture 2", "torn")
+    error = ValueError("picture 2: torn")
+    error.lock = threading.Lock()
+    raise error
+
+
 def sleeping(file: Path) -> None:
     file.write_text(str(os.getpid()))
     time.sleep(200)
@@ -73,6 +88,16 @@ class TestProcesses:
         with pytest.raises(DataError) as raised:
             list(jobs.spread(refusing, range(6), workers))
         assert str(raised.value) == "picture 2: cannot be decoded (got zero bytes); replace it"
+
+    @pytest.mark.parametrize(
+        ("how", "name"), [("of two values", "Particular"), ("with a lock", "ValueError")]
+    )
+    def test_an_error_that_cannot_travel_is_told(self, how, name):
+        with pytest.raises(RunError) as raised:
+            list(jobs.spread(failing, [how], 2))
+        said = str(raised.value)
+        assert f"(got {name}: picture 2: torn, at " in said and "test_jobs_spread.py:" in said
+        assert "Traceback" in raised.value.__notes__[0]
 
     def test_a_worker_that_is_killed_is_one_error(self):
         with pytest.raises(RunError, match=r"worker process \d+: died \(got signal 9\)"):

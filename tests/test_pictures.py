@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from spml_dist.errors import DataError
 from spml_dist.pictures import boundaries, outline, overlay, palette, panel, write_picture
 from spml_dist.schema import IGNORED, UNLABELLED
 
@@ -82,3 +83,9 @@ def test_a_png_comes_back_as_it_was_and_nothing_is_left_beside_it(tmp_path):
     write_picture(path, NOISE)
     np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), NOISE)
     assert [entry.name for entry in path.parent.iterdir()] == ["picture.png"]
+
+
+def test_a_picture_too_large_for_a_jpeg_is_refused_and_leaves_nothing(tmp_path):
+    with pytest.raises(DataError, match=r"a\.jpg: cannot hold so large a picture \(got 65501 x 1\)"):
+        write_picture(tmp_path / "a.jpg", np.zeros((65501, 1, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable
 
 import numpy as np
 
+from spml_dist.annotations.outside import Outside
 from spml_dist.errors import ConfigError, DataError
 from spml_dist.schema import UNLABELLED, Box
 
@@ -15,6 +16,8 @@ CORE = 0.2
 
 INSIDE = ("cam", "geometry")
 """what labels the inside of boxes: class activation maps, later and elsewhere, or their middles, at once"""
+
+_FORM = "[class, x0, y0, x1, y1]"
 
 
 def box_labels(
@@ -44,7 +47,7 @@ def checked_boxes(
     else, and for boxes that are empty, reach beyond the picture, or are of no class or the background.
     """
     if not isinstance(boxes, list):
-        raise DataError(f"{source}: not a list of boxes", boxes, "write [[class, x0, y0, x1, y1], ...]")
+        raise DataError(f"{source}: not a list of boxes", boxes, f"write [{_FORM}, ...]")
     return tuple(_checked_box(box, shape, num_classes, background, source) for box in boxes)
 
 
@@ -71,7 +74,9 @@ def _checked_box(
     box: object, shape: tuple[int, int], num_classes: int, background: int | None, source: str
 ) -> Box:
     if not _is_box(box):
-        raise DataError(f"{source}: not a box", box, "write [class, x0, y0, x1, y1] in pixels")
+        named = isinstance(box, list) and box and isinstance(box[0], str)
+        ids = "; classes are ids, not names" if named else ""
+        raise DataError(f"{source}: not a box", box, f"write {_FORM} in pixels{ids}")
     label, x0, y0, x1, y1 = box
     height, width = shape
     size = f"the picture is {width}×{height}"
@@ -80,21 +85,23 @@ def _checked_box(
     if label == background:
         raise DataError(f"{source}: a box of the background", box, "draw boxes around objects only")
     if x1 <= x0 or y1 <= y0:
-        raise DataError(f"{source}: a box is empty", box, f"write x0 < x1 and y0 < y1; {size}")
+        raise DataError(f"{source}: a box is empty", box, f"write {_FORM}, x0 < x1 and y0 < y1; {size}")
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        raise DataError(f"{source}: a box lies outside the picture", box, size)
+        raise Outside(f"{source}: a box lies outside the picture", box, f"{size}; write {_FORM}")
     if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
-        raise DataError(
-            f"{source}: a box reaches beyond the picture", box, f"{size}: cut the box at its border"
-        )
+        remedy = f"{size}: cut the box at its border; write {_FORM}"
+        raise Outside(f"{source}: a box reaches beyond the picture", box, remedy)
     return label, float(x0), float(y0), float(x1), float(y1)
 
 
 def _is_box(entry: object) -> bool:
-    """Whether an entry has the form [class, x0, y0, x1, y1] (true and false are no numbers)."""
+    """Whether an entry has the form [class, x0, y0, x1, y1] in numbers that a float can hold.
+
+    true and false are no numbers.
+    """
     if not isinstance(entry, list) or len(entry) != 5 or type(entry[0]) is not int:
         return False
-    return all(type(number) in (int, float) and math.isfinite(number) for number in entry[1:])
+    return all(type(number) in (int, float) and abs(number) <= sys.float_info.max for number in entry[1:])
 
 
 def area(box: Box) -> float:

@@ -44,5 +44,5 @@ def _indices(path: Path) -> np.ndarray:
             if picture.mode == "L" and encoded[24] != 8:
                 raise DataError(f"{path}: not a PNG of class ids", f"{encoded[24]} bits a pixel", remedy)
             return np.array(picture, np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be decoded", str(error), "replace the file") from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spml_dist.annotations.boxes import whole, window
 from spml_dist.schema import UNLABELLED, Box
 
 
@@ -22,16 +23,20 @@ class Said:
     """classes that it lists as tags, without the background; () = known to show none"""
     boxes: tuple[Box, ...] | None = None
     """boxes of all objects"""
+    implied: np.ndarray | None = None
+    """[H, W] bool: pixels that are background only because nothing is marked there; None = there are none"""
 
 
-def labels_of(said: Iterable[Said]) -> tuple[np.ndarray | None, int]:
+def labels_of(said: Sequence[Said]) -> tuple[np.ndarray | None, int]:
     """One label map of several, and on how many pixels they say different classes.
 
     On a pixel the kind that stands first decides; its unlabelled pixels (254, not 255) are filled by later
-    ones. Ignoring a pixel (255) says no class, so it contradicts none.
+    ones. Ignoring a pixel (255) says no class, so it contradicts none. Background that is only implied says
+    nothing inside a box of any kind, whatever their order: something is there.
     Returns [H, W] uint8, or None if no kind labels pixels, and the count.
     """
-    maps = [each.semantic for each in said if each.semantic is not None]
+    boxes = boxes_of(said) or ()
+    maps = [_outside(boxes, each) for each in said if each.semantic is not None]
     if not maps:
         return None, 0
     semantic, first = maps[0].copy(), maps[0].copy()
@@ -42,6 +47,17 @@ def labels_of(said: Iterable[Said]) -> tuple[np.ndarray | None, int]:
         contradicted |= says & (first < UNLABELLED) & (first != later)
         first = np.where(says & (first >= UNLABELLED), later, first)
     return semantic, int(contradicted.sum())
+
+
+def _outside(boxes: Iterable[Box], said: Said) -> np.ndarray:
+    """The labels [H, W], without what is only implied inside the boxes."""
+    semantic = said.semantic
+    if said.implied is None:
+        return semantic
+    inside = np.zeros(semantic.shape, bool)
+    for _, *corners in boxes:
+        inside[window(*corners, whole(semantic.shape))] = True
+    return np.where(said.implied & inside, np.uint8(UNLABELLED), semantic)
 
 
 def tags_of(said: Iterable[Said]) -> tuple[int, ...] | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from spml_dist.annotations.outside import Outside
 from spml_dist.errors import DataError
 from spml_dist.schema import UNLABELLED
 
@@ -58,20 +59,23 @@ def checked_points(points: object, shape: tuple[int, int], num_classes: int, sou
 
 def _checked_point(point: object, shape: tuple[int, int], num_classes: int, source: str) -> Point:
     if not _is_point(point):
-        raise DataError(f"{source}: not a point", point, "write [class, x, y] in whole numbers")
-    label, x, y = point
+        named = isinstance(point, list) and point and isinstance(point[0], str)
+        ids = "; classes are ids, not names" if named else ""
+        raise DataError(f"{source}: not a point", point, f"write [class, x, y] in whole numbers{ids}")
+    label, x, y = map(int, point)
     height, width = shape
     if not 0 <= label < num_classes:
         raise DataError(
             f"{source}: a point's class is not in classes.txt", label, f"use 0..{num_classes - 1}"
         )
     if not (0 <= x < width and 0 <= y < height):
-        raise DataError(
-            f"{source}: a point lies outside the picture", f"x {x}, y {y}", f"the picture is {width}×{height}"
-        )
+        seen, size = f"x {x}, y {y}", f"the picture is {width}×{height}"
+        raise Outside(f"{source}: a point lies outside the picture", seen, size)
     return label, x, y
 
 
 def _is_point(entry: object) -> bool:
-    """Whether an entry has the form [class, x, y] in whole numbers (true and false are none)."""
-    return isinstance(entry, Sequence) and len(entry) == 3 and all(type(number) is int for number in entry)
+    """Whether an entry has the form [class, x, y] in whole numbers: 10.0 is one, true and false are none."""
+    if not isinstance(entry, Sequence) or len(entry) != 3 or type(entry[0]) is not int:
+        return False
+    return all(type(at) is int or (type(at) is float and at.is_integer()) for at in entry[1:])

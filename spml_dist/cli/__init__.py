@@ -52,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"spml-dist: {'' if isinstance(error, Stopped) else 'error: '}{error}", file=sys.stderr)
         return error.status
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if debug:
             traceback.print_exc()
-        print("spml-dist: interrupted", file=sys.stderr)
+        print("; ".join(filter(None, ("spml-dist: interrupted", str(interrupt)))), file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader has gone (`| head`); without this the interpreter complains when it flushes at exit.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from spml_dist.errors import ConfigError, DataError, RunError
 if TYPE_CHECKING:
     from spml_dist.labeling.cams import CamParts
     from spml_dist.shards.manifest import Manifest
+    from spml_dist.shards.pack import Described
 
 EXAMPLES = """\
 the whole path, from tags to a segmenter:
@@ -78,15 +79,19 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def run_infer(args: argparse.Namespace) -> int:
+    from spml_dist.labeling import seeds_note
     from spml_dist.labeling.cams import KIND
     from spml_dist.labeling.seed_quality import measure
     from spml_dist.shards.manifest import read_manifest
-    from spml_dist.shards.pack import Described, pack_parts
+    from spml_dist.shards.pack import Described
 
     config = _settings(args.run_folder, args.overrides)
     if Path(args.shards).resolve() == Path(args.out).resolve():
         raise DataError(f"{args.out}: the pack that is read", None, "give another --out")
     manifest = read_manifest(args.shards)
+    if KIND in manifest.counts.kinds:
+        remedy = "label the pack that it was made from"
+        raise DataError(f"{args.shards}: has seeds of CAM already", None, remedy)
     parts = _parts(args, config, manifest)
     described = Described(
         f"{manifest.name}-{KIND}",
@@ -96,42 +101,60 @@ def run_infer(args: argparse.Namespace) -> int:
         manifest.background,
         manifest.regions,
     )
-    sizes = [shard.samples for shard in manifest.shards]
-    written = pack_parts(
-        parts, sizes, args.out, described, workers=args.workers, fingerprint=_fingerprint(parts, manifest)
-    )
-    run = {"run": config.name, "shards": str(args.shards), "cam": config.cam.model_dump(mode="json")}
-    result = run | {"rejected": written.rejected} | measure(args.out, KIND, cache=parts.cache)
-    _write(args.out, result)
+    note = {"run": config.name, "shards": str(args.shards), "cam": config.cam.model_dump(mode="json")}
+    note |= _labelled(args, parts, described)
+    result = note | measure(args.out, KIND, cache=parts.cache)
+    seeds_note.write(args.out, result)
     print(_table(result))
     print(f"\nwritten to {args.out}; train with: spml-dist train CONFIG data.train={args.out}")
     return 0
+
+
+def _labelled(args: argparse.Namespace, parts: CamParts, described: Described) -> dict:
+    """Write the pack, unless this very command has and was cut off later; what its note says of it."""
+    from spml_dist.labeling import seeds_note
+    from spml_dist.shards.pack import pack_parts
+
+    fingerprint = _fingerprint(parts)
+    made_by = seeds_note.digest([fingerprint, asdict(described)])
+    sizes = [shard.samples for shard in parts.manifest.shards]
+    written = seeds_note.left_unmeasured(args.out, made_by) or pack_parts(
+        parts, sizes, args.out, described, workers=args.workers, fingerprint=fingerprint
+    )
+    note = {
+        "made_by": made_by,
+        "manifest": seeds_note.digest(asdict(written)),
+        "rejected": written.rejected,
+    }
+    seeds_note.write(args.out, note)
+    return note
 
 
 def _parts(args: argparse.Namespace, config: Config, manifest: Manifest) -> CamParts:
     """What labels the pack, once the network is known to be one that can."""
     import hashlib
 
-    import torch
-
     from spml_dist.labeling.cams import CamParts
+    from spml_dist.labeling.device import chosen
     from spml_dist.model.export import load as load_network
     from spml_dist.shards.agreement import first_difference
     from spml_dist.stream.cache import Cache
 
     folder = args.run_folder.resolve() / "export"
     _, info = load_network(folder, "cam")
+    _require_unmirrored(config)
     seen = first_difference(manifest.classes, manifest.background, info["classes"], info["background"])
     if seen:
         what = f"{args.shards}: classes are not those that {args.run_folder} was trained for"
         raise DataError(what, seen, "train the CAM classifier on a pack of the same classes")
-    device, stream = config.engine.device, config.stream
+    stream = config.stream
     return CamParts(
         export=folder,
         digest=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
         shards=str(args.shards),
+        manifest=manifest,
         settings=config.cam,
-        device="cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"),
+        device=chosen(config.engine.device),
         cache=Cache(stream.cache, stream.cache_gb, stream.retry_seconds),
     )
 
@@ -149,6 +172,12 @@ def _settings(run: Path, overrides: list[str]) -> Config:
     return load(run / "config.yaml", overrides)
 
 
+def _require_unmirrored(config: Config) -> None:
+    if config.cam.mirror and config.stream.mirror_swaps:
+        remedy = "stream.mirror_swaps says that classes change places in a mirror: set it to false"
+        raise ConfigError("cam.mirror", "true", remedy)
+
+
 def _require_tags(folder: str) -> None:
     from spml_dist.shards.manifest import read_manifest
 
@@ -158,24 +187,10 @@ def _require_tags(folder: str) -> None:
         raise DataError(f"{folder}: no picture is known to show a class", None, remedy)
 
 
-def _fingerprint(parts: CamParts, manifest: Manifest) -> str:
+def _fingerprint(parts: CamParts) -> str:
     """Everything that decides what is written, but for the description."""
-    tars = [shard.sha256 for shard in manifest.shards]
+    tars = [shard.sha256 for shard in parts.manifest.shards]
     return json.dumps([__version__, parts.digest, parts.settings.model_dump(mode="json"), parts.device, tars])
-
-
-def _write(out: str, result: dict) -> None:
-    """OUT/seeds.json, in a folder or at an address."""
-    from spml_dist.shards import address
-    from spml_dist.shards.manifest import write_json
-
-    place = address.join(out, "seeds.json")
-    if not address.is_remote(place):
-        write_json(place, result)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder) / "seeds.json", result)
-        address.store(Path(folder) / "seeds.json", place)
 
 
 def _table(result: dict) -> str:

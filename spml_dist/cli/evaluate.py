@@ -80,16 +80,15 @@ def _require_trained(folder: Path) -> None:
 def _evaluated(args, config, data, shown: int) -> tuple[dict, list]:
     """The result, and `shown` pictures spread evenly over the split."""
     import numpy as np
-    import torch
 
+    from spml_dist.labeling.device import chosen
     from spml_dist.labeling.evaluate import evaluate
     from spml_dist.model.export import load
     from spml_dist.shards.manifest import read_manifest
     from spml_dist.stream.cache import Cache
 
     model, info = load(args.folder / "export")
-    device = config.engine.device
-    model.to("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    model.to(chosen(config.engine.device))
     wanted = set(np.linspace(0, read_manifest(data).samples - 1, shown).round().astype(int).tolist())
     drawn = []
     result = evaluate(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spml_dist.cli.labels import add_boxes, add_heat, add_radius, heat
+from spml_dist.errors import ConfigError
 
 if TYPE_CHECKING:
     from spml_dist.shards.recipe import Recipe
@@ -25,9 +28,10 @@ images/ID.jpg, and annotations, any of them for any image:
   weak/KIND.json         {ID: [[class, x0, y0, x1, y1], ...]}: a box for every object; x1, y1 exclusive
   weak/tags.json         {ID: [class, ...]}: classes that a picture shows
 Several KINDs mix: on a pixel the one that --labels names first decides, later ones fill what it leaves
-unlabelled, and pixels on which they say different classes are counted. A picture's tags are all classes that
-its kinds list or show, and unknown where none says anything. --labels-from gives each image its own kinds. An
-image without any is packed unlabelled and trained on all the same. Masks go along for evaluation.
+unlabelled, and pixels on which they say different classes are counted. Background that boxes or heat maps
+only imply lies outside the boxes of all kinds. A picture's tags are all classes that its kinds list or show,
+and unknown where none says anything. --labels-from gives each image its own kinds. An image without any is
+packed unlabelled and trained on all the same. Masks go along for evaluation.
 
 examples:
   spml-dist pack folder DIR --labels scribble100 --split train --out data/mine/train
@@ -85,5 +89,15 @@ def _open(arguments: argparse.Namespace) -> Recipe:
     from spml_dist.shards.folder import open_folder
     from spml_dist.shards.kinds import Marks
 
+    _require_another(arguments.out, Path(arguments.dir))
     marks = Marks(arguments.point_radius, arguments.boxes, arguments.heat_maps, heat(arguments))
-    return open_folder(arguments.dir, arguments.split, arguments.labels, marks, arguments.labels_from)
+    recipe = open_folder(arguments.dir, arguments.split, arguments.labels, marks, arguments.labels_from)
+    for note in recipe.notes:
+        print(note, file=sys.stderr)
+    return recipe
+
+
+def _require_another(out: str, source: Path) -> None:
+    """Raise ConfigError if the pack would be written among the pictures and annotations it is made from."""
+    if Path(out).resolve() in (source.resolve(), (source / "images").resolve()):
+        raise ConfigError("--out", out, "choose another folder than the one that is packed")

@@ -177,12 +177,12 @@ def _table(report: dict[str, Any]) -> str:
     rows = [
         ("split", report["split"]),
         ("labels", report["labels"]),
-        ("images", f"{report['images']} ({report['images_unlabelled']} without labels)"),
+        ("images", f"{report['images']} ({report['images_unlabelled']} without labelled pixels)"),
         ("shards", f"{report['shards']} ({report['bytes'] / 1e6:.1f} MB)"),
         ("labelled pixels", f"{report['labelled_share']:.2%}"),
         ("regions", report["regions"]),
     ]
-    if kinds := report["kinds"]:
+    if kinds := _kinds(report):
         rows.append(("kinds", ", ".join(f"{kind} {images}" for kind, images in kinds.items())))
     if contradicted := report["pixels_contradicted"]:
         rows.append(("contradicted", f"{contradicted} pixels"))
@@ -198,6 +198,13 @@ def _table(report: dict[str, Any]) -> str:
     ):
         lines.append(f"{name:<{width}}  {images:>13}  {pixels:>15}")
     return "\n".join(lines)
+
+
+def _kinds(report: dict[str, Any]) -> dict[str, int]:
+    """Images of each kind, and those of none where that is known: several kinds may share an image."""
+    kinds = report["kinds"]
+    none = report["images"] - sum(kinds.values()) if len(kinds) == 1 else 0
+    return kinds | ({"none": none} if none else {})
 
 
 def _add_sample(recipes: argparse._SubParsersAction) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.keys is None:
         places = chosen(reader, arguments.images, arguments.seed)
     else:
-        places = named(reader, arguments.keys.split(","))
+        places = named(reader, _ids(arguments.keys))
     colours = palette(len(manifest.classes), manifest.background)
     entries, labels = [], set()
     for sample in (reader.read(*place) for place in places):
@@ -82,6 +84,11 @@ def run(arguments: argparse.Namespace) -> int:
     drawn = sheet(_heading(manifest, len(entries)), entries, _legend(manifest, labels, colours))
     try:
         write_picture(arguments.out, drawn)
+    except DataError as error:
+        flag = "--images" if arguments.keys is None else "--from"
+        height, width = drawn.shape[:2]
+        what = f"{flag}: {len(entries)} pictures are too many for {arguments.out}"
+        raise ConfigError(what, f"{height} x {width} pixels", "show fewer, or write a .png") from error
     except OSError as error:
         raise DataError(
             f"{arguments.out}: cannot be written", error.strerror, "give another --out"
@@ -93,14 +100,15 @@ def run(arguments: argparse.Namespace) -> int:
 def chosen(reader: Reader, images: int, seed: int) -> list[Place]:
     """So many samples, drawn by the seed, among them one of every kind of annotation that is met.
 
-    A kind that none of LOOKED_AT samples has is given up, and stderr says so.
+    A kind that none of LOOKED_AT samples has is given up, and stderr says so. Pictures that are not annotated
+    are looked for where the counts leave room for any.
     """
-    counts = reader.manifest.counts
-    wanted = set(counts.kinds)
-    if wanted and counts.images_unlabelled:
+    manifest = reader.manifest
+    wanted = set(manifest.counts.kinds)
+    if wanted and min(manifest.counts.images_unlabelled, _without_the_most_frequent(manifest)):
         wanted.add("")
     drawn, first = [], []
-    for place in islice(_drawn(reader.manifest, seed), max(images, LOOKED_AT)):
+    for place in islice(_drawn(manifest, seed), max(images, LOOKED_AT)):
         if not wanted and len(drawn) >= images:
             break
         drawn.append(place)
@@ -108,10 +116,14 @@ def chosen(reader: Reader, images: int, seed: int) -> list[Place]:
         if brought:
             wanted -= brought
             first.append(place)
-    if wanted:
-        kinds = ", ".join(kind or "not annotated" for kind in sorted(wanted))
-        print(f"of {len(drawn)} pictures looked at none is: {kinds}", file=sys.stderr)
+    if kinds := sorted(wanted - {""}):  # whether any picture is not annotated is not known
+        print(f"of {len(drawn)} pictures looked at none has: {', '.join(kinds)}", file=sys.stderr)
     return list(dict.fromkeys([*first, *drawn]))[:images]
+
+
+def _without_the_most_frequent(manifest: Manifest) -> int:
+    """Pictures that lack the most frequent kind: no more than these can lack all."""
+    return manifest.samples - max(manifest.counts.kinds.values())
 
 
 def _drawn(manifest: Manifest, seed: int) -> Iterator[Place]:
@@ -135,8 +147,29 @@ def named(reader: Reader, ids: Sequence[str]) -> list[Place]:
         found |= {key: (shard, i) for i, key in enumerate(reader.keys(shard)) if key in wanted}
         if len(found) == len(set(wanted)):
             return [found[key] for key in dict.fromkeys(wanted)]
-    missing = ", ".join(image_id for image_id in ids if key_of(image_id) not in found)
-    raise DataError(f"{reader.folder}: no such images", missing, "give image ids that were packed")
+    missing = [image_id for image_id in ids if key_of(image_id) not in found]
+    reasons = _rejected(reader)
+    rejected = [f"{name} was rejected: {reasons[name]}" for name in missing if name in reasons]
+    remedy = "; ".join([*rejected, "give image ids that were packed"])
+    raise DataError(f"{reader.folder}: no such images", ", ".join(missing), remedy)
+
+
+def _rejected(reader: Reader) -> dict[str, str]:
+    """Image ids that the pack has rejected, with the reasons; none where the list is out of reach."""
+    from spml_dist.shards import address
+    from spml_dist.shards.place import REJECTED
+
+    lines, place = b"", address.join(reader.folder, REJECTED)
+    if reader.manifest.rejected:
+        with suppress(OSError, DataError):
+            remote = address.is_remote(place)
+            lines = address.read(place, address.RETRY_SECONDS) if remote else Path(place).read_bytes()
+    return {said["image"]: said["reason"] for said in map(json.loads, lines.splitlines())}
+
+
+def _ids(words: str) -> list[str]:
+    """Image ids as --from gives them."""
+    return [image_id for word in words.split(",") if (image_id := word.strip())]
 
 
 def _heading(manifest: Manifest, count: int) -> str:
@@ -156,3 +189,5 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError("--out", arguments.out, f"end its name in {', '.join(SUFFIXES)}")
     if arguments.images < 1:
         raise ConfigError("--images", arguments.images, "show at least 1")
+    if arguments.keys is not None and not _ids(arguments.keys):
+        raise ConfigError("--from", repr(arguments.keys), "give image ids")

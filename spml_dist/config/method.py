@@ -177,7 +177,7 @@ class Cam(Section):
     mirror: bool = Field(description="Whether maps of the mirrored picture are summed too.")
     longer_side: Annotated[int, Field(ge=16)] | None = Field(
         description="Longer side in pixels to which larger pictures are reduced before the factors apply; "
-        "null for no limit."
+        "null for no limit but the 4 million pixels of any view."
     )
     alpha: float = Field(gt=0, description="Exponent α of the background's score (1 - the strongest map)^α.")
     foreground: Threshold = Field(

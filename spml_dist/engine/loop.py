@@ -77,7 +77,7 @@ def start(config: Config, manifest: Manifest, device: torch.device, task: Task =
         checkpoint.restore_bank(bank, last, device)
     stream = _stream(config, manifest, saved and saved.stream)
     if log:
-        labels.write(folder, manifest)
+        labels.write(folder, manifest, config.relations, task.network)
     tracker = _tracker(config, folder, log) if log else None
     return Run(config, folder, manifest, device, engine, encoder, bank, stream, log, tracker, task)
 

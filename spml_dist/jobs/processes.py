@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -96,8 +97,21 @@ def _outcome(function: Callable[[Any], Any], item: Any) -> tuple[Any, Exception 
     try:
         return function(item), None
     except Exception as error:
-        error.add_note(f"in a worker process: {traceback.format_exc()}")
-        return None, error
+        sent = _portable(error)
+        sent.add_note(f"in a worker process: {traceback.format_exc()}")
+        return None, sent
+
+
+def _portable(error: Exception) -> Exception:
+    """The error itself, or what it says where it would not come out of a pipe as it went in."""
+    try:
+        if type(pickle.loads(pickle.dumps(error))) is type(error):
+            return error
+    except Exception:  # an __init__ of its own, a lock, a module that is not found: anything
+        pass
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    said = f"{type(error).__name__}: {error}, at {place.filename}:{place.lineno}: {place.line}"
+    return RunError("a worker process failed", said, "with --debug its traceback is shown")
 
 
 def _end_with_parent() -> None:

@@ -43,17 +43,19 @@ def tag_seeds(maps: np.ndarray, classes: Sequence[int], background: int | None, 
     """A pixel takes the class of its strongest map M_c, over that map's maximum, from the foreground's
     threshold on; background where (1 - max M_c)^α reaches its own; the stronger where both; else 254.
 
-    Of equal maps the lowest class wins, and a class wins over the background.
-    Returns [H, W] uint8.
+    Of equal maps the lowest class wins, and a class wins over the background. A map that is nowhere positive,
+    or not finite somewhere, labels nothing; nor is there background then, for that class is in the picture
+    all the same. Returns [H, W] uint8.
     """
     highest = maps.max(axis=(1, 2), keepdims=True, initial=0)
-    shares = np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
+    located = (highest > 0) & np.isfinite(maps).all(axis=(1, 2), keepdims=True)
+    shares = np.divide(maps, highest, out=np.zeros_like(maps), where=located)
     strength = shares.max(axis=0, initial=0)
     found = np.full(strength.shape, UNLABELLED, np.uint8)
     labelled = strength >= settings.foreground
     if len(classes):
         found[labelled] = np.asarray(classes, np.uint8)[shares.argmax(axis=0)[labelled]]
-    if background is not None:
+    if background is not None and located.all():
         ground = (1 - strength) ** settings.alpha
         found[(ground >= settings.background) & (~labelled | (ground > strength))] = background
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from math import sqrt
 from pathlib import Path
 
 import cv2
@@ -13,12 +14,13 @@ import torch
 from torch.nn.functional import interpolate, relu
 
 from spml_dist.config.method import Cam as CamConfig
+from spml_dist.errors import DataError, RunError
 from spml_dist.labeling import cam_seeds
 from spml_dist.model import export
 from spml_dist.model.cam import Cam
 from spml_dist.schema import Sample
 from spml_dist.shards.keys import image_id_of
-from spml_dist.shards.manifest import read_manifest
+from spml_dist.shards.manifest import Manifest
 from spml_dist.shards.pack import Rejected
 from spml_dist.stream.augment import normalise
 from spml_dist.stream.cache import Cache
@@ -26,6 +28,9 @@ from spml_dist.stream.reader import CorruptSample, Reader
 
 KIND = "cam"
 """what a picture's kinds of annotation gain by seeds"""
+MOST_PIXELS = 2048 * 2048
+"""of a picture as the network sees it, before sides are rounded to its stride: they decide how much memory it
+takes"""
 
 
 @torch.inference_mode()
@@ -36,7 +41,8 @@ def activations(
 
     image: [H, W, 3] uint8 RGB; rectified: whether only what speaks for a class counts (ReLU). Sides are
     rounded to multiples of the network's stride at every scale, and maps are resized bilinearly to the
-    picture, first to no more than `longer_side`.
+    picture. That is reduced to `longer_side` and MOST_PIXELS before the scales apply, and at a scale that
+    would enlarge it beyond MOST_PIXELS it has just these.
     """
     height, width = image.shape[:2]
     device = next(model.parameters()).device
@@ -81,19 +87,26 @@ class CamParts:
     """of its weights: a process keeps no network of an earlier training"""
     shards: str
     """folder or address of the pack"""
+    manifest: Manifest
     settings: CamConfig
     device: str
     cache: Cache = field(default_factory=Cache)
 
     def __call__(self, part: int) -> Iterator[tuple[Sample, bytes] | Rejected]:
-        """The samples of one tar, each with its own JPEG, or why it cannot be used."""
+        """The samples of one tar, each with its own JPEG, or why it cannot be used.
+
+        Raises RunError where the tar cannot be read, which says nothing against those that are labelled.
+        """
         model, background = _network(self.export, self.device, self.digest)
-        reader = Reader(self.shards, read_manifest(self.shards), cache=self.cache)
-        for index in range(reader.manifest.shards[part].samples):
+        reader = Reader(self.shards, self.manifest, cache=self.cache)
+        for index in range(self.manifest.shards[part].samples):
             try:
                 sample, jpeg = reader.read_encoded(part, index)
             except CorruptSample as error:
                 yield Rejected(image_id_of(error.key), str(error))
+            except DataError as error:
+                remedy = f"{error.remedy}; then the same command goes on"
+                raise RunError(error.what, error.value, remedy) from error
             else:
                 yield labelled(model, sample, background, self.settings), jpeg
 
@@ -105,12 +118,17 @@ def _network(folder: Path, device: str, digest: str) -> tuple[Cam, int | None]:
 
 
 def _limited(height: int, width: int, longer_side: int | None) -> tuple[int, int]:
-    scale = min(1.0, (longer_side or max(height, width)) / max(height, width))
+    scale = _affordable(min(1.0, (longer_side or max(height, width)) / max(height, width)), height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
+def _affordable(scale: float, height: int, width: int) -> float:
+    return min(scale, sqrt(MOST_PIXELS / (height * width)))
+
+
 def _view(image: np.ndarray, scale: float, stride: int) -> np.ndarray:
-    """[3, h, w] float32, normalised, at a scale."""
+    """[3, h, w] float32, normalised, at a scale or as near to it as MOST_PIXELS allow."""
+    scale = _affordable(scale, *image.shape[:2])
     height, width = (max(1, round(side * scale / stride)) * stride for side in image.shape[:2])
     floats = image.astype(np.float32) / np.float32(255)
     return normalise(cv2.resize(floats, (width, height), interpolation=cv2.INTER_LINEAR))

@@ -10,7 +10,7 @@ import errno
 import importlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -111,10 +111,11 @@ def read_all(folder: str) -> dict[str, bytes]:
     return {name: read[path] for name, (path, _) in found.items()}
 
 
-def remove(folder: str) -> None:
-    """Delete the files right below an address."""
+def remove(folder: str, names: Container[str] | None = None) -> None:
+    """Delete the files right below an address, or those of these names."""
     files, _ = _files(folder)
-    if paths := [path for path, _ in _listed(folder).values()]:
+    found = _listed(folder).items()
+    if paths := [path for name, (path, _) in found if names is None or name in names]:
         _storing(folder, lambda: files.rm(paths))
 
 

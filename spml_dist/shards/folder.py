@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spml_dist.annotations.mixture import boxes_of, labels_of, tags_of, unlisted
+from spml_dist.annotations.mixture import Said, boxes_of, labels_of, tags_of, unlisted
+from spml_dist.annotations.outside import Outside
 from spml_dist.errors import ConfigError, DataError
 from spml_dist.shards.kinds import (
     Classes,
@@ -19,7 +21,7 @@ from spml_dist.shards.kinds import (
     read_by_image,
 )
 from spml_dist.shards.layout import read_background, read_classes, read_ids, read_split
-from spml_dist.shards.pictures import find_picture
+from spml_dist.shards.pictures import find_picture, is_turned
 from spml_dist.shards.recipe import Annotation, Recipe, require_size
 
 
@@ -35,7 +37,7 @@ class Folder:
     """kinds that count, by image id: none for an id that is not there; None = all kinds, for every image"""
 
     def picture(self, image_id: str) -> Path:
-        """The picture file. Raises DataError if there is none."""
+        """The picture file. Raises DataError if there is none, or more than one."""
         return find_picture(self.root / "images", image_id)
 
     def has(self, image_id: str) -> tuple[str, ...]:
@@ -48,10 +50,10 @@ class Folder:
 
         Weak labels never look at masks/: what nobody annotated stays unlabelled, ignored pixels included.
         """
-        names = self.has(image_id)
-        said = [self.kinds[name].said(image_id, shape) for name in names]
+        names, path = self.has(image_id), self.picture(image_id)
+        said = [self._said(name, image_id, shape, path) for name in names]
         for name, each in zip(names, said, strict=True):
-            require_size(self.picture(image_id), shape, each.semantic, name)
+            require_size(path, shape, each.semantic, name)
         semantic, contradicted = labels_of(said)
         return Annotation(
             semantic=semantic,
@@ -62,6 +64,24 @@ class Folder:
             contradicted=contradicted,
             unlisted=unlisted(said),
         )
+
+    def unseen(self, ids: Iterable[str]) -> set[str]:
+        """The kinds that none of the images has."""
+        missing = set(self.kinds)
+        for image_id in ids:
+            missing -= set(self.has(image_id))
+            if not missing:
+                break
+        return missing
+
+    def _said(self, name: str, image_id: str, shape: tuple[int, int], path: Path) -> Said:
+        try:
+            return self.kinds[name].said(image_id, shape)
+        except Outside as error:
+            if not is_turned(path):
+                raise
+            remedy = f"{error.remedy}; an EXIF orientation turned the picture: mark it as it is shown"
+            raise DataError(error.what, error.value, remedy) from error
 
 
 def open_folder(
@@ -86,6 +106,10 @@ def open_folder(
     kinds = _open_kinds(root, labels, classes, marks or Marks())
     only = None if labels_from is None else _read_only(Path(labels_from), root, tuple(kinds))
     folder = Folder(root, kinds, open_masks(root, classes), only)
+    unseen = folder.unseen(ids)
+    annotated = unseen != set(kinds)
+    # Where no image is annotated at all, the recipe says so itself.
+    notes = [f"{split}: no image has {name} annotations" for name in kinds if name in unseen and annotated]
     return Recipe(
         name=root.resolve().name,
         split=split,
@@ -95,8 +119,21 @@ def open_folder(
         ids=ids,
         picture=folder.picture,
         annotation=folder.annotation,
-        annotated=any(map(folder.has, ids)),
+        annotated=annotated,
+        notes=(*_strays(root, kinds, ids), *notes),
     )
+
+
+def _strays(root: Path, kinds: dict[str, Kind], ids: tuple[str, ...]) -> Iterator[str]:
+    """What to say of each list whose ids are not all in a split: their annotations reach no image."""
+    known = set(ids)
+    for kind in kinds.values():
+        # The other splits are read only where this one does not explain every id.
+        if not isinstance(kind, Listed) or kind.entries.keys() <= known:
+            continue
+        if strange := sorted(kind.entries.keys() - known - read_ids(root)):
+            count = f"{len(strange)} of its {len(kind.entries)} ids are in no split"
+            yield f"{kind.path.name}: {count}, e.g. {strange[0]}"
 
 
 def _open_kinds(root: Path, labels: str, classes: Classes, marks: Marks) -> dict[str, Kind]:
@@ -115,7 +152,7 @@ def _open_kinds(root: Path, labels: str, classes: Classes, marks: Marks) -> dict
 
 def _read_only(path: Path, root: Path, kinds: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Kinds by image id. Ids may be of any split of the folder, so that one file does for all."""
-    entries = read_by_image(path)
+    entries = read_by_image(path, "[KIND, ...]")
     strange = sorted(set(entries) - read_ids(root))
     if strange:
         raise DataError(

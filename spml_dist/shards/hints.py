@@ -12,11 +12,32 @@ FEW_PIXELS = 100
 """A class has few labels if fewer than FEW_IMAGES images carry it as a tag, or if it has less than the
 FEW_PIXELS-th part of the pixels of the median labelled class."""
 _NAMED = 8
+_CAM = "spml-dist cam train, then spml-dist cam infer"
 
 
 def hints(manifest: Manifest) -> list[str]:
-    """What is missing or doubtful, with numbers, the weightiest first; empty where nothing is."""
-    return [hint for find in _FINDERS for hint in find(manifest)]
+    """What is missing or doubtful, with numbers, the weightiest first; empty where nothing is.
+
+    Of a pack that serves evaluation, whole masks alone or nothing annotated, nothing that concerns training.
+    """
+    finders = _OF_ANY_PACK if _evaluates(manifest) else _OF_TRAINING + _OF_ANY_PACK
+    return [hint for find in finders for hint in find(manifest)]
+
+
+def _evaluates(manifest: Manifest) -> bool:
+    kinds = set(manifest.counts.kinds)
+    return manifest.labels == "masks" or kinds == {"masks"} or _is_bare(manifest)
+
+
+def _is_bare(manifest: Manifest) -> bool:
+    """Whether nothing is annotated; whole masks may be packed beside."""
+    counts = manifest.counts
+    return manifest.version > 1 and not (counts.kinds or counts.images_labelled or any(counts.images_tagged))
+
+
+def _bare(manifest: Manifest) -> Iterator[str]:
+    if _is_bare(manifest):
+        yield "No image is annotated for training: the pack serves evaluation and prediction."
 
 
 def _unlabelled_classes(manifest: Manifest) -> Iterator[str]:
@@ -28,10 +49,8 @@ def _unlabelled_classes(manifest: Manifest) -> Iterator[str]:
     elif any(counts.images_tagged):
         images = _images(manifest.samples - counts.images_tags_unknown)
         kinds = "Boxes and tags" if "boxes" in counts.kinds else "Tags"
-        yield (
-            f"{kinds} of {images} are all that tells of classes: no pixel is labelled as one. "
-            "Train CAM first (spml-dist cam train), and train on the pack that it infers."
-        )
+        remedy = "" if "cam" in counts.kinds else f" Make seeds first ({_CAM}), and train on the new pack."
+        yield f"{kinds} of {images} are all that tells of classes: no pixel is labelled as one.{remedy}"
     else:
         yield "No image has a label or a tag of a class: there is nothing to learn classes from."
 
@@ -67,8 +86,8 @@ def _untagged_classes(manifest: Manifest) -> Iterator[str]:
 
 def _promised(manifest: Manifest) -> Iterator[str]:
     if _labels_a_class(manifest) and (said := _by_class(manifest, manifest.counts.images_unseen)):
-        weak = {"tags", "boxes"} & set(manifest.counts.kinds)
-        remedy = " CAM can find some (spml-dist cam train)." if weak else ""
+        kinds = set(manifest.counts.kinds)
+        remedy = f" CAM can find some ({_CAM})." if kinds & {"tags", "boxes"} and "cam" not in kinds else ""
         yield f"Tags promise a class of which no pixel is labelled: {said}.{remedy}"
 
 
@@ -98,7 +117,7 @@ def _rejected(manifest: Manifest) -> Iterator[str]:
         yield f"{manifest.rejected:,} pictures could not be packed: rejected.jsonl says why."
 
 
-_FINDERS = (
+_OF_TRAINING = (
     _unlabelled_classes,
     _rare_classes,
     _untagged_classes,
@@ -109,9 +128,8 @@ _FINDERS = (
         lambda m: m.counts.images_unlabelled,
         "have no labelled pixel and teach by image similarity, and by feature affinity through the bank.",
     ),
-    _contradicted,
-    _rejected,
 )
+_OF_ANY_PACK = (_bare, _contradicted, _rejected)
 
 
 def _labels_a_class(manifest: Manifest) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +103,18 @@ def points(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, s
 def keypoints(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
     """[[class, x, y], ...]: a heat map around each keypoint."""
     checked = checked_points(entry, shape, classes.number, source)
-    return _seeds(heat_labels(checked, shape, marks.heat, classes.background), classes)
+    labels = heat_labels(checked, shape, marks.heat, classes.background)
+    # A keypoint may be of the background: what its heat labels is said, the cold rest is only implied.
+    hot = heat_labels(checked, shape, marks.heat, None)
+    return replace(_seeds(labels, classes), implied=labels != hot)
 
 
 def boxes(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
     """[[class, x0, y0, x1, y1], ...]: one for every object; without a box the picture shows no class."""
     drawn = checked_boxes(entry, shape, classes.number, classes.background, source)
     labels = box_labels(drawn, shape, classes.background, marks.boxes)
-    return Said(labels, tuple(sorted({label for label, *_ in drawn})), boxes=drawn)
+    shown = tuple(sorted({label for label, *_ in drawn}))
+    return Said(labels, shown, boxes=drawn, implied=labels == classes.background)
 
 
 def tags(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
@@ -118,6 +122,8 @@ def tags(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, sou
     if not isinstance(entry, list):
         raise DataError(f"{source}: not a list of class ids", entry, "write [class, ...]")
     for tag in entry:
+        if isinstance(tag, str):
+            raise DataError(f"{source}: not a class id", tag, "write ids of classes.txt, not names")
         if type(tag) is not int or not 0 <= tag < classes.number:
             raise DataError(
                 f"{source}: a tag is not in classes.txt", tag, f"use ids in 0..{classes.number - 1}"
@@ -167,16 +173,17 @@ def kinds_of(root: Path) -> list[str]:
     return sorted(found)
 
 
-def read_by_image(path: Path) -> dict[str, Any]:
-    """A JSON object by image id. Raises DataError for anything else."""
+def read_by_image(path: Path, entry: str = "annotation") -> dict[str, Any]:
+    """A JSON object by image id. Raises DataError for anything else, saying what an entry is."""
+    remedy = f"write {{image id: {entry}}}"
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file", None, remedy) from error
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read as JSON", str(error), "write {image id: annotation}"
-        ) from error
+        raise DataError(f"{path}: cannot be read as JSON", str(error), remedy) from error
     if not isinstance(entries, dict):
-        raise DataError(f"{path}: not an object", type(entries).__name__, "write {image id: annotation}")
+        raise DataError(f"{path}: not an object", type(entries).__name__, remedy)
     return entries
 
 

@@ -36,13 +36,13 @@ def read_classes(root: Path) -> tuple[str, ...]:
 
 def read_background(root: Path, classes: tuple[str, ...]) -> int | None:
     """The background's class id, or None. Raises DataError if meta.json contradicts classes.txt."""
-    path = root / META
+    path, remedy = root / META, 'write {"background": ID} or {"background": null}'
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file", None, remedy) from error
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read as JSON", str(error), 'write {"background": ID} or {"background": null}'
-        ) from error
+        raise DataError(f"{path}: cannot be read as JSON", str(error), remedy) from error
     if not isinstance(meta, dict) or "background" not in meta:
         raise DataError(
             f"{path}: does not say which class is the background", None, 'add "background": ID or null'
@@ -74,8 +74,9 @@ def read_split(root: Path, split: str) -> tuple[str, ...]:
 
 
 def read_ids(root: Path) -> set[str]:
-    """The image ids of all splits."""
-    return {line for file in root.glob("*.txt") if file.name != CLASSES for line in _lines(file)}
+    """The image ids of all splits. Hidden files, such as the ._train.txt of some systems, are none."""
+    files = (file for file in root.glob("*.txt") if file.name != CLASSES and not file.name.startswith("."))
+    return {line for file in files for line in _lines(file)}
 
 
 def _lines(path: Path) -> list[str]:

@@ -61,7 +61,7 @@ def pack_parts(
     said = json.dumps([VERSION, asdict(described), list(sizes), strict, fingerprint])
     identity = hashlib.sha256(said.encode()).hexdigest() if fingerprint else ""
     names = [part_name(described.name, number) for number in range(len(sizes))]
-    with _writable(out):
+    with _writable(out), _going_on(identity):
         parts = _finished(place, place.begin(identity), names)
         if parts:
             print(f"{described.name}: {len(parts)} of {len(names)} tars are there already", file=sys.stderr)
@@ -183,6 +183,15 @@ def _writable(out: str | Path) -> Iterator[None]:
     except OSError as error:
         remedy = "make room or choose another --out; what was finished is kept"
         raise DataError(f"{error.filename or out}: cannot be written", error.strerror, remedy) from error
+
+
+@contextmanager
+def _going_on(identity: str) -> Iterator[None]:
+    """An interrupt says so where the same pack started again takes over what is finished."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(*(["the same command goes on"] if identity else [])) from interrupt
 
 
 @contextmanager

@@ -15,10 +15,15 @@ _ORIENTATION = 0x0112
 
 
 def find_picture(folder: Path, image_id: str) -> Path:
-    """FOLDER/ID with the first suffix that exists. Raises DataError if there is none."""
-    for suffix in SUFFIXES:
-        if (path := folder / f"{image_id}{suffix}").is_file():
-            return path
+    """FOLDER/ID with the suffix that exists. Raises DataError if there is none, or more than one."""
+    paths = (folder / f"{image_id}{suffix}" for suffix in SUFFIXES)
+    found = [path for path in paths if path.is_file()]
+    for other in found[1:]:
+        # Where a file system does not tell capitals apart, both names are one file.
+        if not other.samefile(found[0]):
+            raise DataError(f"{found[0]}: two pictures of one id", f"{other} beside it", "rename one of them")
+    if found:
+        return found[0]
     raise DataError(
         f"{folder / image_id}: no picture of this image id",
         None,

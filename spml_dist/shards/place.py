@@ -14,10 +14,11 @@ Both kinds of place give the same answers:
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from spml_dist.shards.manifest import Manifest
 
 ASIDE = ".packing"
 REJECTED = "rejected.jsonl"
-_FINGERPRINT = "fingerprint"
+_FINGERPRINT, _MADE = "fingerprint", "made"
+"""what an unfinished pack is made from; a file that is there if the pack made its folder"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,10 @@ class Folder:
         told = self.aside / _FINGERPRINT
         if not (fingerprint and told.is_file() and told.read_text(encoding="utf-8") == fingerprint):
             self.clear()
+            made = not self.out.exists()
             self.aside.mkdir(parents=True)
+            if made:
+                (self.aside / _MADE).touch()
             told.write_text(fingerprint, encoding="utf-8")
         for half in self.aside.glob("*.half"):
             half.unlink()
@@ -87,7 +92,11 @@ class Folder:
         self.clear()
 
     def clear(self) -> None:
+        made = (self.aside / _MADE).exists()
         shutil.rmtree(self.aside, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # it is not empty
+                self.out.rmdir()
 
     def _tars_of_earlier(self, name: str) -> set[Path]:
         ours = set(self.out.glob(f"{name}-" + "[0-9]" * 6 + ".tar"))
@@ -131,6 +140,7 @@ class Store:
         return {name: size for name, size in address.sizes(self.out).items() if name.endswith(".tar")}
 
     def complete(self, manifest: Manifest, rejected: str) -> None:
+        self._remove_stale(manifest)
         if rejected:
             self._write(REJECTED, rejected)
         with self.scratch(manifests.FILE) as path:
@@ -140,6 +150,13 @@ class Store:
 
     def clear(self) -> None:
         address.remove(self._aside())
+
+    def _remove_stale(self, manifest: Manifest) -> None:
+        """What an interrupted pack of other options, which no record tells of any more, has left."""
+        ours = re.compile(re.escape(manifest.name) + r"-[0-9]{6}\.tar")
+        kept = {shard.url for shard in manifest.shards}
+        tars = {name for name in self.tars() if ours.fullmatch(name)}
+        address.remove(self.out, (tars - kept) | {REJECTED})
 
     def _aside(self) -> str:
         return address.join(self.out, ASIDE)
@@ -154,8 +171,11 @@ Place = Folder | Store
 
 
 def place_of(out: str | Path) -> Place:
-    """The place that an --out names. Raises DataError for an address that cannot be written to."""
+    """The place of an --out. Raises DataError for a file, or an address that cannot be written to."""
     if not address.is_remote(out):
+        there = next(path for path in (Path(out), *Path(out).parents) if os.path.exists(path))
+        if not os.path.isdir(there):
+            raise DataError(f"{there}: cannot be written", "a file", "give a folder as --out")
         return Folder(Path(out))
     address.require_writable(str(out))
     return Store(str(out))

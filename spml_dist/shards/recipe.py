@@ -55,6 +55,8 @@ class Recipe:
     annotated: bool = True
     """whether any picture of the split has an annotation of these kinds"""
     regions: RegionSource = field(default=even_colour, repr=False)
+    notes: tuple[str, ...] = ()
+    """lines for whoever packs it: kinds that no image has, annotations that belong to no image"""
 
     def is_annotated(self) -> bool:
         """Whether any image of the split has an annotation of these kinds."""

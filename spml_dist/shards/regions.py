@@ -134,7 +134,7 @@ def _read_ids(path: Path) -> np.ndarray:
             return np.array(picture).astype(np.uint16)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no regions of this image", None, remedy) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be decoded", str(error), remedy) from error
 
 

@@ -174,8 +174,9 @@ def _start(folder: str | Path, state: dict | None, fingerprint: str) -> int:
         return 0
     if state["fingerprint"] != fingerprint:
         raise RunError(
-            f"{folder}: not the stream that the saved state belongs to",
-            state["fingerprint"],
-            "resume with the same shards, stream.batch, stream.window_shards and seed, or start a new run",
+            f"{folder}: data.train was packed anew or changed since the checkpoint, or its order did",
+            None,
+            "to resume, give back the same tars, stream.batch, stream.window_shards and seed; "
+            "to train on what is there now, give another name",
         )
     return state["step"]

@@ -93,6 +93,8 @@ def test_boxes_may_be_floats_and_touch_the_border():
         ([[True, 0, 0, 4, 5]], "not a box"),
         ([[1.0, 0, 0, 4, 5]], "not a box"),
         ([[1, 0, 0, 4, math.nan]], "not a box"),
+        ([[1, 0, 0, 4, math.inf]], "not a box"),
+        ([[1, 0, 0, 4, 10**400]], "not a box"),
         ([[3, 0, 0, 4, 5]], "class is not in classes.txt (got 3); use 0..2"),
         ([[0, 0, 0, 4, 5]], "a box of the background"),
         ([[1, 4, 0, 4, 5]], "a box is empty"),

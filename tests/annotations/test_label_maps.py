@@ -70,3 +70,10 @@ def test_a_file_that_does_not_decode_is_named(tmp_path, damage):
     (tmp_path / "a.png").write_bytes(damage((tmp_path / "a.png").read_bytes()))
     with pytest.raises(DataError, match=r"a\.png: cannot be decoded"):
         read_label_map(tmp_path / "a.png", 3)
+
+
+def test_a_map_beyond_the_decoder_s_limit_is_refused_by_name(tmp_path, monkeypatch):
+    Image.fromarray(LABELS).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
+    with pytest.raises(DataError, match=r"a\.png: cannot be decoded"):
+        read_label_map(tmp_path / "a.png", 3)

@@ -56,6 +56,17 @@ def test_an_ignored_pixel_is_decided_and_contradicts_nothing():
     assert labels_of([Said(ignored), Said(one), Said(two)])[1] == 1
 
 
+def test_implied_background_says_nothing_inside_a_box_of_any_kind():
+    background, two = np.zeros(SHAPE, np.uint8), np.full(SHAPE, 2, np.uint8)
+    implied = Said(background, implied=np.arange(12).reshape(SHAPE) != 1)
+    box = Said(np.full(SHAPE, 254, np.uint8), boxes=((1, 0.0, 0.0, 2.0, 2.0),))
+    for kinds in ([implied, box], [box, implied]):
+        semantic, contradicted = labels_of(kinds)
+        assert semantic.tolist() == [[254, 0, 0, 0], [254, 254, 0, 0], [0, 0, 0, 0]] and contradicted == 0
+    semantic, contradicted = labels_of([implied, box, Said(two)])
+    assert (semantic == 2).sum() == 3 and contradicted == 9
+
+
 def test_only_a_list_of_tags_can_leave_a_class_out():
     assert unlisted([Said(shown=(1, 2))]) == ()
     assert unlisted([Said(shown=(1, 2)), Said(listed=(2, 3)), Said(shown=(4,))]) == (1, 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -39,6 +41,10 @@ def test_radius_zero_labels_the_point_alone():
     assert np.argwhere(semantic != 254).tolist() == [[2, 4]] and semantic[2, 4] == 3
 
 
+def test_whole_numbers_may_be_written_as_fractions():
+    assert np.array_equal(discs([[1, 2.0, 1]], (H, W), 0, K, "p"), discs([[1, 2, 1]], (H, W), 0, K, "p"))
+
+
 def test_of_two_points_on_one_pixel_the_earlier_wins():
     assert discs([[1, 4, 4], [2, 4, 4]], (H, W), 0, K, "points.json")[4, 4] == 1
 
@@ -51,6 +57,8 @@ def test_of_two_points_on_one_pixel_the_earlier_wins():
         ([[0, 1, 1, 1]], "not a point"),
         ([[0, 1.5, 1]], "not a point"),
         ([[True, 1, 1]], "not a point"),
+        ([[0, math.inf, 1]], "not a point"),
+        ([[0, 10**400, 1]], "outside the picture"),
         (["012"], "not a point"),
         ([[K, 1, 1]], f"got {K}"),
         ([[-1, 1, 1]], "got -1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,15 @@ import pytest
 import torch
 
 from spml_dist import cli
+from spml_dist.config import dump, load
+from spml_dist.errors import RunError
+from spml_dist.labeling import seed_quality
 from spml_dist.schema import IGNORED, UNLABELLED, Sample
+from spml_dist.shards import address
 from spml_dist.shards.manifest import Manifest, read_manifest
 from spml_dist.shards.pack import pack
 from spml_dist.stream.reader import Reader, samples
+from tests import servers
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -87,6 +93,11 @@ def test_the_run_folder_is_named_after_the_experiment_and_says_what_comes_next(r
     assert json.loads((run / "export" / "model.json").read_text())["network"] == "cam"
     assert cli.main(["cam", "train", *words, "--alone"]) == 0
     assert "already trained to step 6" in capsys.readouterr().out
+
+
+def test_what_the_run_says_of_its_labels_does_not_ask_for_cam(run):
+    hints = json.loads((run / "labels.json").read_text())["hints"]
+    assert not [hint for hint in hints if "CAM" in hint or "teach" in hint]
 
 
 def test_only_labels_and_kinds_of_those_that_got_seeds_change(seeds, tagged):
@@ -162,6 +173,7 @@ def test_a_run_of_the_other_kind_is_one_line(run, seeds, tagged, tmp_path, capsy
         in (said(capsys))
     )
     other = shutil.copytree(run, tmp_path / "other")
+    (other / "config.yaml").write_text(dump(load(run / "config.yaml", ["stream.mirror_swaps=[[1,2]]"])))
     info = json.loads((other / "export" / "model.json").read_text()) | {"network": "segmenter"}
     (other / "export" / "model.json").write_text(json.dumps(info))
     assert infer(other, tagged, "--out", tmp_path / "out") == 2
@@ -200,6 +212,73 @@ def test_bad_places_are_named(run, tagged, tmp_path, capsys):
     assert "the pack that is read" in said(capsys)
     assert infer(run, tmp_path, "--out", tmp_path / "out") == 2
     assert "manifest.json: no such file" in said(capsys)
+
+
+def test_a_pack_that_has_seeds_is_refused(run, seeds, tmp_path, capsys):
+    assert infer(run, seeds, "--out", tmp_path / "out") == 2
+    assert "seeds: has seeds of CAM already; label the pack that it was made from" in said(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_maps_of_mirrored_pictures_are_refused_where_classes_change_places(run, tagged, tmp_path, capsys):
+    other = shutil.copytree(run, tmp_path / "other")
+    config = load(run / "config.yaml", ["stream.mirror_swaps=[[1,2]]", "cam.mirror=false"])
+    (other / "config.yaml").write_text(dump(config))
+    assert infer(other, tagged, "--out", tmp_path / "out", "cam.mirror=true") == 2
+    assert "cam.mirror (got true); stream.mirror_swaps says that classes change places" in said(capsys)
+    assert infer(other, tagged, "--out", tmp_path / "out") == 0
+
+
+def test_a_gpu_that_is_not_there_is_one_line(run, tagged, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert infer(run, tagged, "--out", tmp_path / "out", "engine.device=cuda") == 2
+    assert "engine.device (got cuda); PyTorch sees no GPU here" in said(capsys)
+
+
+def cut_off(monkeypatch, *given: object) -> None:
+    """Infer up to where seeds are measured."""
+
+    def fail(*_, **__):
+        raise RunError("cut off")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(seed_quality, "measure", fail)
+        assert infer(*given) == 2
+
+
+def test_what_was_cut_off_while_measuring_only_measures(seeds, run, tagged, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    cut_off(monkeypatch, run, tagged, "--out", out)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert infer(run, tagged, "--out", out) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.tar")} == before
+    assert (out / "seeds.json").read_bytes() == (seeds / "seeds.json").read_bytes()
+
+
+def test_what_other_settings_have_left_unmeasured_is_made_anew(run, tagged, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    cut_off(monkeypatch, run, tagged, "--out", out)
+    loose = read_manifest(out).counts.pixels_labelled
+    assert infer(run, tagged, "--out", out, "cam.foreground=1", "cam.background=1") == 0
+    assert sum(read_manifest(out).counts.pixels_labelled) < sum(loose)
+
+
+def test_at_an_address_too_measuring_goes_on(run, tagged, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("moto")
+    (tmp_path / "nothing").mkdir()
+    with servers.s3("shards", tmp_path / "nothing") as (bucket, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("TMPDIR", str(tmp_path))  # of the cache
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        out = f"{bucket}/seeds"
+        given = (run, tagged, "--out", out)
+        cut_off(monkeypatch, *given)
+        assert infer(*given) == 0
+        assert json.loads(address.read(f"{out}/seeds.json", 1))["images"] == 12
+        capsys.readouterr()
+        assert infer(*given) == 2
+        assert "holds a pack; choose another --out" in said(capsys)
 
 
 def test_a_pack_without_any_tag_claims_no_run_folder(experiment, sample, tmp_path, capsys):

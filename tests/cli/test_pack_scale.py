@@ -51,7 +51,8 @@ def test_what_is_ended_in_the_middle_of_a_tar_leaves_no_process_and_goes_on(
     started = packing.children()
     if end == signal.SIGINT:
         os.killpg(packing.pid, end)  # as a terminal does
-        assert packing.communicate(timeout=120)[1].decode().splitlines()[-1] == "spml-dist: interrupted"
+        last = packing.communicate(timeout=120)[1].decode().splitlines()[-1]
+        assert last == "spml-dist: interrupted; the same command goes on"
         assert packing.returncode == 130
     else:
         packing.send_signal(end)
@@ -96,7 +97,30 @@ class TestBrokenPictures:
     def test_with_strict_the_first_one_stops_it(self, words, tmp_path, capsys):
         assert main([*words, "--strict"]) == 2
         assert "b.jpg: cannot be decoded" in capsys.readouterr().err.splitlines()[-1]
+        assert not (tmp_path / "out").exists()
+
+    def test_a_folder_that_was_there_before_stays(self, words, tmp_path):
+        (tmp_path / "out").mkdir()
+        assert main([*words, "--strict"]) == 2
         assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("recipe", [["sample"], ["images", "photos"]])
+def test_a_file_is_no_place_for_a_pack(recipe, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").write_text("mine")
+    assert main(["pack", *recipe, "--out", "afile"]) == 2
+    said = "spml-dist: error: afile: cannot be written (got a file); give a folder as --out\n"
+    assert capsys.readouterr().err == said
+    assert (tmp_path / "afile").read_text() == "mine"
+
+
+def test_images_of_no_kind_are_told_where_one_kind_is_known(capsys):
+    from spml_dist.cli import pack
+
+    assert pack._kinds({"kinds": {"tags": 4}, "images": 6}) == {"tags": 4, "none": 2}
+    assert pack._kinds({"kinds": {"tags": 6}, "images": 6}) == {"tags": 6}
+    assert pack._kinds({"kinds": {"tags": 4, "boxes": 1}, "images": 6}) == {"tags": 4, "boxes": 1}
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two"])

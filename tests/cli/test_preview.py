@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import cv2
+import numpy as np
 import pytest
 
 from spml_dist.cli import main, preview
 from spml_dist.shards.keys import key_of
 from spml_dist.shards.manifest import read_manifest
-from spml_dist.shards.pack import pack
+from spml_dist.shards.pack import Described, Rejected, pack, pack_parts
 from spml_dist.stream.reader import Reader
 from tests.shards.conftest import samples
 
@@ -76,7 +77,18 @@ def test_no_more_pictures_are_shown_than_there_are(packed):
 def test_a_kind_that_is_not_met_is_said_and_the_sheet_is_drawn_without_it(packed, monkeypatch, capsys):
     monkeypatch.setattr(preview, "LOOKED_AT", 2)
     assert len(preview.chosen(reader(packed), 2, 0)) == 2
-    assert "of 2 pictures looked at none is: " in capsys.readouterr().err
+    assert "of 2 pictures looked at none has: " in capsys.readouterr().err
+
+
+def test_nothing_is_looked_for_that_the_counts_leave_no_room_for(tmp_path, monkeypatch, capsys):
+    of_tags = [replace(s, semantic=s.semantic | 254, kinds=("tags",)) for s in samples(6)]
+    classes = ("background", "cat", "dog")
+    packed = pack(of_tags, tmp_path, "pets", split="train", labels="tags", classes=classes, shard_size=2)
+    assert packed.counts.images_unlabelled == 6
+    read, looked_at = Reader.read, []
+    monkeypatch.setattr(Reader, "read", lambda *place: looked_at.append(place) or read(*place))
+    assert len(preview.chosen(reader(tmp_path), 2, 0)) == 2
+    assert len(looked_at) == 1 and capsys.readouterr().err == ""
 
 
 def test_pictures_are_found_by_their_ids_in_the_order_asked_for(packed):
@@ -92,6 +104,7 @@ def test_pictures_are_found_by_their_ids_in_the_order_asked_for(packed):
         (["--out", "a"], "--out (got a)"),
         (["--out", "a.png", "--images", "0"], "--images (got 0); show at least 1"),
         (["--out", "a.png", "--from", "größe.1,lost"], "no such images (got lost); give image ids"),
+        (["--out", "a.png", "--from", " , "], "--from (got ' , '); give image ids"),
         (["--out", "a.png/b.png", "--images", "1"], "a.png/b.png: cannot be written"),
     ],
 )
@@ -101,6 +114,38 @@ def test_a_mistake_is_one_line(packed, tmp_path, monkeypatch, capsys, arguments,
     assert main(["preview", str(packed), *arguments]) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1
+
+
+def test_blanks_around_image_ids_are_not_part_of_them(packed, tmp_path, capsys):
+    drawn(packed, tmp_path, "--from", f"{IDS[3]}, {IDS[4]} ,")
+    assert "wrote 2 of 12 pictures" in capsys.readouterr().out
+
+
+def test_an_image_that_was_rejected_is_told_from_one_that_is_not_known(tmp_path, capsys):
+    def read(_: int):
+        yield samples(1)[0], b"jpeg"
+        yield Rejected("größe.9", "größe.9.jpg: cannot be decoded")
+
+    described = Described("pets", "train", "lines", ("background", "cat", "dog"), 0)
+    pack_parts(read, [2], tmp_path / "out", described)
+    capsys.readouterr()
+    command = ["preview", str(tmp_path / "out"), "--out", str(tmp_path / "a.png"), "--from", "lost,größe.9"]
+    assert main(command) == 2
+    said = "no such images (got lost, größe.9); größe.9 was rejected: größe.9.jpg: cannot be decoded; give"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("chosen", "flag"), [(["--images", "2"], "--images"), (["--from", IDS[0]], "--from")]
+)
+def test_a_sheet_that_no_jpeg_can_hold_asks_for_fewer_pictures(
+    packed, tmp_path, monkeypatch, capsys, chosen, flag
+):
+    monkeypatch.setattr("spml_dist.sheet.sheet", lambda *_: np.zeros((65501, 1, 3), np.uint8))
+    assert main(["preview", str(packed), "--out", str(tmp_path / "a.jpg"), *chosen]) == 2
+    said = capsys.readouterr().err
+    assert f"{flag}: " in said and "(got 65501 x 1 pixels); show fewer, or write a .png" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_pack_is_named(tmp_path, capsys):

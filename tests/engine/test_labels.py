@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from spml_dist.config import load
 from spml_dist.engine import labels, unsent
 from spml_dist.shards.hints import hints
 from spml_dist.shards.manifest import Counts, Manifest
@@ -26,9 +29,20 @@ COUNTS = Counts(
 MANIFEST = Manifest("pets", "train", "points", ("cat", "dog"), None, 4, COUNTS, ())
 
 
+GLOBALLY = (
+    "relations.image_similarity.weight=1",
+    "relations.feature_affinity.weight=1",
+    "relations.feature_affinity.scope=global",
+)
+
+
+def relations(*overrides: str):
+    return load(Path(__file__).parents[2] / "configs" / "quickstart.yaml", overrides).relations
+
+
 @pytest.fixture
 def folder(tmp_path):
-    labels.write(tmp_path, MANIFEST)
+    labels.write(tmp_path, MANIFEST, relations(*GLOBALLY), "segmenter")
     return tmp_path
 
 
@@ -50,7 +64,7 @@ def test_a_resumed_training_writes_it_only_where_it_says_something_else(folder, 
     if damage:
         path.write_text("{")
     os.utime(path, (1, 1))
-    labels.write(folder, MANIFEST)
+    labels.write(folder, MANIFEST, relations(*GLOBALLY), "segmenter")
     assert (path.stat().st_mtime == 1) is not damage
     assert json.loads(path.read_text())["samples"] == 4
 
@@ -71,3 +85,38 @@ def test_mlflow_is_told_counts_of_kinds_and_images_and_gets_the_file(folder):
     }
     assert {(when, step) for *_, when, step in points} == {(file.mark, 0)}
     assert unsent.count(folder, {}) == (8, 1)
+
+
+def hinted(folder, manifest, given, network="segmenter") -> str:
+    labels.write(folder, manifest, given, network)
+    return "\n".join(json.loads((folder / "labels.json").read_text())["hints"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (GLOBALLY, "teach by image similarity, and by feature affinity through the bank."),
+        ((*GLOBALLY, "relations.feature_affinity.weight=0"), "teach by image similarity."),
+        ((*GLOBALLY, "relations.feature_affinity.scope=image"), "teach by image similarity."),
+        (
+            (*GLOBALLY, "relations.image_similarity.weight=0", "relations.feature_affinity.scope=batch"),
+            "teach by feature affinity in the batch.",
+        ),
+        (
+            ("relations.image_similarity.weight=0", "relations.feature_affinity.weight=0"),
+            "1 of 4 images have no labelled pixel and teach nothing.",
+        ),
+    ],
+)
+def test_images_without_a_label_teach_by_what_the_run_gives_a_weight(tmp_path, overrides, sentence):
+    assert sentence in hinted(tmp_path, MANIFEST, relations(*overrides))
+
+
+def test_a_cam_run_is_not_told_to_train_cam(tmp_path):
+    tagged = replace(COUNTS, pixels_labelled=(0, 0), images_unseen=(2, 0), kinds={"tags": 4})
+    for counts in (tagged, replace(tagged, pixels_labelled=(7, 0))):
+        manifest = replace(MANIFEST, labels="tags", counts=counts)
+        given = relations(*GLOBALLY)
+        assert "spml-dist cam" in hinted(tmp_path, manifest, given)
+        said = hinted(tmp_path, manifest, given, "cam")
+        assert said and "CAM" not in said and "teach" not in said

@@ -14,10 +14,13 @@ from torch import nn
 
 from spml_dist.config import load
 from spml_dist.config.method import Cam
+from spml_dist.errors import RunError
 from spml_dist.labeling import cams
 from spml_dist.labeling.cam_seeds import box_seeds, seeds, shown, tag_seeds
 from spml_dist.labeling.seed_quality import measure
 from spml_dist.schema import IGNORED, UNLABELLED, Sample
+from spml_dist.shards.manifest import read_manifest
+from spml_dist.shards.pack import Rejected
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 CONFIG = load(QUICKSTART).cam
@@ -42,14 +45,15 @@ def sample(**fields) -> Sample:
 
 def slow_tag_seeds(maps, classes, background, cam) -> np.ndarray:
     found = np.full(maps.shape[1:], UNLABELLED, np.uint8)
+    located = [bool(np.isfinite(m).all() and (m > 0).any()) for m in maps]
     for y, x in np.ndindex(found.shape):
-        share = [m[y, x] / m.max() if m.max() > 0 else np.float32(0) for m in maps]
+        share = [m[y, x] / m.max() if said else np.float32(0) for m, said in zip(maps, located, strict=True)]
         strongest = max(share, default=np.float32(0))
         options = []
         if strongest >= cam.foreground and classes:
             options.append((strongest, 1, classes[share.index(strongest)]))
         ground = (1 - strongest) ** cam.alpha
-        if background is not None and ground >= cam.background:
+        if background is not None and all(located) and ground >= cam.background:
             options.append((ground, 0, background))
         if options:
             found[y, x] = max(options, key=lambda option: option[:2])[2]
@@ -92,6 +96,8 @@ class TestTags:
     @given(st.integers(0, 10**6), st.integers(0, 3), st.sampled_from([0, None]), THRESHOLDS, THRESHOLDS)
     def test_every_pixel_follows_the_rule(self, seed, count, background, foreground, ground):
         maps, classes = random_maps(seed, count), tuple(range(1, count + 1))
+        if seed % 5 == 0 and count:
+            maps[seed % count, 2, 3] = np.nan if seed % 2 else np.inf
         cam = configured(foreground=foreground, background=ground, alpha=2 if seed % 2 else 6)
         expected = slow_tag_seeds(maps, classes, background, cam)
         np.testing.assert_array_equal(tag_seeds(maps, classes, background, cam), expected)
@@ -107,6 +113,14 @@ class TestTags:
         none = np.zeros((0, *SHAPE), np.float32)
         assert (tag_seeds(none, (), BACKGROUND, CONFIG) == BACKGROUND).all()
         assert (tag_seeds(none, (), None, CONFIG) == UNLABELLED).all()
+
+    @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+    def test_where_a_tag_is_not_found_nothing_is_background_and_the_others_stay(self, value):
+        found = np.linspace(0, 1, 35, dtype=np.float32).reshape(SHAPE)
+        alone = tag_seeds(found[None], (1,), BACKGROUND, CONFIG)
+        both = tag_seeds(np.stack([found, np.full(SHAPE, value, np.float32)]), (1, 2), BACKGROUND, CONFIG)
+        assert set(np.unique(alone)) == {BACKGROUND, 1, UNLABELLED}
+        np.testing.assert_array_equal(both, np.where(alone == BACKGROUND, UNLABELLED, alone))
 
 
 class TestBoxes:
@@ -216,6 +230,17 @@ class TestActivations:
         assert maps.shape == (1, 300, 900)
         assert sizes == [(32, 88)]
 
+    @pytest.mark.parametrize("longer_side", [None, 400])
+    def test_no_view_has_more_pixels_than_fit_into_memory(self, monkeypatch, longer_side):
+        monkeypatch.setattr(cams, "MOST_PIXELS", 10_000)
+        sizes, network = [], Colours()
+        look = network.activate
+        network.activate = lambda images: sizes.append(tuple(images.shape[2:])) or look(images)
+        large = np.random.default_rng(0).integers(0, 256, (300, 900, 3), dtype=np.uint8)
+        given = configured(scales=(0.5, 1.0, 2.0), longer_side=longer_side)
+        assert cams.activations(network, large, (1,), given).shape == (1, 300, 900)
+        assert sizes == [(28, 88), (56, 172), (56, 172)]
+
 
 def halves(number: int) -> Sample:
     """Red at the left, blue at the right, grey between."""
@@ -230,6 +255,28 @@ def halves(number: int) -> Sample:
         mask,
         ("tags",),
     )
+
+
+class TestPacks:
+    @pytest.fixture
+    def parts(self, packed, monkeypatch) -> cams.CamParts:
+        folder = packed("tags", [halves(0), halves(1)])
+        monkeypatch.setattr(cams, "_network", lambda *_: (Colours(), BACKGROUND))
+        return cams.CamParts(Path("export"), "", str(folder), read_manifest(folder), CONFIG, "cpu")
+
+    def test_a_picture_that_does_not_decode_is_rejected_and_the_others_are_labelled(self, parts, packed):
+        tar = Path(parts.shards) / parts.manifest.shards[0].url
+        content = tar.read_bytes()
+        tar.write_bytes(content.replace(b"\xff\xd8\xff", b"\0\0\0", 1))
+        first, second = parts(0)
+        assert isinstance(first, Rejected) and first.image_id == "halves-0"
+        assert second[0].key == "halves-1" and "cam" in second[0].kinds
+
+    def test_a_tar_that_cannot_be_read_leaves_those_that_are_finished(self, parts):
+        tar = Path(parts.shards) / parts.manifest.shards[0].url
+        tar.write_bytes(tar.read_bytes()[:-1024])
+        with pytest.raises(RunError, match=r"tags-000000\.tar: not the \d+ bytes.*the same command goes on"):
+            next(parts(0))
 
 
 class TestSamples:

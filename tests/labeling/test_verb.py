@@ -8,10 +8,11 @@ from pathlib import Path
 
 import cv2
 import pytest
+import torch
 
 from spml_dist.cli import evaluate as verb
 from spml_dist.config import dump, load
-from spml_dist.errors import RunError
+from spml_dist.errors import ConfigError, RunError
 from spml_dist.model import export
 from spml_dist.model.segmenter import build
 from tests.labeling.conftest import CLASSES, stripes
@@ -104,4 +105,12 @@ def test_what_is_missing_is_named_with_the_remedy(finished, tmp_path):
         run(finished, "--split", "test")
     (finished / "export").rename(finished / "elsewhere")
     with pytest.raises(RunError, match=r"export: no trained model yet; .*resumes"):
+        run(finished)
+
+
+def test_a_gpu_that_is_not_there_is_named(finished, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = load(finished / "config.yaml", ["engine.device=cuda"])
+    (finished / "config.yaml").write_text(dump(config))
+    with pytest.raises(ConfigError, match=r"engine\.device \(got cuda\)"):
         run(finished)

@@ -103,7 +103,29 @@ def test_labels_of_tags_or_boxes_alone_ask_for_cam():
 
 def test_tags_whose_pixels_are_missing_in_part_lead_to_cam_too():
     (hint,) = said(images_unseen=(0, 9, 0, 0), kinds={"lines": 60, "boxes": 30})
-    assert hint.endswith("cat (9 images). CAM can find some (spml-dist cam train).")
+    assert hint.endswith("CAM can find some (spml-dist cam train, then spml-dist cam infer).")
+
+
+def test_what_cam_has_labelled_is_not_sent_to_cam_again():
+    (promised,) = said(images_unseen=(0, 9, 0, 0), kinds={"tags": 90, "cam": 80})
+    assert promised.endswith("no pixel is labelled: cat (9 images).")
+    (alone, *_) = said(pixels_labelled=(9000, 0, 0, 0), kinds={"tags": 90, "cam": 80})
+    assert alone.endswith("no pixel is labelled as one.")
+
+
+@pytest.mark.parametrize("pack", [{"labels": "masks"}, {"kinds": {"masks": 90}}])
+def test_a_pack_of_whole_masks_is_not_told_how_to_train(pack):
+    lacking = {"pixels_labelled": (9000, 500, 0, 5), "images_tagged": (0, 1, 0, 5), "images_unlabelled": 7}
+    counts = replace(SOUND.counts, **lacking, kinds=pack.get("kinds", {"masks": 83}))
+    manifest = replace(SOUND, labels=pack.get("labels", "lines"), counts=counts, rejected=3)
+    assert hints(manifest) == ["3 pictures could not be packed: rejected.jsonl says why."]
+
+
+def test_nor_is_one_of_which_nothing_is_annotated():
+    nothing = {"pixels_labelled": (0,) * 4, "images_tagged": (0,) * 4, "images_labelled": 0, "kinds": {}}
+    assert said(**nothing, images_tags_unknown=90, images_unlabelled=90) == [
+        "No image is annotated for training: the pack serves evaluation and prediction."
+    ]
 
 
 def test_a_pack_without_any_label_says_so():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import pickle
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,13 @@ from spml_dist.shards.manifest import read_manifest
 from tests.shards.conftest import HEIGHT, WIDTH, picture, whole_mask, write_json
 
 IDS = ("a", "b", "Köln/日本.1", "d")
-KINDS = ("masks", "lines", "dots", "boxes", "tags", "keypoints")
+A, B, C, D = IDS
+KINDS = ("masks", "lines", "dots", "boxes", "boxes_dog", "tags", "keypoints")
+DOTS = {A: [[2, 20, 20], [0, 5, 4]], C: [[1, 9, 25]], D: []}
+KEYPOINTS = {A: [[1, 8, 26], [0, 30, 8]], B: [[1, 20, 4]], C: [[2, 30, 20], [1, 4, 4]], D: [[1, 36, 5]]}
+BOXES = {A: [[1, 4, 12.5, 33.0, 30]], B: [], D: [[2, 0, 0, 9, 9]]}
+BOXES_DOG = {A: [[2, 25, 2, 38, 20]], C: [[2, 26, 15, 36, 25]], D: [[2, 30, 20, 40, 30], [2, 4, 4, 14, 14]]}
+BOX_KINDS = {"boxes": BOXES, "boxes_dog": BOXES_DOG}
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +47,19 @@ def street(tmp_path_factory) -> Path:
         Image.fromarray(picture(seed)).save(root / "images" / f"{image_id}.jpg")
     for seed, image_id in enumerate(IDS[:3]):
         Image.fromarray(whole_mask(seed)).save(root / "masks" / f"{image_id}.png")
-        lines = np.full((HEIGHT, WIDTH), 255, np.uint8)
-        lines[3, 2:30], lines[20, 10:30] = 0, 1 + seed % 2
-        Image.fromarray(lines).save(root / "weak/lines" / f"{image_id}.png")
-    a, b, c, d = IDS
-    write_json(root / "weak/dots.json", {a: [[2, 20, 20], [0, 5, 4]], c: [[1, 9, 25]], d: []})
-    write_json(root / "weak/keypoints.json", {b: [[1, 20, 4]], c: [[2, 30, 20], [1, 4, 4]]})
-    write_json(root / "weak/boxes.json", {a: [[1, 4, 12.5, 33.0, 30]], b: [], d: [[2, 0, 0, 9, 9]]})
-    write_json(root / "weak/tags.json", {a: [1], b: [], c: [0, 2], "v": [1]})
+        Image.fromarray(drawn_lines(seed)).save(root / "weak/lines" / f"{image_id}.png")
+    write_json(root / "weak/dots.json", DOTS)
+    write_json(root / "weak/keypoints.json", KEYPOINTS)
+    write_json(root / "weak/boxes.json", BOXES)
+    write_json(root / "weak/boxes_dog.json", BOXES_DOG)
+    write_json(root / "weak/tags.json", {A: [1], B: [], C: [0, 2], "v": [1]})
     return root
+
+
+def drawn_lines(seed: int) -> np.ndarray:
+    lines = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    lines[3, 2:30], lines[20, 10:30] = 0, 1 + seed % 2
+    return lines
 
 
 def packed(root, labels, assigned=None, **marks):
@@ -90,7 +102,7 @@ def test_the_kind_named_first_decides_and_what_is_known_adds_up(street, order, a
         has = [kind for kind in order if kind in assigned[image_id] and alone[kind][image_id].kinds]
         assert sample.kinds == tuple(has)
         parts = [alone[kind][image_id] for kind in has]
-        semantic, contradicted = pixel_by_pixel([part.semantic for part in parts])
+        semantic, contradicted = pixel_by_pixel(image_id, has)
         assert np.array_equal(sample.semantic, semantic) and sample.contradicted == contradicted
         told = [set(part.tags) for part in parts if part.tags is not None]
         assert sample.tags == (tuple(sorted(set().union(*told))) if told else None)
@@ -101,14 +113,65 @@ def test_the_kind_named_first_decides_and_what_is_known_adds_up(street, order, a
             assert sample.unlisted == ()
 
 
-def pixel_by_pixel(maps: list[np.ndarray]) -> tuple[np.ndarray, int]:
+def pixel_by_pixel(image_id: str, names: list[str]) -> tuple[np.ndarray, int]:
+    """What docs/labels.md says of every pixel, from the boxes and points themselves."""
     semantic, contradicted = np.full((HEIGHT, WIDTH), 254), 0
-    for y in range(HEIGHT if maps else 0):
+    for y in range(HEIGHT):
         for x in range(WIDTH):
-            values = [int(each[y, x]) for each in maps]
-            semantic[y, x] = next((value for value in values if value != 254), 254)
-            contradicted += len({value for value in values if value < 254}) > 1
+            boxed = any(in_a_box(kind, image_id, y, x) for kind in names)
+            told = [marked(kind, image_id, y, x) for kind in names]
+            values = [0 if value == "nothing there" and not boxed else value for value in told]
+            values = [value for value in values if isinstance(value, int)]
+            semantic[y, x] = next(iter(values), 254)
+            contradicted += len(set(values) - {255}) > 1
     return semantic, contradicted
+
+
+@cache
+def in_a_box(kind: str, image_id: str, y: int, x: int) -> bool:
+    """Whether a box of the kind covers half of the pixel or more along each axis."""
+    return any(
+        min(x1, x + 1) - max(x0, x) >= 0.5 and min(y1, y + 1) - max(y0, y) >= 0.5
+        for _, x0, y0, x1, y1 in BOX_KINDS.get(kind, {}).get(image_id, [])
+    )
+
+
+@cache
+def marked(kind: str, image_id: str, y: int, x: int) -> int | str | None:
+    """A class or 255, `nothing there` where marks lie elsewhere, None where the kind knows nothing."""
+    seed = IDS.index(image_id)
+    if kind == "masks":
+        return int(whole_mask(seed)[y, x])
+    if kind == "lines":
+        return {255: None}.get(value := int(drawn_lines(seed)[y, x]), value)
+    if kind in BOX_KINDS:
+        return None if in_a_box(kind, image_id, y, x) else "nothing there"
+    points = {"dots": DOTS, "keypoints": KEYPOINTS}.get(kind, {}).get(image_id)
+    if not points:
+        return None
+    label, distance = min(
+        ((each, math.dist((px, py), (x, y))) for each, px, py in points), key=lambda p: p[1]
+    )
+    if kind == "dots":
+        return label if distance <= 3 else None
+    heat = math.exp(-(distance**2) / (2 * (0.03 * math.hypot(HEIGHT, WIDTH)) ** 2))
+    return label if heat >= 0.5 else "nothing there" if heat < 0.02 else None
+
+
+@pytest.mark.parametrize(
+    "labels", ["boxes,boxes_dog", "boxes_dog,boxes", "boxes,keypoints", "keypoints,boxes"]
+)
+def test_what_is_only_implied_leaves_the_inside_of_every_box_to_activation_maps(street, labels):
+    semantic = packed(street, labels)[A].semantic
+    cat, dog = semantic[16:24, 12:24], semantic[4:11, 35:37]
+    assert (cat == 254).all() and (dog == (254 if "dog" in labels else 0)).all()
+    assert (semantic[0] == 0).all()
+
+
+def test_background_that_is_drawn_is_no_less_said_inside_a_box(street):
+    for labels in ("boxes_dog,keypoints", "keypoints,boxes_dog"):
+        assert packed(street, labels)[A].semantic[8, 30] == 0
+    assert packed(street, "boxes_dog,boxes,lines")[A].semantic[3, 27] == 0
 
 
 def test_the_order_of_the_labels_decides(street):
@@ -207,7 +270,7 @@ def test_a_file_of_kinds_that_cannot_be_used_is_named(street, assigned, seen):
 
 
 def test_a_file_of_kinds_has_to_be_there_and_kinds_to_be_named_once(street, tmp_path):
-    with pytest.raises(DataError, match=r"nowhere\.json: cannot be read"):
+    with pytest.raises(DataError, match=r"nowhere\.json: no such file; write \{image id: \[KIND, "):
         open_folder(street, "train", "lines", labels_from=tmp_path / "nowhere.json")
     with pytest.raises(ConfigError, match=r"there twice \(got dots\)"):
         open_folder(street, "train", "dots,lines,dots")
@@ -220,12 +283,15 @@ def test_a_file_of_kinds_has_to_be_there_and_kinds_to_be_named_once(street, tmp_
         ("boxes", [[1, 5, 5, 5, 9]], r"a box is empty \(got \[1, 5, 5, 5, 9\]\)"),
         ("boxes", [[1, 30, 0, 50, 9]], r"reaches beyond the picture .*40×30"),
         ("boxes", [[3, 0, 0, 5, 9]], r"got 3\); use 0\.\.2"),
+        ("boxes", [["cat", 0, 0, 5, 9]], r"ids, not names$"),
+        ("boxes", [[1, 5, 5, 5, 9]], r"write \[class, x0, y0, x1, y1\]"),
+        ("dots", [["cat", 3, 3]], r"ids, not names$"),
         ("dots", [[1, 40, 0]], r"point lies outside the picture .*40×30"),
         ("keypoints", [[1, 0, 30]], r"point lies outside the picture .*40×30"),
         ("keypoints", 7, "not a list of points"),
         ("tags", [3], r"tag is not in classes\.txt \(got 3\); use ids in 0\.\.2"),
         ("tags", [-1], "got -1"),
-        ("tags", ["cat"], "got cat"),
+        ("tags", ["cat"], r"got cat\); write ids of classes\.txt, not names"),
         ("tags", [True], "got True"),
         ("tags", 1, "not a list of class ids"),
     ],
@@ -271,8 +337,29 @@ def test_marks_are_placed_on_the_picture_as_it_is_shown(root):
     exif[0x0112] = 6
     (root / "masks/a.png").unlink()
     Image.fromarray(picture(0)).save(root / "images/a.jpg", exif=exif)
-    write_json(root / "weak/dots.json", {"a": [[1, WIDTH - 1, 0]]})
-    with pytest.raises(DataError, match=r"the picture is 30×40"):
-        open_folder(root, "train", "dots").sample("a")
+    for kind, entry in (("dots", [1, WIDTH - 1, 0]), ("boxes", [1, 0, 15, WIDTH, 30])):
+        write_json(root / f"weak/{kind}.json", {"a": [entry]})
+        with pytest.raises(DataError, match=r"the picture is 30×40.*an EXIF orientation turned the picture"):
+            open_folder(root, "train", kind).sample("a")
     write_json(root / "weak/dots.json", {"a": [[1, 0, WIDTH - 1]]})
     assert open_folder(root, "train", "dots").sample("a").semantic[WIDTH - 1, 0] == 1
+
+
+def test_annotations_of_no_image_and_kinds_that_no_image_has_are_told_when_packing(root, tmp_path, capsys):
+    write_json(root / "weak/tags.json", {"a.jpg": [1], "b.jpg": [2], "t": [1]})
+    (root / "._train.txt").write_bytes(b"\xff\xfe")
+    asked = ["--labels", "dots,tags", "--split", "train", "--out", str(tmp_path / "out")]
+    assert main(["pack", "folder", str(root), *asked]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told.count("tags.json: 2 of its 3 ids are in no split, e.g. a.jpg") == 1
+    assert told.count("train: no image has tags annotations") == 1
+    write_json(root / "weak/tags.json", {"a": [1], "t": [1]})
+    assert open_folder(root, "train", "dots,tags").notes == ()
+
+
+@pytest.mark.parametrize("out", ["", "images", "images/../images"])
+def test_a_pack_is_not_written_into_the_folder_that_it_is_made_from(root, out, capsys):
+    before = sorted(root.rglob("*"))
+    asked = ["--labels", "dots", "--split", "train", "--out", str(root / out)]
+    assert main(["pack", "folder", str(root), *asked]) == 2
+    assert "--out (got" in capsys.readouterr().err and sorted(root.rglob("*")) == before

@@ -50,7 +50,7 @@ def test_meta_names_the_background(tmp_path, meta, background):
 @pytest.mark.parametrize(
     ("text", "seen"),
     [
-        (None, "cannot be read"),
+        (None, "no such file; write"),
         ("{", "cannot be read"),
         ("[]", "does not say"),
         ('{"classes": ["road", "car"]}', "does not say"),

@@ -132,7 +132,7 @@ class TestRejected:
                 broken, SIZES, tmp_path / "out", DESCRIBED, workers=workers, strict=True, fingerprint="f"
             )
         assert str(raised.value) == "5.jpg: cannot be decoded"
-        assert list((tmp_path / "out").iterdir()) == []
+        assert not (tmp_path / "out").exists()
 
     def test_a_key_that_a_tar_cannot_carry_is_rejected(self, tmp_path):
         def read(number: int) -> Iterator[tuple[Sample, bytes]]:
@@ -250,6 +250,17 @@ def test_what_breaks_off_while_tars_are_put_in_place_goes_on(reading, tmp_path, 
     assert verify(out)["problems"] == [] and not (out / ".packing").exists()
 
 
+def interrupted(number: int) -> Iterator[tuple[Sample, bytes]]:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("fingerprint", "said"), [("f", "the same command goes on"), ("", "")])
+def test_an_interrupt_says_whether_the_same_pack_goes_on(tmp_path, fingerprint, said):
+    with pytest.raises(KeyboardInterrupt) as raised:
+        pack_parts(interrupted, [1], tmp_path / "out", DESCRIBED, fingerprint=fingerprint)
+    assert str(raised.value) == said
+
+
 def digests_of_pack(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
@@ -283,6 +294,17 @@ class TestAddress:
         pack_parts(reading, SIZES, out, DESCRIBED, fingerprint="f")
         assert parts_read(reading) == ["3"]
         assert verify(out)["problems"] == []
+
+    def test_tars_of_an_interrupted_pack_of_other_options_go(self, bucket, reading, tmp_path):
+        out = f"{bucket}/other/pets"
+        with pytest.raises(RunError):
+            pack_parts(replace(reading, fatal=3), SIZES, out, DESCRIBED, fingerprint="f")
+        for other in ("pets-000007.tar.gz", "pets-mine-000009.tar"):
+            (tmp_path / other).write_bytes(b"mine")
+            address.store(tmp_path / other, f"{out}/{other}")
+        pack_parts(reading, [2], out, DESCRIBED, fingerprint="g")
+        ours = {"manifest.json", "pets-000000.tar"}
+        assert set(address.sizes(out)) == ours | {"pets-000007.tar.gz", "pets-mine-000009.tar"}
 
     def test_a_bucket_that_is_not_there_is_one_line(self, bucket, reading):
         with pytest.raises(RunError, match=r"s3://nobody/pets/\S+: cannot be written"):

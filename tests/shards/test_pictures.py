@@ -27,6 +27,19 @@ def test_an_id_without_picture_is_named(tmp_path):
         find_picture(tmp_path, "lost")
 
 
+def test_two_pictures_of_one_id_are_refused_by_name(tmp_path):
+    for name in ("x.jpg", "x.png"):
+        Image.fromarray(RGB).save(tmp_path / name)
+    with pytest.raises(DataError, match=r"x\.jpg: two pictures of one id \(got .*x\.png beside it\)"):
+        find_picture(tmp_path, "x")
+
+
+def test_two_names_of_one_file_are_one_picture(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "x.jpg")
+    (tmp_path / "x.JPG").symlink_to(tmp_path / "x.jpg")
+    assert find_picture(tmp_path, "x") == tmp_path / "x.jpg"
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "LA"])
 def test_greys_palettes_and_transparency_become_rgb(tmp_path, mode):
     converted = Image.fromarray(RGB).convert(mode)

@@ -96,6 +96,13 @@ def test_ready_made_regions_that_do_not_fit_are_refused_by_name(tmp_path):
         source("a", IMAGE)
 
 
+def test_ready_made_regions_beyond_the_decoder_s_limit_are_refused_by_name(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
+    with pytest.raises(DataError, match=r"a\.png: cannot be decoded"):
+        region_source(str(tmp_path))("a", IMAGE)
+
+
 def test_pack_takes_the_choice_and_says_what_is_wrong_with_one(root, tmp_path, capsys):
     asked = ["pack", "folder", str(root), "--labels", "lines", "--split", "train", "--out"]
     kept = tmp_path / "kept"

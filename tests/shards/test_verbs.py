@@ -21,7 +21,7 @@ def test_a_folder_is_packed_and_verified(root, tmp_path, capsys):
     out = tmp_path / "packed"
     assert pack_folder(root, out, "--shard-size", "3", "--json", str(tmp_path / "table.json")) == 0
     printed = capsys.readouterr().out
-    for text in ("4 (1 without labels)", "2 (", "labelled pixels", "cat", f"spml-dist verify {out}"):
+    for text in ("4 (1 without labelled pixels)", "lines 3, none 1", "2 (", "cat", f"spml-dist verify {out}"):
         assert text in printed
     table = json.loads((tmp_path / "table.json").read_text())["train"]
     assert (table["name"], table["images"], table["shards"]) == ("pets-train", 4, 2)

@@ -1,0 +1,9 @@
+"""Marks beyond the picture that they are said of."""
+
+from __future__ import annotations
+
+from spml_dist.errors import DataError
+
+
+class Outside(DataError):
+    """A point or box that does not lie within its picture, whose size the remedy says."""
