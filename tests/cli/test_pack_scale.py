@@ -35,6 +35,11 @@ def in_the_middle(aside: Path) -> bool:
     return len(list(aside.glob("*.json"))) >= 2 and any(half.stat().st_size for half in aside.glob("*.half"))
 
 
+def heeding_interrupts() -> None:
+    """Undo what a shell does to whatever it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("workers", "end"), [("1", signal.SIGKILL), ("2", signal.SIGKILL), ("2", signal.SIGINT)]
 )
@@ -44,7 +49,9 @@ def test_what_is_ended_in_the_middle_of_a_tar_leaves_no_process_and_goes_on(
     words = ["pack", "sample", "--out", str(tmp_path), *SCENES]
     train = tmp_path / "train"
     command = [sys.executable, "-m", "spml_dist", *words, "--workers", workers]
-    packing = psutil.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    packing = psutil.Popen(
+        command, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heeding_interrupts
+    )
     while not in_the_middle(train / ".packing"):
         assert packing.poll() is None, "it was over too soon"
         time.sleep(0.002)
