@@ -201,10 +201,9 @@ def _table(report: dict[str, Any]) -> str:
 
 
 def _kinds(report: dict[str, Any]) -> dict[str, int]:
-    """Images of each kind, and those of none where that is known: several kinds may share an image."""
-    kinds = report["kinds"]
-    none = report["images"] - sum(kinds.values()) if len(kinds) == 1 else 0
-    return kinds | ({"none": none} if none else {})
+    """Images of each kind, and those of none beside them."""
+    kinds, none = report["kinds"], report["images_of_no_kind"]
+    return kinds | ({"none": none} if kinds and none else {})
 
 
 def _add_sample(recipes: argparse._SubParsersAction) -> None:

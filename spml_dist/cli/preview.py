@@ -100,12 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
 def chosen(reader: Reader, images: int, seed: int) -> list[Place]:
     """So many samples, drawn by the seed, among them one of every kind of annotation that is met.
 
-    A kind that none of LOOKED_AT samples has is given up, and stderr says so. Pictures that are not annotated
-    are looked for where the counts leave room for any.
+    A kind that none of LOOKED_AT samples has is given up, and stderr says so; "not annotated" counts as one.
     """
     manifest = reader.manifest
     wanted = set(manifest.counts.kinds)
-    if wanted and min(manifest.counts.images_unlabelled, _without_the_most_frequent(manifest)):
+    if manifest.counts.images_of_no_kind:
         wanted.add("")
     drawn, first = [], []
     for place in islice(_drawn(manifest, seed), max(images, LOOKED_AT)):
@@ -116,14 +115,9 @@ def chosen(reader: Reader, images: int, seed: int) -> list[Place]:
         if brought:
             wanted -= brought
             first.append(place)
-    if kinds := sorted(wanted - {""}):  # whether any picture is not annotated is not known
+    if kinds := [kind or "no annotation" for kind in sorted(wanted)]:
         print(f"of {len(drawn)} pictures looked at none has: {', '.join(kinds)}", file=sys.stderr)
     return list(dict.fromkeys([*first, *drawn]))[:images]
-
-
-def _without_the_most_frequent(manifest: Manifest) -> int:
-    """Pictures that lack the most frequent kind: no more than these can lack all."""
-    return manifest.samples - max(manifest.counts.kinds.values())
 
 
 def _drawn(manifest: Manifest, seed: int) -> Iterator[Place]:

@@ -22,6 +22,7 @@ def section(labels: dict[str, Any]) -> Iterable[str]:
 def _images(labels: dict[str, Any]) -> str:
     counts, samples = labels["counts"], labels["samples"]
     rows = [(f"with {kind}", images) for kind, images in counts["kinds"].items()]
+    rows += [("with none of them", none)] if (none := counts.get("images_of_no_kind")) and rows else []
     rows += [
         ("with labelled pixels", counts["images_labelled"]),
         ("without labelled pixels", counts["images_unlabelled"]),

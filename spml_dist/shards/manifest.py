@@ -52,6 +52,8 @@ class Counts:
     """pixels of which two kinds of annotation say different classes"""
     kinds: dict[str, int] = field(default_factory=dict)
     """images that have each kind of annotation"""
+    images_of_no_kind: int = 0
+    """images that nobody annotated"""
 
 
 def total(counts: Iterable[Counts]) -> Counts:

@@ -18,7 +18,7 @@ class Tally:
     def __init__(self, num_classes: int):
         self.keys: set[str] = set()
         self.kinds: Counter[str] = Counter()
-        self.labelled_images = self.tags_unknown = self.pixels = self.contradicted = 0
+        self.labelled_images = self.of_no_kind = self.tags_unknown = self.pixels = self.contradicted = 0
         self.labelled, self.tagged, self.unseen, self.unlisted = np.zeros((4, num_classes), np.int64)
 
     @property
@@ -38,6 +38,7 @@ class Tally:
             raise DataError(f"{sample.key}: two samples of one key", None, "give every image its own id")
         self.keys.add(sample.key)
         self.kinds.update(sample.kinds)
+        self.of_no_kind += not sample.kinds
         of_class = np.bincount(sample.semantic.ravel(), minlength=256)[: len(self.labelled)]
         tagged = np.zeros(len(self.tagged), bool)
         tagged[list(sample.tags or ())] = True
@@ -63,4 +64,5 @@ class Tally:
             images_unlisted=tuple(self.unlisted.tolist()),
             pixels_contradicted=self.contradicted,
             kinds=dict(sorted(self.kinds.items())),
+            images_of_no_kind=self.of_no_kind,
         )

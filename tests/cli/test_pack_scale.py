@@ -122,12 +122,13 @@ def test_a_file_is_no_place_for_a_pack(recipe, photos, tmp_path, monkeypatch, ca
     assert (tmp_path / "afile").read_text() == "mine"
 
 
-def test_images_of_no_kind_are_told_where_one_kind_is_known(capsys):
+def test_images_of_no_kind_are_told_beside_the_kinds():
     from spml_dist.cli import pack
 
-    assert pack._kinds({"kinds": {"tags": 4}, "images": 6}) == {"tags": 4, "none": 2}
-    assert pack._kinds({"kinds": {"tags": 6}, "images": 6}) == {"tags": 6}
-    assert pack._kinds({"kinds": {"tags": 4, "boxes": 1}, "images": 6}) == {"tags": 4, "boxes": 1}
+    some = {"kinds": {"tags": 4, "boxes": 1}, "images_of_no_kind": 2}
+    assert pack._kinds(some) == {"tags": 4, "boxes": 1, "none": 2}
+    assert pack._kinds({"kinds": {"tags": 6}, "images_of_no_kind": 0}) == {"tags": 6}
+    assert pack._kinds({"kinds": {}, "images_of_no_kind": 6}) == {}
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two"])
