@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 from pathlib import Path
 
@@ -112,6 +113,9 @@ def _table(result: dict) -> str:
     there = set(result["classes_present"])
     rows = [[name, *(v["iou"][name] for v in readouts.values())] for name in result["classes"]]
     rows += [["mean IoU", *(v["miou"] for v in readouts.values())]]
+    if 0 < len(there) < len(result["classes"]):  # the others count as 0 in the mean of all
+        means = (statistics.mean(v["iou"][name] for name in there) for v in readouts.values())
+        rows += [["mean of shown classes", *means]]
     rows += [["pixel accuracy", *(v["pixel_accuracy"] for v in readouts.values())]]
     names = [
         row[0] + ("" if row[0] in there or row[0] not in result["classes"] else " (not shown)")
@@ -142,10 +146,12 @@ def _pictures(folder: Path, name: str, drawn: list, result: dict) -> list[Path]:
     pictures.write_picture(written[0], np.concatenate(matrices, axis=1))
     if drawn:
         colours = pictures.palette(len(classes), result["background"])
+        # A split packed with its masks has no weak labels to show.
+        weak = any((picture.sample.semantic != picture.sample.mask).any() for picture in drawn)
         rows = [
             [
                 picture.sample.image,
-                pictures.overlay(picture.sample.image, picture.sample.semantic, colours, opacity=0.9),
+                *([pictures.overlay(picture.sample.image, picture.sample.semantic, colours, 0.9)] * weak),
                 pictures.outline(picture.sample.image, picture.segments),
                 *(
                     pictures.overlay(picture.sample.image, picture.predictions[key], colours)
@@ -155,7 +161,7 @@ def _pictures(folder: Path, name: str, drawn: list, result: dict) -> list[Path]:
             ]
             for picture in drawn
         ]
-        heads = ["Picture", "Weak labels", "Segments", *titles.values(), "Ground truth"]
+        heads = ["Picture", *(["Weak labels"] * weak), "Segments", *titles.values(), "Ground truth"]
         written.append(folder / f"{name}.png")
         pictures.write_picture(written[-1], pictures.panel(rows, heads, classes, colours))
     return written

@@ -114,3 +114,17 @@ def test_a_gpu_that_is_not_there_is_named(finished, monkeypatch):
     (finished / "config.yaml").write_text(dump(config))
     with pytest.raises(ConfigError, match=r"engine\.device \(got cuda\)"):
         run(finished)
+
+
+def test_the_mean_of_the_classes_that_a_split_shows_stands_beside_that_of_all():
+    iou = {"sky": 0.5, "sea": 0.3, "sand": 0.0}
+    readouts = {"classifier": {"iou": iou, "miou": 0.8 / 3, "pixel_accuracy": 0.9}}
+    result = {"run": "toy", "split": "val", "images": 3, "classes": list(iou), "readouts": readouts}
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[2].strip()
+        for line in verb._table(result | {"classes_present": ["sky", "sea"]}).splitlines()
+        if line.startswith("|")
+    }
+    assert rows["sand (not shown)"] == "0.0"
+    assert (rows["mean IoU"], rows["mean of shown classes"]) == ("26.7", "40.0")
+    assert "mean of shown classes" not in verb._table(result | {"classes_present": list(iou)})
