@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from spml_dist.config.sections import Model as ModelConfig
 from spml_dist.errors import ConfigError
 
 ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
@@ -18,6 +19,13 @@ ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
 
 UNFIT = (RuntimeError, TypeError, NotImplementedError, AssertionError, IndexError, ValueError)
 """What timm raises for a wish that a network cannot fulfil"""
+
+
+def configured(config: ModelConfig) -> nn.Module:
+    """The backbone that a configuration asks for; as `build`."""
+    return build(
+        config.backbone, config.output_stride, config.feature_level, config.weights, config.pretrained
+    )
 
 
 def build(

@@ -48,12 +48,6 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Cam:
     """The network with fresh (seeded) or given weights, on the CPU. Raises ConfigError as the segmenter's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = backbone.build(
-            config.backbone,
-            config.output_stride,
-            config.feature_level,
-            config.weights,
-            config.pretrained,
-        )
+        net = backbone.configured(config)
         model = Cam(net, net.feature_info.channels()[-1], num_classes)
     return prepared(model, config)

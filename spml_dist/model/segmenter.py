@@ -66,13 +66,7 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Segmenter:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = backbone.build(
-            config.backbone,
-            config.output_stride,
-            config.feature_level,
-            config.weights,
-            config.pretrained,
-        )
+        net = backbone.configured(config)
         channels = net.feature_info.channels()[-1]
         head = _head(config, channels)
         classifier = ClassifierHead(config.embedding_dim, num_classes, config.classifier_dropout)
