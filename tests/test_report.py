@@ -187,10 +187,25 @@ def test_the_labels_learned_from_are_shown_by_kind_and_by_class_with_hints(finis
         assert re.search(row, section)
 
 
+def test_images_whose_tags_and_pixels_do_not_say_the_same_are_named(finished):
+    counts = LABELS["counts"] | {
+        "images_unseen": [9, 0],
+        "named_unseen": [["<a>", "b"], []],
+        "images_unlisted": [0, 1],
+        "named_unlisted": [[], ["c"]],
+    }
+    for pixels, promised in (([30, 10], True), ([0, 0], False)):
+        counts["pixels_labelled"] = pixels
+        (finished / "labels.json").write_text(json.dumps(LABELS | {"counts": counts}))
+        section = write_report(finished).read_text().partition("Images to look at")[2].partition("<h2>")[0]
+        assert ("no pixel labelled</td><td>9</td><td>&lt;a&gt;, b, …</td>" in section) is promised
+        assert "not among the tags</td><td>1</td><td>c</td>" in section
+
+
 def test_labels_that_lack_nothing_have_no_hints(finished):
     (finished / "labels.json").write_text(json.dumps(LABELS | {"hints": []}))
     text = write_report(finished).read_text()
-    assert "<li>" not in text and "Every class has labels" in text
+    assert "<li>" not in text and "Every class has labels" in text and "to look at" not in text
 
 
 def test_an_untrained_run_has_a_page_that_says_how_to_go_on(tmp_path):

@@ -17,6 +17,8 @@ def section(labels: dict[str, Any]) -> Iterable[str]:
     yield f'<div class="card">{said}</div>'
     yield f'<div class="card"><h3>Images</h3>{_images(labels)}</div>'
     yield f'<div class="card"><h3>Classes</h3>{_classes(labels)}</div>'
+    if doubtful := _doubtful(labels):
+        yield f'<div class="card"><h3>Images to look at</h3>{doubtful}</div>'
 
 
 def _images(labels: dict[str, Any]) -> str:
@@ -53,6 +55,23 @@ def _classes(labels: dict[str, Any]) -> str:
     share = 100 * sum(pixels) / counts["pixels"]
     told = f"{share:.2f} % of all pixels are labelled."
     return f'<p class="soft">{told}</p><div class="scroll"><table>{head}{rows}</table></div>'
+
+
+def _doubtful(labels: dict[str, Any]) -> str:
+    """Images whose tags and pixels do not say the same, by class; nothing where no pixel has a class."""
+    counts, classes = labels["counts"], labels["classes"]
+    of_class = (n for label, n in enumerate(counts["pixels_labelled"]) if label != labels["background"])
+    kinds = [("unlisted", "shown, but not among the tags")]
+    kinds += [("unseen", "promised by a tag, no pixel labelled")] if any(of_class) else []
+    rows = "".join(
+        f"<tr><td>{escape(classes[label])}</td><td>{what}</td><td>{images:,}</td>"
+        f"<td>{escape(', '.join(named))}{', …' if images > len(named) else ''}</td></tr>"
+        for kind, what in kinds
+        for label, named in enumerate(counts.get(f"named_{kind}", ()))
+        if (images := counts[f"images_{kind}"][label])
+    )
+    head = "<tr><th>class</th><th></th><th>images</th><th>which</th></tr>"
+    return f'<div class="scroll"><table>{head}{rows}</table></div>' if rows else ""
 
 
 def _bar(share: float) -> str:

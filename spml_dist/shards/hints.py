@@ -12,6 +12,8 @@ FEW_PIXELS = 100
 """A class has few labels if fewer than FEW_IMAGES images carry it as a tag, or if it has less than the
 FEW_PIXELS-th part of the pixels of the median labelled class."""
 _NAMED = 8
+_IMAGES = 3
+"""images that a sentence names; the manifest and the report name more"""
 _CAM = "spml-dist cam train, then spml-dist cam infer"
 
 
@@ -85,14 +87,17 @@ def _untagged_classes(manifest: Manifest) -> Iterator[str]:
 
 
 def _promised(manifest: Manifest) -> Iterator[str]:
-    if _labels_a_class(manifest) and (said := _by_class(manifest, manifest.counts.images_unseen)):
-        kinds = set(manifest.counts.kinds)
+    counts = manifest.counts
+    said = _by_class(manifest, counts.images_unseen, counts.named_unseen)
+    if said and _labels_a_class(manifest):
+        kinds = set(counts.kinds)
         remedy = f" CAM can find some ({_CAM})." if kinds & {"tags", "boxes"} and "cam" not in kinds else ""
         yield f"Tags promise a class of which no pixel is labelled: {said}.{remedy}"
 
 
 def _unlisted(manifest: Manifest) -> Iterator[str]:
-    if said := _by_class(manifest, manifest.counts.images_unlisted):
+    counts = manifest.counts
+    if said := _by_class(manifest, counts.images_unlisted, counts.named_unlisted):
         yield f"Pixels or boxes show a class that the list of tags leaves out: {said}."
 
 
@@ -138,10 +143,17 @@ def _labels_a_class(manifest: Manifest) -> bool:
     )
 
 
-def _by_class(manifest: Manifest, images: Sequence[int]) -> str:
-    """Classes with the images counted, most images first; version 1 counted none."""
+def _by_class(manifest: Manifest, images: Sequence[int], named: Sequence[Sequence[str]]) -> str:
+    """Classes with the images counted and some named, most images first; earlier releases did less of it."""
     found = sorted((-count, label) for label, count in enumerate(images) if count)
-    return _and([f"{manifest.classes[label]} ({_images(-count)})" for count, label in found])
+    named = named or [()] * len(images)
+    return _and([f"{manifest.classes[label]} ({_some(-count, named[label])})" for count, label in found])
+
+
+def _some(count: int, named: Sequence[str]) -> str:
+    """ "12 images: a, b, c, …"."""
+    rest = ["…"] if count > _IMAGES else []
+    return _images(count) + (f": {', '.join([*named[:_IMAGES], *rest])}" if named else "")
 
 
 def _images(count: int) -> str:

@@ -18,6 +18,9 @@ VERSION = 2
 READABLE = (1, 2)
 """versions that this release reads; in version 1 samples have no weak.json and counts are fewer"""
 
+NAMED = 8
+"""images that a manifest names of those it counts"""
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -48,6 +51,10 @@ class Counts:
     """[K] images whose tags promise a class of which no pixel is labelled"""
     images_unlisted: tuple[int, ...] = ()
     """[K] images whose pixels or boxes show a class that their list of tags leaves out"""
+    named_unseen: tuple[tuple[str, ...], ...] = ()
+    """[K] ids of the first NAMED of `images_unseen`"""
+    named_unlisted: tuple[tuple[str, ...], ...] = ()
+    """[K] ids of the first NAMED of `images_unlisted`"""
     pixels_contradicted: int = 0
     """pixels of which two kinds of annotation say different classes"""
     kinds: dict[str, int] = field(default_factory=dict)
@@ -68,6 +75,8 @@ def _added(a: Counts, b: Counts) -> Counts:
         if name == "kinds":
             both = sorted({*ours, *theirs})
             values[name] = {kind: ours.get(kind, 0) + theirs.get(kind, 0) for kind in both}
+        elif name.startswith("named_"):
+            values[name] = tuple((x + y)[:NAMED] for x, y in zip(ours, theirs, strict=True))
         elif isinstance(ours, tuple):
             values[name] = tuple(x + y for x, y in zip(ours, theirs, strict=True))
         else:
@@ -166,7 +175,12 @@ def _values(path: str, record: type, written: object) -> dict[str, Any]:
     if missing:
         raise DataError(f"{path}: keys are missing", ", ".join(missing), "pack again")
     known = [each.name for each in fields(record) if each.name in written]
-    return {name: tuple(v) if isinstance(v := written[name], list) else v for name in known}
+    return {name: frozen(written[name]) for name in known}
+
+
+def frozen(value: Any) -> Any:
+    """What JSON gives back as lists, as the tuples that it was, to any depth."""
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
 def _is_required(value: Field) -> bool:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import chain, islice
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from spml_dist import jobs
 from spml_dist.errors import ConfigError, DataError
 from spml_dist.schema import Sample
 from spml_dist.shards.address import join
-from spml_dist.shards.manifest import VERSION, Manifest, total
+from spml_dist.shards.manifest import VERSION, Counts, Manifest, total
 from spml_dist.shards.members import encode_jpeg
 from spml_dist.shards.parts import Described, Part, PartWriter, ReadPart, Rejected, part_name, part_sizes
 from spml_dist.shards.place import REJECTED, Folder, Place, place_of
@@ -58,7 +58,8 @@ def pack_parts(
         raise ConfigError("--workers", workers, "give at least 1")
     _require_plain(described.name)
     place = place_of(out)
-    said = json.dumps([VERSION, asdict(described), list(sizes), strict, fingerprint])
+    counted = [each.name for each in fields(Counts)]  # records of another release may count less
+    said = json.dumps([VERSION, counted, asdict(described), list(sizes), strict, fingerprint])
     identity = hashlib.sha256(said.encode()).hexdigest() if fingerprint else ""
     names = [part_name(described.name, number) for number in range(len(sizes))]
     with _writable(out), _going_on(identity):

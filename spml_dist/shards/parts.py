@@ -14,7 +14,7 @@ from pathlib import Path
 from spml_dist.errors import DataError
 from spml_dist.schema import Sample
 from spml_dist.shards.keys import image_id_of
-from spml_dist.shards.manifest import Counts, Shard
+from spml_dist.shards.manifest import Counts, Shard, frozen
 from spml_dist.shards.members import encode
 from spml_dist.shards.place import Place
 from spml_dist.shards.tally import Tally
@@ -74,7 +74,7 @@ class Part:
         return Part(
             said["number"],
             said["shard"] and Shard(**said["shard"]),
-            Counts(**{name: tuple(v) if isinstance(v, list) else v for name, v in said["counts"].items()}),
+            Counts(**{name: frozen(value) for name, value in said["counts"].items()}),
             tuple(said["keys"]),
             tuple(Rejected(**each) for each in said["rejected"]),
         )

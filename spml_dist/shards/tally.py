@@ -9,7 +9,8 @@ import numpy as np
 
 from spml_dist.errors import DataError
 from spml_dist.schema import Sample
-from spml_dist.shards.manifest import Counts
+from spml_dist.shards.keys import image_id_of
+from spml_dist.shards.manifest import NAMED, Counts
 
 
 class Tally:
@@ -20,6 +21,7 @@ class Tally:
         self.kinds: Counter[str] = Counter()
         self.labelled_images = self.of_no_kind = self.tags_unknown = self.pixels = self.contradicted = 0
         self.labelled, self.tagged, self.unseen, self.unlisted = np.zeros((4, num_classes), np.int64)
+        self.named_unseen, self.named_unlisted = ([[] for _ in range(num_classes)] for _ in range(2))
 
     @property
     def samples(self) -> int:
@@ -48,8 +50,11 @@ class Tally:
         self.contradicted += sample.contradicted
         self.tags_unknown += sample.tags is None
         self.tagged += tagged
-        self.unseen += tagged & (of_class == 0)
+        unseen = tagged & (of_class == 0)
+        self.unseen += unseen
+        _name(self.named_unseen, np.flatnonzero(unseen), sample.key)
         self.unlisted[list(sample.unlisted)] += 1
+        _name(self.named_unlisted, sample.unlisted, sample.key)
 
     def counts(self) -> Counts:
         """What has been seen so far."""
@@ -62,7 +67,16 @@ class Tally:
             images_tagged=tuple(self.tagged.tolist()),
             images_unseen=tuple(self.unseen.tolist()),
             images_unlisted=tuple(self.unlisted.tolist()),
+            named_unseen=tuple(map(tuple, self.named_unseen)),
+            named_unlisted=tuple(map(tuple, self.named_unlisted)),
             pixels_contradicted=self.contradicted,
             kinds=dict(sorted(self.kinds.items())),
             images_of_no_kind=self.of_no_kind,
         )
+
+
+def _name(named: list[list[str]], labels: Iterable[int], key: str) -> None:
+    """Note the image with each of the classes that has few names yet."""
+    for label in labels:
+        if len(named[label]) < NAMED:
+            named[label].append(image_id_of(key))

@@ -77,6 +77,18 @@ def test_promises_and_omissions_are_told_with_the_most_frequent_first():
     assert unlisted == "Pixels or boxes show a class that the list of tags leaves out: dog (3 images)."
 
 
+def test_promises_and_omissions_name_the_first_images():
+    ids = tuple("abcdefgh")
+    unseen, unlisted = said(
+        images_unseen=(0, 2, 0, 30),
+        named_unseen=((), ids[:2], (), ids),
+        images_unlisted=(0, 0, 3, 0),
+        named_unlisted=((), (), ids[:3], ()),
+    )
+    assert unseen.endswith("no pixel is labelled: eel (30 images: a, b, c, …) and cat (2 images: a, b).")
+    assert unlisted.endswith("leaves out: dog (3 images: a, b, c).")
+
+
 def test_images_of_which_little_is_known_are_counted():
     unknown, unlabelled = said(images_tags_unknown=12, images_unlabelled=7)
     assert unknown.startswith("12 of 90 images have unknown tags")

@@ -17,7 +17,20 @@ MANIFEST = Manifest(
     classes=("background", "cat", "Füchse"),
     background=0,
     samples=3,
-    counts=Counts(2, 1, 1, 3600, (10, 20, 0), (0, 2, 0), (0, 1, 0), (0, 0, 1), 7, {"points": 2}),
+    counts=Counts(
+        images_labelled=2,
+        images_unlabelled=1,
+        images_tags_unknown=1,
+        pixels=3600,
+        pixels_labelled=(10, 20, 0),
+        images_tagged=(0, 2, 0),
+        images_unseen=(0, 1, 0),
+        images_unlisted=(0, 0, 1),
+        named_unseen=((), ("a",), ()),
+        named_unlisted=((), (), ("b",)),
+        pixels_contradicted=7,
+        kinds={"points": 2},
+    ),
     shards=(Shard("pets-train-000000.tar", 2, 512, "ab"), Shard("pets-train-000001.tar", 1, 256, "cd")),
 )
 

@@ -39,7 +39,8 @@ def test_the_keys_of_a_manifest(tmp_path):
     assert list(manifest["shards"][0]) == ["bytes", "samples", "sha256", "url"]
     assert list(manifest["counts"]) == [
         "images_labelled", "images_of_no_kind", "images_tagged", "images_tags_unknown", "images_unlabelled",
-        "images_unlisted", "images_unseen", "kinds", "pixels", "pixels_contradicted", "pixels_labelled",
+        "images_unlisted", "images_unseen", "kinds", "named_unlisted", "named_unseen", "pixels",
+        "pixels_contradicted", "pixels_labelled",
     ]  # fmt: skip
     assert manifest["version"] == 2
 

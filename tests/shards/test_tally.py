@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from spml_dist.errors import DataError
-from spml_dist.shards.manifest import total
+from spml_dist.shards.manifest import NAMED, total
 from spml_dist.shards.tally import Tally
 from tests.shards.conftest import samples
 
@@ -25,6 +25,7 @@ def test_a_promised_class_without_a_pixel_and_a_class_that_the_list_leaves_out()
     assert (sample.semantic == 2).any() and not (sample.semantic == 1).any()
     assert counts.images_unseen == (0, 1, 0)
     assert counts.images_unlisted == (0, 0, 1)
+    assert (counts.named_unseen, counts.named_unlisted) == (((), ("image-1",), ()), ((), (), ("image-1",)))
     assert counts.pixels_contradicted == 4
     assert counts.kinds == {"lines": 1, "tags": 1}
 
@@ -34,6 +35,14 @@ def test_the_counts_of_parts_add_up_to_those_of_the_whole():
     every = [replace(sample, kinds=kind) for sample, kind in zip(samples(4), kinds, strict=True)]
     assert tally_of(*every).counts().images_of_no_kind == 2
     assert total([tally_of(*every[:1]).counts(), tally_of(*every[1:]).counts()]) == tally_of(*every).counts()
+
+
+def test_the_first_images_of_a_class_are_named_by_their_ids_across_parts():
+    sample = replace(samples(2)[1], tags=(1,))
+    every = [tally_of(replace(sample, key=f"image%2E{number:02}")) for number in range(12)]
+    counts = total([each.counts() for each in every])
+    assert counts.images_unseen == (0, 12, 0)
+    assert counts.named_unseen[1] == tuple(f"image.{number:02}" for number in range(NAMED))
 
 
 def test_a_key_that_comes_twice_is_refused():
