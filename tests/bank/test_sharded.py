@@ -84,6 +84,11 @@ CASES: dict[str, dict] = {
     "a rank that publishes everything": {"deal": "first"},
     "a rank without rows": {"shards": 3, "keys": [key for key in KEYS if image_hash([key]).item() % 3 == 1]},
     "more parts than images": {"shards": 101, "capacity": 1010},
+    "an image twice in a step": {
+        "keys": [KEYS[0], KEYS[1], KEYS[0]],
+        "asked": {"keys": ("new", KEYS[1], "new")},
+        "queries": 3,
+    },
     "nothing published": {"keys": []},
     "nobody asks": {"asked": {"keys": ()}},
     "an inverted file": {"exact_rows": 0, "how": {"coarse": True}},
