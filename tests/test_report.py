@@ -174,6 +174,12 @@ def test_ground_truth_prototypes_are_called_oracle(finished):
     assert "labelled with ground truth" in text
 
 
+def test_the_workers_are_those_that_trained_whatever_the_file_says(finished):
+    steps = [logged(step) | {"workers": 2 if 10 < step < 20 else 1} for step in range(1, 31)]
+    (finished / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    assert summary(read(finished))["settings"]["workers"] == "1, then 2, then 1"
+
+
 def test_the_labels_learned_from_are_shown_by_kind_and_by_class_with_hints(finished):
     text = write_report(finished).read_text()
     section = text.partition("<h2>Labels</h2>")[2].partition("<h2>")[0]

@@ -181,6 +181,7 @@ def _log(run: Run, step: int, parts: list[Part], phases: dict, seconds: float) -
             **said,
             "lr": learning_rate(step - 1, config.optimizer.lr, config.schedule),
             "images_per_s": config.stream.batch / seconds,
+            "workers": comm.world(),
             **{f"time/{phase}": spent for phase, spent in phases.items()},
             "memory_mb": journal.memory_mb(),
             # The first step pays for starting up and says nothing about the rest.

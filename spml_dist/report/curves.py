@@ -135,7 +135,7 @@ def _percent(steps: Sequence[Mapping], key: str) -> np.ndarray:
 
 
 def _others(steps: Sequence[Mapping], keys: Sequence[str]) -> Iterator[Curves]:
-    known = {"loss", "lr", "images_per_s", "memory_mb", "candidates", "pixels_without_positive"}
+    known = {"loss", "lr", "images_per_s", "workers", "memory_mb", "candidates", "pixels_without_positive"}
     groups = ("loss", "time", "without_positive", "bank")
     new: dict[str, list[str]] = {}
     for key in keys:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 from spml_dist.report import curves
@@ -45,6 +46,8 @@ def summary(run: RunFolder) -> dict[str, Any]:
 def settings(run: RunFolder) -> dict[str, Any]:
     """The settings that tell runs apart, and when it was logged."""
     values = {name: _value(run.config, key) for name, key in SETTINGS}
+    if worked := [row["workers"] for row in run.steps if "workers" in row]:
+        values["workers"] = ", then ".join(str(number) for number, _ in groupby(worked))
     times = [row["timestamp"] for row in run.steps if "timestamp" in row]
     if times:
         first, last = (datetime.fromtimestamp(when / 1000, UTC) for when in (times[0], times[-1]))

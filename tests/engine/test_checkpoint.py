@@ -37,7 +37,7 @@ BRIEFLY = [
     "tracking.previews=0",
     "segments.iterations=2",
 ]
-PASSING = ("time/", "timestamp", "images_per_s", "memory_mb", "eta_s")
+PASSING = ("time/", "timestamp", "images_per_s", "workers", "memory_mb", "eta_s")
 
 
 class TestResume:

@@ -111,11 +111,11 @@ def test_a_logged_step_is_one_object_with_everything_in_it(metrics):
     expected = {"step", "loss", "lr", "images_per_s", "memory_mb", "eta_s", "candidates", "bank/rows"}
     expected |= {"pixels", "pixels_without_positive", *(f"loss/{term}" for term in TERMS)}
     expected |= {f"without_positive/{term}" for term in TERMS[:3]}
-    expected.add("timestamp")
+    expected |= {"timestamp", "workers"}
     phases = {"data", "forward", "loss", "backward", "optimizer", "bank"}
     expected |= {f"time/{phase}" for phase in phases}
     for entry in entries:
-        assert expected <= set(entry)
+        assert expected <= set(entry) and entry["workers"] == 2
         others = {key for key in set(entry) - expected if not key.startswith("bank/")}
         assert others <= {"time/preview", "time/logging", "time/checkpoint"}
         parts = (0.1, 1.0, 0.5, 1.0)
