@@ -11,7 +11,8 @@ images, seen anew, whose old rows do not answer, as in training.
 `exchange_ms` what the exchange takes the last to arrive, `merge_ms` the rest. `exact_ms` is the same with
 every passing row compared: by one product with all rows under a mask, or by gathering the passing rows of
 each image first, whichever is faster. `publish_ms` is publish and settle of 16 images that replace their
-predecessors, `upkeep_ms` what indexing them adds on average. Then all images are published again, `--rounds`
+predecessors, `upkeep_ms` what indexing them adds on average; `count_ms` and `draw_ms` are what
+`nearest+sampled` asks of every row at every step. Then all images are published again, `--rounds`
 times, in large batches, indexed and gauged by the bank's own rules, and recall is measured again.
 `bytes_per_row` is the growth of the workers' unique set size (USS) from before the bank to after its index,
 divided by the rows; free memory is handed back before (malloc_trim), and how much a worker had of it, which
@@ -43,8 +44,9 @@ from torch import Tensor
 from benchmarks.bank_filled import FILTERS, Filled, K, most
 from benchmarks.bank_rows import IMAGES, SEGMENTS, Source, clustered, real
 from spml_dist import comm
-from spml_dist.bank import exchange
+from spml_dist.bank import choice, exchange
 from spml_dist.bank.cache import PROBES
+from spml_dist.bank.counts import count
 from spml_dist.bank.filters import Kind
 from spml_dist.bank.lookup import lookup
 from spml_dist.bank.nearest import Found
@@ -102,7 +104,8 @@ def _figures(task: Task, source: Source) -> list[dict]:
         probes = most(filled.bank.cache.probes.get(FILTERS[name], PROBES))
         figure |= {"recall": recall[name], "probes": probes}
         say(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in figure.items()))
-    about |= _published(filled)
+    about |= _published(filled) | _whole(filled)
+    say(f"a step counts all rows in {about['count_ms']:.4g} ms and draws some in {about['draw_ms']:.4g} ms")
     for _ in range(task.rounds):
         filled.publish_all()
     filled.bank.report(filled.step)  # and forget what was kept for it
@@ -173,6 +176,24 @@ def _published(filled: Filled) -> dict:
         "publish_ms": statistics.median(published),
         "upkeep_ms": statistics.mean(upkept),
         "self_found": statistics.mean(found),
+    }
+
+
+def _whole(filled: Filled) -> dict:
+    """Milliseconds of what `nearest+sampled` asks of every row at every step: counting those that attract and
+    repel, by class and by each image's tags, and drawing some."""
+    bank, (queries, eligible) = filled.bank, filled.queries()
+    counted, drew = [], []
+    for step in range(LOOKUPS):
+        start = time.perf_counter()
+        count(bank._facts(), eligible, queries, bank.classes)
+        counted.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        choice.drawn(bank.store, eligible.nonzero()[:, 0], (1e-3, 1e-3), bank.seed, step)
+        drew.append(time.perf_counter() - start)
+    return {
+        f"{name}_ms": 1e3 * most(statistics.median(spent))
+        for name, spent in (("count", counted), ("draw", drew))
     }
 
 

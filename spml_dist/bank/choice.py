@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spml_dist.bank.identity import uniform
+from spml_dist.bank.rows import ANNOTATED
 from spml_dist.bank.store import Store
 from spml_dist.schema import Neighbours
 
@@ -56,7 +57,31 @@ def held(store: Store, image: Tensor, segment: Tensor) -> Tensor:
     return torch.tensor(slots, dtype=torch.int64, device=image.device)
 
 
-def drawn(store: Store, slots: Tensor, share: float, seed: int, step: int) -> Tensor:
-    """Those of the slots whose rows this step draws: each with probability `share`, by its own hash."""
+def shares(annotated: int, others: int, sampled: int) -> tuple[float, float]:
+    """With which probability an annotated row is drawn, and any other, so that about `sampled` are in all.
+
+    annotated, others: rows to draw from. Half of the drawn are annotated where there are as many: they alone
+    attract by annotation, and where labels are sparse a plain draw has hardly any.
+    """
+    of_annotated = min(annotated, max(sampled / 2, sampled - others))
+    return of_annotated / max(1, annotated), (sampled - of_annotated) / max(1, others)
+
+
+def drawn(store: Store, slots: Tensor, share: tuple[float, float], seed: int, step: int) -> Tensor:
+    """Those of the slots whose rows this step draws, each by its own hash. share: as `shares` gives them."""
     chance = uniform(seed, step, store.rows.image[slots], store.rows.segment[slots])
-    return slots[chance < share]
+    of_kind = chance.new_tensor(share)[(store.rows.source[slots] != ANNOTATED).long()]
+    return slots[chance < of_kind]
+
+
+def weights(source: Tensor, sure: int, annotated: int, others: int) -> Tensor:
+    """[n] float32: how many rows of the bank each candidate stands for.
+
+    source: [n] uint8 of the candidates, of which the first `sure` stand for themselves and the rest was
+    drawn; annotated, others: rows of which they were drawn. A drawn row stands for its part of those of its
+    kind.
+    """
+    weight = torch.ones(len(source), device=source.device)
+    for kind, rows in ((source == ANNOTATED, annotated), (source != ANNOTATED, others)):
+        weight[sure:][kind[sure:]] = rows / torch.count_nonzero(kind[sure:])
+    return weight

@@ -65,6 +65,8 @@ def send(
     work = dist.all_to_all_single(
         incoming, outgoing, mine, counts[comm.rank()].tolist(), group=group, async_op=True
     )
+    if incoming.device.type != "cpu":
+        work.wait()  # NCCL's groups take turns on a device; the wait is the stream's, not this process's
     return Sending(incoming, work)
 
 

@@ -18,6 +18,9 @@ from spml_dist.bank.store import Store
 FEW = 1 << 13
 """passing rows up to which comparing them all is faster than probing lists"""
 
+AT_ONCE = 1 << 15
+"""rows whose similarities are held all at once: with 600 queries they take 80 MB"""
+
 BY_CLASS = ("labelled", "same_class", "other_class")
 """kinds that only annotated rows answer"""
 
@@ -98,7 +101,11 @@ def _compare(
 ) -> None:
     """Propose to some queries the nearest of all rows that are allowed."""
     some = Queries(*(value[torch.from_numpy(members)] for value in vars(queries).values()))
-    proposed = among(store, some, k, torch.from_numpy(np.flatnonzero(allowed))).numpy()
+    slots = torch.from_numpy(np.flatnonzero(allowed))
+    if len(slots) > AT_ONCE:
+        proposed = nearest(store, some, ["any"], k, slots)["any"].slot.numpy()
+    else:
+        proposed = among(store, some, k, slots).numpy()
     found[members] = -1
     found[members, : proposed.shape[1]] = proposed
 

@@ -18,7 +18,7 @@ from spml_dist.bank.gauge import gauge
 from spml_dist.bank.identity import owned
 from spml_dist.bank.lookup import lookup
 from spml_dist.bank.nearest import Found, in_order
-from spml_dist.bank.rows import as_candidates, bitset, by_identity, concatenate, pack, take, unpack
+from spml_dist.bank.rows import ANNOTATED, as_candidates, bitset, by_identity, concatenate, pack, take, unpack
 from spml_dist.bank.store import Store
 from spml_dist.config.method import Bank
 from spml_dist.errors import RunError
@@ -120,8 +120,9 @@ class ShardedBank:
         asking = self._taking_turns(queries, step)
         voters = queries if self._asks.votes else asking
         near, labelled, joins = [], None, step >= self.settings.warmup
+        self._gauge(asking, eligible, step)
         if joins or measure:
-            near, labelled = self._look_up(asking, voters, eligible, step, measure)
+            near, labelled = self._look_up(asking, voters, eligible, measure)
         if measure:
             self._measure(queries, voters, labelled, eligible, step)
         if not joins:
@@ -169,16 +170,20 @@ class ShardedBank:
         """What is looked up to choose candidates by."""
         return () if self.settings.candidates == "exact" else self._asks.kinds
 
+    def _gauge(self, asking: Queries, eligible: Tensor, step: int) -> None:
+        """Measure the inverted file's recall when that is due: at steps that do not depend on what is logged,
+        since what is found decides how widely it is searched from then on."""
+        if self.cache and (step % GAUGE == 0 or not self.cache.gauged):
+            kinds, k = [*self._kinds, "labelled"], self.settings.neighbours
+            least = self.settings.min_recall
+            self._recall |= gauge(self.store, self.cache, asking, kinds, k, eligible, least)
+
     def _look_up(
-        self, asking: Queries, voters: Queries, eligible: Tensor, step: int, measure: bool
+        self, asking: Queries, voters: Queries, eligible: Tensor, measure: bool
     ) -> tuple[list[Neighbours], Neighbours | None]:
         """The neighbours that become candidates, and the annotated ones of the voters, where there is a vote
         or a measurement."""
-        least, annotated = self.settings.min_recall, ["labelled"] if self._asks.votes or measure else []
-        k = self.settings.neighbours
-        if self.cache and (step % GAUGE == 0 or not self.cache.gauged):
-            kinds = [*self._kinds, *annotated]
-            self._recall |= gauge(self.store, self.cache, asking, kinds, k, eligible, least)
+        annotated, k = ["labelled"] if self._asks.votes or measure else [], self.settings.neighbours
         near = lookup(self.store, self.cache, asking, self._kinds, k, eligible)
         labelled = lookup(self.store, self.cache, voters, annotated, k, eligible)
         answers = self._merged([*near.values(), *labelled.values()])
@@ -223,14 +228,15 @@ class ShardedBank:
             everything, _ = self._gathered(chosen, none)
             return Memory(as_candidates(everything, self.classes, rows.prototype.dtype))
         whole = over_all_ranks(count(self._facts(), eligible, queries, self.classes))
-        others, left = eligible.clone(), whole.rows.item() - len(image)
-        others[chosen] = False
-        drawn = choice.drawn(
-            self.store, others.nonzero()[:, 0], settings.sampled / max(1, left), self.seed, step
-        )
+        left = eligible.clone()
+        left[chosen] = False
+        near_annotated = comm.sum_all(torch.count_nonzero(self.store.rows.source[chosen] == ANNOTATED))
+        annotated = (whole.by_class.sum() - near_annotated).item()
+        kinds = annotated, whole.rows.item() - len(image) - annotated
+        share = choice.shares(*kinds, settings.sampled)
+        drawn = choice.drawn(self.store, left.nonzero()[:, 0], share, self.seed, step)
         everything, count_drawn = self._gathered(chosen, drawn)
-        weight = torch.ones(len(everything), device=self._device)
-        weight[len(everything) - count_drawn :] = left / max(1, count_drawn)
+        weight = choice.weights(everything.source, len(everything) - count_drawn, *kinds)
         candidates = as_candidates(everything, self.classes, rows.prototype.dtype)
         standing = Standing(whole.by_class, whole.by_propagated, whole.sharing)
         return Memory(candidates, weight.log(), standing)

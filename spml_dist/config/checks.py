@@ -29,6 +29,7 @@ def check(config: Config) -> None:
         _shards,
         _capacity,
         _bank_warmup,
+        _recent,
         _affinity,
         _encoder,
     ):
@@ -187,6 +188,22 @@ def _bank_warmup(config: Config) -> None:
     steps, warmup = config.schedule.steps, config.bank.warmup
     if warmup >= steps:
         raise ConfigError("bank.warmup", warmup, f"it must be below schedule.steps, which is {steps}")
+
+
+def _recent(config: Config) -> None:
+    """What only a bank of the whole data set has."""
+    if config.bank.candidates != "recent":
+        return
+    neutral = {"storage": "float32", "warmup": "0", "max_age": "null", "own_images": "false"}
+    for key, kept in neutral.items():
+        value = getattr(config.bank, key)
+        said = "null" if value is None else str(value).lower()
+        if said != kept:
+            raise ConfigError(
+                f"bank.{key}",
+                said,
+                f"bank.candidates recent keeps the last steps as they are: set it to {kept}",
+            )
 
 
 def _affinity(config: Config) -> None:

@@ -25,7 +25,7 @@ from spml_dist.shards.members import decode
 from spml_dist.stream.cache import Cache
 
 OPEN_SHARDS = 64
-"""Shards whose index and file a reader keeps open"""
+"""Shards whose index and file a reader keeps open, if nobody says otherwise"""
 
 REMEDY = "copy or pack the shard again; `spml-dist verify FOLDER` checks them all"
 
@@ -52,16 +52,23 @@ class Reader:
     folder: where the manifest lies, a path or an address; shards are found relative to it. masks: read the
     ground truth too, where there is one. cache: for shards that lie at addresses. Local shards are read in
     place, and their size is checked; remote ones are fetched whole, and size and digest are checked.
+    open_shards: whose file and index it keeps; more make it read indices again.
     Whatever is wrong with a shard is a DataError that names the tar and the sample's key.
     """
 
     def __init__(
-        self, folder: str | Path, manifest: Manifest, masks: bool = True, cache: Cache | None = None
+        self,
+        folder: str | Path,
+        manifest: Manifest,
+        masks: bool = True,
+        cache: Cache | None = None,
+        open_shards: int = OPEN_SHARDS,
     ):
         self.folder = folder
         self.manifest = manifest
         self.masks = masks
         self.cache = cache or Cache()
+        self.open_shards = open_shards
         self._open: OrderedDict[int, tuple[BinaryIO, list[Span]]] = OrderedDict()
         self._expected: Sequence[int] = ()
 
@@ -120,7 +127,7 @@ class Reader:
 
     def _shard(self, shard: int, name: str) -> tuple[BinaryIO, list[Span]]:
         if shard not in self._open:
-            while len(self._open) >= OPEN_SHARDS:
+            while len(self._open) >= self.open_shards:
                 self._open.popitem(last=False)[1][0].close()
             self._open[shard] = _indexed(name, self.manifest.shards[shard], self.cache)
         self._open.move_to_end(shard)

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_dist.bank.choice import drawn, held, nearest_of_all
+from spml_dist.bank.choice import drawn, held, nearest_of_all, shares, weights
 from spml_dist.bank.identity import image_hash
-from spml_dist.bank.rows import take
+from spml_dist.bank.rows import ANNOTATED, take
 from spml_dist.bank.store import Store
 from spml_dist.schema import Neighbours
 from tests.bank.builders import CLASSES, DIM, contents, rows_of
@@ -80,36 +80,54 @@ def test_held_are_those_rows_that_the_store_has(store):
     assert len(held(store, image[:0], segment[:0])) == 0
 
 
+class TestShares:
+    @given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 200))
+    def test_as_many_are_drawn_as_asked_or_all_half_of_them_annotated_where_there_are(self, a, b, sampled):
+        of_annotated, of_others = shares(a, b, sampled)
+        numbers = a * of_annotated, b * min(1, of_others)
+        assert sum(numbers) == pytest.approx(min(sampled, a + b))
+        assert of_annotated <= 1 and of_others >= 0
+        if 2 * min(a, b) >= sampled:
+            assert numbers == (pytest.approx(sampled / 2), pytest.approx(sampled / 2))
+
+    def test_a_drawn_row_stands_for_its_part_of_the_rows_of_its_kind_that_are_left(self):
+        other, annotated = 0, ANNOTATED
+        source = torch.tensor([annotated, other, other, annotated, annotated, other], dtype=torch.uint8)
+        assert weights(source, 2, annotated=8, others=4).tolist() == [1, 1, 2, 4, 4, 2]
+        assert weights(source[:2], 2, annotated=8, others=4).tolist() == [1, 1]
+
+
 class TestDrawn:
-    def test_each_row_is_drawn_with_its_share(self, store):
+    def test_each_row_is_drawn_with_the_share_of_its_kind(self, store):
         """Over many steps every row comes about as often as asked, within six standard errors."""
-        slots, share, steps = store.live(), 0.2, 400
+        slots, steps = store.live(), 400
         times = torch.zeros(len(slots))
         for step in range(steps):
-            times += torch.isin(slots, drawn(store, slots, share, seed=1, step=step))
+            times += torch.isin(slots, drawn(store, slots, (0.4, 0.2), seed=1, step=step))
+        share = torch.where(store.rows.source[slots] == ANNOTATED, 0.4, 0.2)
         error = (times / steps - share).abs() / (share * (1 - share) / steps) ** 0.5
-        assert error.max() < 6 and abs(times.mean() / steps - share) < 0.005
+        assert error.max() < 6 and abs((times / steps - share).mean()) < 0.005
 
     def test_a_larger_share_draws_the_same_rows_and_more(self, store):
-        few, many = (set(drawn(store, store.live(), share, 1, 7).tolist()) for share in (0.1, 0.3))
+        few, many = (set(drawn(store, store.live(), (s, s), 1, 7).tolist()) for s in (0.1, 0.3))
         assert few < many
-        assert len(drawn(store, store.live(), 1.0, 1, 7)) == len(store)
-        assert len(drawn(store, store.live(), 0.0, 1, 7)) == 0
+        assert len(drawn(store, store.live(), (1.0, 1.0), 1, 7)) == len(store)
+        assert len(drawn(store, store.live(), (0.0, 0.0), 1, 7)) == 0
 
     def test_it_depends_on_the_row_and_not_on_its_slot_or_on_who_holds_it(self, store):
         rows = take(store.rows, store.live())
-        one = contents(take(store.rows, drawn(store, store.live(), 0.3, 1, 7)))
+        one = contents(take(store.rows, drawn(store, store.live(), (0.3, 0.3), 1, 7)))
         parts = []
         for owned in (range(0, 1), range(1, 3)):
             part = Store(owned, 3, 2000, DIM, CLASSES, "float32")
             mine = take(rows, torch.isin(rows.image.remainder(3), torch.tensor(owned)))
             part.put(take(mine, torch.arange(len(mine)).flip(0)))
-            parts.append(contents(take(part.rows, drawn(part, part.live().flip(0), 0.3, 1, 7))))
+            parts.append(contents(take(part.rows, drawn(part, part.live().flip(0), (0.3, 0.3), 1, 7))))
         assert parts[0] | parts[1] == one and not parts[0] & parts[1] and parts[0] and parts[1]
 
     def test_other_steps_and_seeds_draw_other_rows(self, store):
         draws = [
-            frozenset(drawn(store, store.live(), 0.3, seed, step).tolist())
+            frozenset(drawn(store, store.live(), (0.3, 0.3), seed, step).tolist())
             for seed, step in ((1, 7), (1, 8), (2, 7))
         ]
         assert len(set(draws)) == 3

@@ -13,9 +13,20 @@ import torch
 from spml_dist import comm
 from spml_dist.bank import cache as cache_module
 from spml_dist.bank import lookup as lookup_module
+from spml_dist.bank import sharded as sharded_module
+from spml_dist.bank.choice import shares
 from spml_dist.bank.filters import Queries
 from spml_dist.bank.identity import image_hash, uniform
-from spml_dist.bank.rows import as_candidates, bitset, by_identity, concatenate, digest, take, written
+from spml_dist.bank.rows import (
+    ANNOTATED,
+    as_candidates,
+    bitset,
+    by_identity,
+    concatenate,
+    digest,
+    take,
+    written,
+)
 from spml_dist.bank.sharded import Asks, ShardedBank
 from spml_dist.config import load
 from spml_dist.config.method import Bank
@@ -215,8 +226,13 @@ def slow_memory(case: dict, rows: BankRows, question: Rows, step: int) -> dict:
     if options.candidates == "nearest+sampled":
         left = [i for i in range(len(eligible)) if i not in which]
         chance = uniform(SEED, step, eligible.image, eligible.segment)
-        drawn = [i for i in left if chance[i] < options.sampled / len(left)]
-        seen["weight"] = [1.0] * len(which) + [len(left) / len(drawn) for _ in drawn]
+        annotated = eligible.source == ANNOTATED
+        numbers = [sum(annotated[i].item() == kind for i in left) for kind in (True, False)]
+        share = shares(*numbers, options.sampled)
+        drawn = [i for i in left if chance[i] < share[0 if annotated[i] else 1]]
+        alike = {i: [j for j in left if annotated[j] == annotated[i]] for i in drawn}
+        seen["weight"] = [1.0] * len(which)
+        seen["weight"] += [len(alike[i]) / len(set(alike[i]).intersection(drawn)) for i in drawn]
         which += drawn
         seen["standing"] = {
             "by_class": [
@@ -417,6 +433,26 @@ class TestOneProcess:
         assert_same(flat(first), flat(again))
         assert_same(flat(banks[1].recall(asked(0), 5)), flat(first))
         assert not torch.equal(first.rows.image, other.rows.image) or len(first.rows) != len(other.rows)
+
+    def test_what_is_logged_changes_no_candidate(self, monkeypatch):
+        """Also where recall is found too low, for the kind that only measurements ask for as well."""
+        monkeypatch.setattr(lookup_module, "FEW", -1)
+        monkeypatch.setattr(cache_module, "PROBES", 1)
+        monkeypatch.setattr(cache_module, "NEW", 5)
+        monkeypatch.setattr(sharded_module, "GAUGE", 2)
+        asks = replace(ASKS, votes=False)
+        options = {"candidates": "nearest", "exact_rows": 0, "min_recall": 1, "capacity": 7000}
+        logged, silent = (bank_of(asks, **options) for _ in range(2))
+        widened = set()
+        for step in range(8):
+            keys = [f"{step % 4} {i}" for i in range(60)]
+            for bank in (logged, silent):
+                bank.publish(rows_of(keys, [4] * 60, step, seed=step), [])
+            ours, theirs = (bank.recall(asked(0), step + 1, bank is logged) for bank in (logged, silent))
+            assert_same(flat(ours), flat(theirs))
+            assert logged.cache.state() == silent.cache.state()
+            widened |= silent.cache.probes.keys()
+        assert "labelled" in widened
 
     def test_about_as_many_rows_are_drawn_as_asked(self):
         bank = bank_of(sampled=40, max_candidates=5)

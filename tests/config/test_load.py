@@ -266,6 +266,13 @@ class TestRulesBetweenFields:
                 "bank.encoder_momentum (got 0.99); bank.candidates recent keeps the network's own vectors",
             ),
             (
+                ["bank.warmup=9", "bank.candidates=recent"],
+                "bank.warmup (got 9); bank.candidates recent keeps the last steps as they are: set it to 0",
+            ),
+            (["bank.max_age=9", "bank.candidates=recent"], "(got 9); bank.candidates recent keeps"),
+            (["bank.own_images=true", "bank.candidates=recent"], "are: set it to false"),
+            (["bank.storage=float16", "bank.candidates=recent"], "are: set it to float32"),
+            (
                 ["bank.encoder_momentum=0.99", "engine.zero_stage=3"],
                 "bank.encoder_momentum (got 0.99); engine.zero_stage 3",
             ),

@@ -13,7 +13,6 @@ import pytest
 
 from spml_dist.errors import DataError
 from spml_dist.shards.manifest import read_manifest, write_manifest
-from spml_dist.stream import reader as reader_module
 from spml_dist.stream.reader import Reader, samples
 
 from .conftest import make_sample
@@ -66,9 +65,8 @@ def test_a_range_of_samples_in_the_manifest_s_order(packed, start, stop):
     assert keys == [f"beach-{number:03d}" for number in range(7)][start:stop]
 
 
-def test_few_files_stay_open_and_all_stay_readable(packed, monkeypatch):
-    monkeypatch.setattr(reader_module, "OPEN_SHARDS", 2)
-    reader = reader_of(packed(6, 1))
+def test_few_files_stay_open_and_all_stay_readable(packed):
+    reader = reader_of(packed(6, 1), open_shards=2)
     for shard in (0, 1, 2, 0, 5, 4, 0):
         assert reader.read(shard, 0).key == f"beach-{shard:03d}"
         assert len(reader._open) <= 2
