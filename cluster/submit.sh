@@ -20,7 +20,8 @@ Without --working-dir nothing is uploaded: the job runs in the current folder, w
 the same path, and runs/ and data/ are where they would be without a cluster.
 
 A cluster with token authentication wants its token: in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, or
-in ~/.ray/auth_token. The PYTHON variable chooses the interpreter here (default: .venv/bin/python, else python3).
+in ~/.ray/auth_token. The PYTHON variable chooses the interpreter here (default: .venv/bin/python, else python3),
+RAY_JOB_STOP_WAIT_TIME_S the seconds that `ray job stop` gives the job to save before it kills it (default: 600).
 
   cluster/submit.sh --address http://head:8265 configs/gid15_scribble.yaml engine.workers=8 stream.batch=64
 TEXT
@@ -59,6 +60,9 @@ python=$(command -v "$local_python") || fail "$local_python is not an interprete
 "$python" -c 'import importlib.util as u, sys; sys.exit(not (u.find_spec("ray") and u.find_spec("pydantic")))' ||
   fail "$python lacks Ray or pydantic; set PYTHON to the interpreter where spml-dist is installed"
 remote_python=${remote_python:-$python}
+
+stop_seconds=${RAY_JOB_STOP_WAIT_TIME_S:-600}
+[[ $stop_seconds =~ ^[0-9]+$ ]] || fail "RAY_JOB_STOP_WAIT_TIME_S (got $stop_seconds) is not a number of seconds"
 
 check_address() {
   case $address in
@@ -149,12 +153,13 @@ submit() {
     file=$(realpath "$config")
     [[ $file == "$root"/* ]] || fail "$config is not inside --working-dir $working_dir, so it would not be uploaded"
     train+=("${file#"$root"/}" "$@")
-    environment='{"excludes": ["/.venv", "/.git", "/runs", "/data", "/shards/packed"]}'
+    environment='{"excludes": ["/.venv", "/.git", "/runs", "/data", "/shards/packed"],'
+    environment+=' "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "'$stop_seconds'"}}'
     set -- --working-dir "$root"
   else
     train=(bash -c 'cd "$1" && shift && exec "$@"' job "$PWD" "${train[@]}" "$config" "$@")
-    environment=$("$python" -c 'import json, sys; print(json.dumps({"env_vars": {"PYTHONPATH": sys.argv[1]}}))' \
-      "$repository")
+    environment=$("$python" -c 'import json, sys; print(json.dumps({"env_vars": dict(a.split("=", 1) for a in sys.argv[1:])}))' \
+      "PYTHONPATH=$repository" "RAY_JOB_STOP_WAIT_TIME_S=$stop_seconds")
     set --
   fi
   "$python" -m ray.scripts.scripts job submit --address "$address" --submission-id "$job" "${wait_option[@]}" \

@@ -116,16 +116,21 @@ def launched(config: Config, network: str, alone: bool) -> bool:
 
 def _on_ray(config: Config, folder: Path, payload: dict) -> None:
     from spml_dist import jobs
+    from spml_dist.engine import stopping
     from spml_dist.engine.worker import work
+    from spml_dist.labeling.device import chosen
 
     print(f"starting Ray and {config.engine.workers} workers", flush=True)
+    far = os.environ.get("RAY_ADDRESS")  # its nodes may have GPUs where this one has none
     jobs.train(
         work,
         payload,
         name=config.name,
         workers=config.engine.workers,
-        gpu=_gpu(config),
+        device=config.engine.device if far else chosen(config.engine.device),
         storage=folder / "ray",
+        say=_show,
+        stopped=lambda: stopping.requested(folder),
     )
 
 
@@ -133,16 +138,19 @@ def _under_torchrun(config: Config, folder: Path, payload: dict) -> None:
     """This process is one of torchrun's. Rank 0 alone has claimed the folder and answers to signals."""
     from spml_dist import comm
     from spml_dist.engine.worker import work
+    from spml_dist.labeling.device import chosen
 
-    comm.join("nccl" if _gpu(config) else "gloo")
-    work(payload)
+    device = chosen(config.engine.device)
+    comm.join("nccl" if device == "cuda" else "gloo")
+    work(payload | {"device": device})
     comm.leave()
 
 
 def _alone(config: Config, folder: Path, payload: dict) -> None:
     from spml_dist.engine.worker import work
+    from spml_dist.labeling.device import chosen
 
-    work(payload)
+    work(payload | {"device": chosen(config.engine.device)})
 
 
 @contextmanager
@@ -230,14 +238,6 @@ def _check_classes(config: Config, manifest) -> None:
     for key, labels in named.items():
         if beyond := [label for label in labels if label > last]:
             raise ConfigError(f"{key} names no class of data.train", beyond, f"its class ids are 0 to {last}")
-
-
-def _gpu(config: Config) -> bool:
-    if config.engine.device != "auto":
-        return config.engine.device == "cuda"
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _show(text: str) -> None:

@@ -19,13 +19,14 @@ def work(payload: dict) -> None:
     """Train one rank to the end.
 
     payload: {"config": the resolved configuration as plain data, "network": "cam" for the CAM classifier,
-    and nothing or "segmenter" for the segmenter}.
+    and nothing or "segmenter" for the segmenter, "device": "cuda" or "cpu" as all ranks were told, and
+    nothing for what engine.device means on this machine}.
 
     With DeepSpeed where there is a process group already, else alone and without it. Raises SpmlError for
     what a user can mend, and Stopped once the run is saved because it was asked to stop.
     """
     config = Config.model_validate(payload["config"], strict=False)
-    device = _device(config)
+    device = _device(payload.get("device", config.engine.device))
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", comm.world()))
     torch.set_num_threads(config.engine.threads or max(1, (os.cpu_count() or 1) // beside))
     task = CAM if payload.get("network") == CAM.network else SEGMENTER
@@ -46,7 +47,7 @@ def work(payload: dict) -> None:
             run.journal.close()
 
 
-def _device(config: Config) -> torch.device:
-    if config.engine.device == "cpu" or (config.engine.device == "auto" and not torch.cuda.is_available()):
+def _device(name: str) -> torch.device:
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count()))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spml_dist.errors import RunError, SpmlError
+from spml_dist.jobs import capacity
 from spml_dist.jobs.processes import ONE_THREAD
 
 WORKER_ENVIRONMENT = {
@@ -25,25 +26,42 @@ WORKER_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 
+GROWTH_SECONDS = 600
+"""how long nodes may take to join a cluster: those of a job that has just begun, or of an autoscaler"""
+
 
 def train(
-    worker: Callable[[dict], None], payload: dict, *, name: str, workers: int, gpu: bool, storage: Path
+    worker: Callable[[dict], None],
+    payload: dict,
+    *,
+    name: str,
+    workers: int,
+    device: str,
+    storage: Path,
+    say: Callable[[str], None],
+    stopped: Callable[[], bool],
 ) -> None:
-    """Run `worker(payload)` on every one of `workers` processes that share a process group.
+    """Run `worker(payload | {"device": "cuda" or "cpu"})` on `workers` processes that share a process group.
 
     On the cluster that RAY_ADDRESS names, else on a cluster of this machine's own that ends with the call.
-    storage: folder that all nodes see. An SpmlError of a worker is raised here as it was raised there.
+    device: cuda reserves a GPU for every worker and cpu a core, auto is decided by what the cluster has;
+    storage: folder that all nodes see; say: is told where the workers compute and what is waited for;
+    stopped: whether somebody asks to wait no longer, which raises Stopped. RunError: too few GPUs or cores,
+    on the cluster that RAY_ADDRESS names still after GROWTH_SECONDS; this machine's own cores are shared.
+    An SpmlError of a worker is raised here as it was raised there.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    if "RAY_ADDRESS" not in os.environ:  # nobody preempts a machine's own cluster
+    if not os.environ.get("RAY_ADDRESS"):  # nobody preempts a machine's own cluster
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     with _cluster(workers):
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
+        device = _placed(workers, device, say, stopped)
+        gpu = device == "cuda"
         trainer = TorchTrainer(
             partial(_noted, worker),
-            train_loop_config=payload,
+            train_loop_config=payload | {"device": device},
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
             run_config=RunConfig(
@@ -53,6 +71,36 @@ def train(
         error = _interruptible(trainer.fit)
         if error is not None:
             raise _cause(error) from None
+
+
+def _placed(workers: int, device: str, say: Callable[[str], None], stopped: Callable[[], bool]) -> str:
+    """The device of all workers, once there is room for them. Ray itself would wait for ever, in silence."""
+    from ray import cluster_resources
+
+    address = os.environ.get("RAY_ADDRESS")
+    where = f"the cluster at {address}" if address else "this machine"
+    device = capacity.device_for(device, workers, cluster_resources)
+    gpus = capacity.counted(cluster_resources().get("GPU", 0), "GPU")
+    say(f"{workers} workers on {device}; {where} has {gpus}")
+    room = partial(capacity.wait, workers, device, cluster_resources, where=where, say=say, stopped=stopped)
+    if not address:
+        room(patience=0)
+    elif capacity.lacking(workers, device, cluster_resources):
+        with _asked_for([{capacity.RESOURCE[device]: 1}] * workers):
+            room(patience=GROWTH_SECONDS)
+    return device
+
+
+@contextmanager
+def _asked_for(bundles: list[dict[str, float]]) -> Iterator[None]:
+    """Let an autoscaler see what is wanted: it adds nodes for placement groups that wait."""
+    from ray.util import placement_group, remove_placement_group
+
+    group = placement_group(bundles)
+    try:
+        yield
+    finally:
+        remove_placement_group(group)
 
 
 def spread(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:

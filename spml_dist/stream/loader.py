@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from spml_dist.shards.manifest import Manifest, read_manifest
 from spml_dist.stream.batches import Made, MicroBatches, View
 from spml_dist.stream.cache import Cache
 from spml_dist.stream.plan import Plan
-from spml_dist.stream.reader import Reader
+from spml_dist.stream.reader import OPEN_SHARDS, Reader
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """settings of glibc's mallopt"""
@@ -79,7 +80,8 @@ class Stream:
         self.skipped = Counter()
         self._batches = MicroBatches(
             plan,
-            Reader(folder, manifest, masks=False, cache=cache),
+            # A batch may take samples of two windows.
+            Reader(folder, manifest, False, cache, open_shards=max(OPEN_SHARDS, 2 * window_shards)),
             View(crop, tuple(scale), mirror, tuple(mirror_swaps)),
             rank,
             world,
@@ -124,6 +126,10 @@ class Stream:
 def _begin(process: int) -> None:
     """Prepare a loader process."""
     keep_memory()
+    # Both reach the whole process group, and the training still needs batches to come to a step that it can
+    # save. It ends this process itself; where it is killed, torch sees that it is gone.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     # No farewell of the interpreter: the thread that hands over batches may just be inside torch, where
     # being ended aborts the process.
     atexit.register(os._exit, 0)

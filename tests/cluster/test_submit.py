@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -109,6 +112,60 @@ class TestMistakes:
     def test_a_token_file_that_is_not_there(self, submit: Submit, tmp_path: Path):
         done = submit("--address", "h", QUICKSTART, RAY_AUTH_TOKEN_PATH=tmp_path / "none")
         assert f"RAY_AUTH_TOKEN_PATH (got {tmp_path / 'none'})" in refusal(done)
+
+
+class TestSubmittedEnvironment:
+    """What Ray is asked for, without Ray: a server says that it is a head, and `ray job submit` is a note."""
+
+    @pytest.fixture
+    def address(self) -> Iterator[str]:
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b'{"ray_version": "2"}')
+
+            def log_message(self, *_):
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()
+
+    @pytest.fixture
+    def submitted(self, submit: Submit, interpreter, address: str, tmp_path: Path) -> Callable[..., dict]:
+        """The runtime environment of the job that is submitted with these words and variables."""
+        note = tmp_path / "note"
+        noted = f'[[ $* != *" job submit "* ]] || {{ printf "%s\\n" "$@" >{note}; exit; }}'
+        ray = interpreter(f'{noted}; exec {sys.executable} "$@"')
+
+        def environment(*words: str, **variables: str) -> dict:
+            done = submit("--address", address, "--no-wait", *words, PYTHON=ray, **variables)
+            assert done.returncode == 0, done
+            told = note.read_text().splitlines()
+            return json.loads(told[told.index("--runtime-env-json") + 1])
+
+        return environment
+
+    UPLOADED = (
+        *("--working-dir", ".", QUICKSTART, "output=/r", "data.train=/t", "data.val=/v"),
+        "tracking.uri=http://mlflow:5000",
+    )
+
+    @pytest.mark.parametrize("words", [(QUICKSTART,), UPLOADED], ids=["in place", "uploaded"])
+    def test_a_job_that_is_stopped_has_time_to_save(self, submitted, words: tuple[str, ...]):
+        assert submitted(*words)["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == "600"
+        given = submitted(*words, RAY_JOB_STOP_WAIT_TIME_S="45")
+        assert given["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == "45"
+
+    def test_beside_it_is_what_each_way_needs(self, submitted):
+        assert submitted(QUICKSTART)["env_vars"]["PYTHONPATH"] == str(ROOT)
+        assert "/runs" in submitted(*self.UPLOADED)["excludes"]
+
+    def test_a_time_that_is_none_is_refused(self, submit: Submit):
+        said = refusal(submit("--address", "h", QUICKSTART, RAY_JOB_STOP_WAIT_TIME_S="soon"))
+        assert "RAY_JOB_STOP_WAIT_TIME_S (got soon)" in said
 
 
 def test_help_names_every_option_without_a_cluster(submit: Submit):

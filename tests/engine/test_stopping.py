@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -75,3 +76,29 @@ def test_two_signals_end_it_and_what_it_started(start):
     assert process.wait(timeout=60) == 128 + signal.SIGINT
     psutil.wait_procs([child], timeout=60)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_signal_to_the_whole_process_group_saves_although_loader_processes_hear_it_too(
+    experiment, tmp_path: Path
+):
+    words = experiment(tmp_path, "group", "schedule.steps=100000", "tracking.previews=0")
+    command = [sys.executable, "-m", "spml_dist", "train", *words, "stream.loader_processes=1", "--alone"]
+    metrics = tmp_path / "group" / "metrics.jsonl"
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    ) as run:
+        try:
+            deadline = time.monotonic() + 300
+            while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            started = psutil.Process(run.pid).children(recursive=True)
+            for process in started:
+                process.terminate()
+            os.killpg(run.pid, signal.SIGINT)
+            error = run.communicate(timeout=300)[1].decode()
+        finally:
+            run.kill()
+    assert run.returncode == 75, error
+    last = json.loads(metrics.read_text().splitlines()[-1])["step"]
+    assert (tmp_path / "group" / "checkpoints" / f"step_{last:06d}").is_dir()
+    assert psutil.wait_procs(started, timeout=60)[1] == []

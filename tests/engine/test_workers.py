@@ -14,7 +14,13 @@ from tests.spawn import spawn
 
 pytestmark = pytest.mark.timeout(900)
 
-BRIEFLY = ["schedule.steps=4", "checkpoint.every=1", "checkpoint.keep=9", "tracking.previews=0"]
+BRIEFLY = [
+    "schedule.steps=4",
+    "checkpoint.every=1",
+    "checkpoint.keep=9",
+    "tracking.previews=0",
+    "engine.device=cuda",
+]
 WORKERS = {"alone": 0, "one": 1, "two": 2, "three": 3}
 """of a global batch of four pictures; alone is without a process group and without DeepSpeed"""
 
@@ -24,8 +30,10 @@ def output(experiment, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     threads = torch.get_num_threads()
     for name, count in WORKERS.items():
+        # What a launcher has found out for all workers goes before what each would find out for itself.
         runs = [
             payload(experiment(folder, f"{name}-{precision}", *BRIEFLY, f"engine.precision={precision}"))
+            | {"device": "cpu"}
             for precision in ("float32", "float64")
         ]
         told = spawn(work, count, runs, seconds=400) if count else [work(0, runs)]
