@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -93,7 +94,8 @@ def _localised(out: Path, name: str, run: str, packed: Path, steps: int) -> Path
             *training.QUIET,
         )
         training.verb(out, "cam", "train", str(training.ROOT / "configs" / CONFIGS[name]), "--alone", *words)
-        training.verb(out, "cam", "infer", f"runs/{run}_cam", str(packed), "--out", str(found))
+        whole = ("--out", str(found), "--workers", str(os.cpu_count() or 1))
+        training.verb(out, "cam", "infer", f"runs/{run}_cam", str(packed), *whole)
     return found
 
 

@@ -211,7 +211,26 @@ def test_images_whose_tags_and_pixels_do_not_say_the_same_are_named(finished):
 def test_labels_that_lack_nothing_have_no_hints(finished):
     (finished / "labels.json").write_text(json.dumps(LABELS | {"hints": []}))
     text = write_report(finished).read_text()
-    assert "<li>" not in text and "Every class has labels" in text and "to look at" not in text
+    assert "<li>" not in text and "Every class has labelled pixels" in text and "to look at" not in text
+
+
+@pytest.mark.parametrize(
+    ("network", "pixels", "tagged", "said"),
+    [
+        ("segmenter", [30, 0], [3, 3], "Classes without labelled pixels: &lt;rock&gt;."),
+        ("segmenter", [0, 3], [3, 3], "Classes without labelled pixels: sea."),
+        ("cam", [0, 0], [0, 3], "Every class has tags, and nothing contradicts."),
+        ("cam", [30, 3], [0, 0], "Classes without tags: &lt;rock&gt;."),
+    ],
+)
+def test_nothing_is_lacking_only_where_every_class_has_what_the_run_learns_from(
+    finished, network, pixels, tagged, said
+):
+    counts = LABELS["counts"] | {"pixels_labelled": pixels, "images_tagged": tagged}
+    note = {"classes": ["sea", "<rock>"], "background": 0, "network": network, "counts": counts, "hints": []}
+    (finished / "labels.json").write_text(json.dumps(LABELS | note))
+    text = write_report(finished).read_text()
+    assert said in text and ("Every class has" in text) is said.startswith("Every")
 
 
 def test_an_untrained_run_has_a_page_that_says_how_to_go_on(tmp_path):

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spml_dist.cli.labels import add_boxes, add_heat, add_radius, heat
+from spml_dist.cli.labels import add_boxes, add_heat, add_radius, given, heat, say_idle
 from spml_dist.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,10 +90,12 @@ def _open(arguments: argparse.Namespace) -> Recipe:
     from spml_dist.shards.kinds import Marks
 
     _require_another(arguments.out, Path(arguments.dir))
-    marks = Marks(arguments.point_radius, arguments.boxes, arguments.heat_maps, heat(arguments))
+    asked = given(arguments, ("point_radius", "boxes", "heat_maps"))
+    marks = Marks(heat=heat(arguments), **asked)
     recipe = open_folder(arguments.dir, arguments.split, arguments.labels, marks, arguments.labels_from)
     for note in recipe.notes:
         print(note, file=sys.stderr)
+    say_idle(arguments, recipe.forms)
     return recipe
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import sys
@@ -73,7 +74,7 @@ def _pack_split(arguments: argparse.Namespace, source: Recipe, data_set: str) ->
     name = arguments.name or re.sub(r"[^\w-]", "_", f"{data_set}-{source.split}")
     if not source.is_annotated():
         kind = f"{source.split}: no image has {source.labels} annotations"
-        print(f"{kind}; packed unlabelled, for evaluation and prediction", file=sys.stderr)
+        print(f"{kind}; packed unlabelled", file=sys.stderr)
     described = Described(
         name,
         source.split,
@@ -123,11 +124,17 @@ def _pack(
 
 
 def _fingerprint(arguments: argparse.Namespace, ids: tuple[str, ...]) -> str:
-    """Of all that decides the bytes of a pack, the content of its pictures and annotations excepted."""
+    """Of all that decides the bytes of a pack, the content of its pictures and annotations excepted.
+
+    A file among the options counts by its content, wherever it lies.
+    """
     free = ("run", "out", "json", "workers", "strict", "debug")
     deciding = {name: str(value) for name, value in vars(arguments).items() if name not in free}
     if "dir" in deciding:
         deciding["dir"] = str(Path(arguments.dir).resolve())
+    for name in ("labels_from", "contours"):
+        if path := getattr(arguments, name, None):
+            deciding[name] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return json.dumps([__version__, deciding, ids], sort_keys=True)
 
 

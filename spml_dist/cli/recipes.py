@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from spml_dist.cli.labels import add_boxes, add_heat, add_radius, heat
+from spml_dist.cli.labels import OPTIONS, add_boxes, add_heat, add_radius, given, heat, say_idle
 
 if TYPE_CHECKING:
     from spml_dist.shards.recipe import Recipe
@@ -96,10 +96,15 @@ examples:
 """
 IMAGES = """\
 Takes every .jpg, .jpeg and .png below DIR, whatever the folders; nothing else has to be there. The image id
-is the path without its suffix. --classes gives the pack the classes of others that it goes with.
+is the path without its suffix. --classes gives the pack the classes that a training and a network have.
+
+The pack serves `spml-dist preview` and, with --classes, a training by image similarity alone. It cannot be
+evaluated, for it has no ground truth, and `spml-dist cam infer` finds no tags or boxes in it. To train on
+pictures without labels beside labelled ones, put all of them into one folder: `spml-dist pack folder` packs
+the images of SPLIT.txt that have no annotation unlabelled, and they are trained on all the same.
 
 examples:
-  spml-dist pack images DIR --out data/photos
+  spml-dist pack images DIR --out data/photos    # then: spml-dist preview data/photos --out photos.png
   spml-dist pack images DIR --classes data/mine --split unlabelled --out data/mine/unlabelled
 """
 
@@ -156,7 +161,8 @@ def _voc2012(arguments: argparse.Namespace) -> Recipe:
     from spml_dist.shards.voc2012 import AUGMENTED, open_voc2012
 
     asked = (arguments.dir, arguments.split, arguments.labels)
-    recipe = open_voc2012(*asked, arguments.point_radius, arguments.boxes)
+    recipe = open_voc2012(*asked, **given(arguments, ("point_radius", "boxes")))
+    say_idle(arguments, {"points" if arguments.labels == "clicks" else arguments.labels})
     if recipe.split == "train_aug" and len(recipe.ids) != AUGMENTED:
         seen = f"train_aug: {len(recipe.ids)} images here, {AUGMENTED} in the published set"
         print(f"{seen}; compare the lists of VOC and SBD with the archives", file=sys.stderr)
@@ -168,7 +174,9 @@ def _coco(arguments: argparse.Namespace) -> Recipe:
 
     _say_reading(arguments)
     asked = (arguments.dir, arguments.split, arguments.labels)
-    return open_coco(*asked, arguments.annotations, arguments.boxes)
+    recipe = open_coco(*asked, arguments.annotations, **given(arguments, OPTIONS["boxes"]))
+    say_idle(arguments, {arguments.labels})
+    return recipe
 
 
 def _densepose(arguments: argparse.Namespace) -> Recipe:
@@ -176,7 +184,9 @@ def _densepose(arguments: argparse.Namespace) -> Recipe:
 
     _say_reading(arguments)
     asked = (arguments.dir, arguments.split, arguments.labels)
-    return open_densepose(*asked, arguments.point_radius, heat(arguments))
+    recipe = open_densepose(*asked, heat=heat(arguments), **given(arguments, OPTIONS["points"]))
+    say_idle(arguments, {arguments.labels})
+    return recipe
 
 
 def _images(arguments: argparse.Namespace) -> Recipe:

@@ -230,6 +230,8 @@ def finished(folder: Path) -> int | None:
 
 
 def _check_classes(config: Config, manifest) -> None:
+    if not manifest.classes:
+        raise ConfigError("data.train is a pack without classes", config.data.train, "pack with --classes")
     last = len(manifest.classes) - 1
     named = {
         "relations.cooccurrence.ignore_classes": config.relations.cooccurrence.ignore_classes,

@@ -10,14 +10,12 @@ from typing import Any
 
 from spml_dist.config.method import Relations
 from spml_dist.model.export import Network
-from spml_dist.shards.hints import hints
+from spml_dist.shards.hints import TEACH, hints
 from spml_dist.shards.manifest import Manifest, write_json
 
 FILE = "labels.json"
 _CAM = "spml-dist cam"
-_TEACH = "teach by image similarity, and by feature affinity through the bank"
 _WHERE = {"batch": "in the batch", "global": "through the bank"}
-"""what hints of a pack say, of which a run knows more"""
 _DESCRIBED = ("name", "split", "labels", "classes", "background", "samples", "regions", "rejected")
 
 
@@ -28,7 +26,8 @@ def write(folder: Path, manifest: Manifest, relations: Relations, network: Netwo
     A note that says the same already is left alone: MLflow is sent what has changed.
     """
     said = {name: getattr(manifest, name) for name in _DESCRIBED}
-    said |= {"counts": asdict(manifest.counts), "hints": list(_hints(manifest, relations, network))}
+    said |= {"network": network, "counts": asdict(manifest.counts)}
+    said |= {"hints": list(_hints(manifest, relations, network))}
     said = json.loads(json.dumps(said))
     if said != _read(folder / FILE):
         write_json(folder / FILE, said)
@@ -36,19 +35,22 @@ def write(folder: Path, manifest: Manifest, relations: Relations, network: Netwo
 
 def _hints(manifest: Manifest, relations: Relations, network: Network) -> Iterator[str]:
     """Those that a run can use: it cannot learn by relations that weigh nothing, and CAM asks for no CAM."""
-    for hint in hints(manifest):
+    for hint in hints(manifest, training=True):
         if network == "segmenter":
-            yield hint.replace(_TEACH, _teach(relations))
-        elif _CAM not in hint and _TEACH not in hint:
+            yield hint.replace(TEACH, _teach(relations))
+        elif _CAM not in hint and TEACH not in hint:
             yield hint
 
 
 def _teach(relations: Relations) -> str:
     affinity = relations.feature_affinity
-    ways = ["image similarity"] if relations.image_similarity.weight else []
+    ways = ["by image similarity"] if relations.image_similarity.weight else []
     if affinity.weight and affinity.scope != "image":
-        ways.append(f"feature affinity {_WHERE[affinity.scope]}")
-    return f"teach by {', and by '.join(ways)}" if ways else "teach nothing"
+        ways.append(f"by feature affinity {_WHERE[affinity.scope]}")
+    if relations.cooccurrence.weight:
+        ways.append("by co-occurrence where their tags are known")
+    *others, last = ways or ["nothing"]
+    return "teach " + " and ".join(filter(None, (", ".join(others), last)))
 
 
 def _read(path: Path) -> Any:

@@ -12,13 +12,30 @@ from spml_dist.pictures import palette
 def section(labels: dict[str, Any]) -> Iterable[str]:
     """HTML of what a run's labels.json says."""
     yield "<h2>Labels</h2>"
-    hints = "".join(f"<li>{escape(hint)}</li>" for hint in labels["hints"])
-    said = f"<ul>{hints}</ul>" if hints else "<p>Every class has labels, and nothing contradicts.</p>"
-    yield f'<div class="card">{said}</div>'
+    yield f'<div class="card">{_hints(labels)}</div>'
     yield f'<div class="card"><h3>Images</h3>{_images(labels)}</div>'
     yield f'<div class="card"><h3>Classes</h3>{_classes(labels)}</div>'
     if doubtful := _doubtful(labels):
         yield f'<div class="card"><h3>Images to look at</h3>{doubtful}</div>'
+
+
+def _hints(labels: dict[str, Any]) -> str:
+    """What is missing; that nothing is, only where the counts say so too."""
+    if labels["hints"]:
+        return f"<ul>{''.join(f'<li>{escape(hint)}</li>' for hint in labels['hints'])}</ul>"
+    what, missing = _missing(labels)
+    if missing:
+        return f"<p>Classes without {what}: {escape(', '.join(missing))}.</p>"
+    return f"<p>Every class has {what}, and nothing contradicts.</p>"
+
+
+def _missing(labels: dict[str, Any]) -> tuple[str, list[str]]:
+    """What the run learns classes from, and the classes of which there is none; CAM learns from tags."""
+    of_tags = labels.get("network") == "cam"
+    counts = labels["counts"]["images_tagged" if of_tags else "pixels_labelled"]
+    never = labels["background"] if of_tags else None  # the background is no tag
+    missing = [name for label, name in enumerate(labels["classes"]) if not counts[label] and label != never]
+    return "tags" if of_tags else "labelled pixels", missing
 
 
 def _images(labels: dict[str, Any]) -> str:

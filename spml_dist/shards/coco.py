@@ -15,7 +15,7 @@ import numpy as np
 from spml_dist.annotations.boxes import box_labels
 from spml_dist.annotations.coco_masks import decode
 from spml_dist.errors import DataError
-from spml_dist.schema import IGNORED, Box
+from spml_dist.schema import IGNORED, UNLABELLED, Box
 from spml_dist.shards.archives import UNPACK_AGAIN, require_folder
 from spml_dist.shards.coco_files import CocoFile, Entry, read_coco
 from spml_dist.shards.pictures import read_picture
@@ -130,6 +130,10 @@ def open_coco(
     ids = tuple(file.files)
     require_pictures(file.path, ids, coco.picture, f"unpack {split}.zip there again")
     classes = ("background", *names) if coco.background == 0 else names
+    if len(classes) > UNLABELLED:
+        seen = f"{len(names)} categories"
+        most = UNLABELLED - len(classes) + len(names)
+        raise DataError(f"{file.path}: too many classes for 8 bits", seen, f"keep {most} of them at most")
     name = "coco" if kind == "instances" else "coco-panoptic"
     return Recipe(name, split, labels, classes, coco.background, ids, coco.picture, coco.annotation)
 

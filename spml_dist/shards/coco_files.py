@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,22 +40,21 @@ def read_coco(path: Path, needs: tuple[str, ...], remedy: str) -> CocoFile:
     """Read a file of annotations.
 
     needs: keys that every annotation must have; a file of another kind (captions, say) lacks them.
-    Raises DataError, with the remedy (where the file comes from), for one that is missing, damaged or other.
+    Raises DataError, with the remedy (where the file comes from), for one that is missing, damaged or other;
+    for two pictures of one image id, and for categories without a name.
     """
     content = read_json(path, remedy)
     missing = [key for key in ("images", "annotations", "categories") if key not in content]
     if missing:
         raise DataError(f"{path}: holds no {', '.join(missing)}", ", ".join(content), remedy)
     try:
-        listed = {image["id"]: image["file_name"] for image in content["images"]}
-        id_of = {number: Path(file).stem for number, file in listed.items()}
-        files = {id_of[number]: file for number, file in sorted(listed.items())}
-        categories = tuple(sorted(content["categories"], key=lambda category: category["id"]))
+        id_of, files = _images(path, content["images"])
+        categories = _categories(path, content["categories"])
         entries = defaultdict(list)
         for entry in content["annotations"]:
             entries[id_of[entry["image_id"]]].append(entry)
         _require_keys(path, content["annotations"], needs, remedy)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not in COCO's format", repr(error), UNPACK_AGAIN) from error
     return CocoFile(path, files, dict(entries), categories)
 
@@ -65,7 +66,36 @@ def _require_keys(path: Path, entries: list[Entry], needs: tuple[str, ...], reme
             raise DataError(f"{path}: annotations without {', '.join(missing)}", ", ".join(entry), remedy)
         if "bbox" in needs and not _is_box(entry["bbox"]):
             raise DataError(f"{path}: annotation {entry.get('id')}: bbox", entry["bbox"], UNPACK_AGAIN)
+        if not _is_number(entry.get("area", 0)):
+            source = f"{path}: annotation {entry.get('id')}: area"
+            raise DataError(source, json.dumps(entry["area"]), "write the pixels it covers or leave it out")
+
+
+def _images(path: Path, images: list[Entry]) -> tuple[dict[int, str], dict[str, str]]:
+    """Image ids by the numbers that annotations use, and file names by image id, in that order."""
+    id_of: dict[int, str] = {}
+    files: dict[str, str] = {}
+    for image in sorted(images, key=lambda image: image["id"]):
+        number, file = image["id"], image["file_name"]
+        image_id = id_of.setdefault(number, Path(file).stem)
+        if image_id in files:
+            remedy = "rename one, here and as a file: numbers and names without folders must differ"
+            raise DataError(f"{path}: two pictures of one id", f"{files[image_id]} and {file}", remedy)
+        files[image_id] = file
+    return id_of, files
+
+
+def _categories(path: Path, categories: list[Entry]) -> tuple[Entry, ...]:
+    for category in categories:
+        if not isinstance(category.get("name"), str):
+            source = f"{path}: category {category['id']}: name"
+            raise DataError(source, json.dumps(category), "give every category an id and a name")
+    return tuple(sorted(categories, key=lambda category: category["id"]))
 
 
 def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box)
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < math.inf

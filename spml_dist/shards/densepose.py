@@ -151,9 +151,9 @@ def _paste(mask: np.ndarray, parts: np.ndarray, window: tuple[int, int, int, int
 
 
 def _centres(parts: np.ndarray, window: tuple[int, int, int, int], shape: tuple[int, int]) -> list[Point]:
-    """(class, x, y) of each part: its pixel nearest to the mean of its pixels."""
+    """(class, x, y) of each part in the picture: its pixel nearest to the mean of its pixels there."""
     left, top, _, _ = window
-    seen = parts[: shape[0] - top, : shape[1] - left]
+    seen = parts[: max(shape[0] - top, 0), : max(shape[1] - left, 0)]
     points = []
     for part in np.unique(seen[seen > 0]).tolist():
         rows, columns = np.nonzero(seen == part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,7 +70,8 @@ class Folder:
         """The kinds that none of the images has."""
         missing = set(self.kinds)
         for image_id in ids:
-            missing -= set(self.has(image_id))
+            with suppress(OSError):  # an id that is no file's name, say: told when that image is read
+                missing -= set(self.has(image_id))
             if not missing:
                 break
         return missing
@@ -104,7 +106,7 @@ def open_folder(
     classes = Classes(len(names), read_background(root, names))
     ids = read_split(root, split)
     kinds = _open_kinds(root, labels, classes, marks or Marks())
-    only = None if labels_from is None else _read_only(Path(labels_from), root, tuple(kinds))
+    only = None if labels_from is None else _read_only(Path(labels_from), root, ids, tuple(kinds))
     folder = Folder(root, kinds, open_masks(root, classes), only)
     unseen = folder.unseen(ids)
     annotated = unseen != set(kinds)
@@ -120,6 +122,7 @@ def open_folder(
         picture=folder.picture,
         annotation=folder.annotation,
         annotated=annotated,
+        forms=frozenset(kind.form.__name__ for kind in kinds.values() if isinstance(kind, Listed)),
         notes=(*_strays(root, kinds, ids), *notes),
     )
 
@@ -150,11 +153,13 @@ def _open_kinds(root: Path, labels: str, classes: Classes, marks: Marks) -> dict
     return kinds
 
 
-def _read_only(path: Path, root: Path, kinds: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+def _read_only(
+    path: Path, root: Path, ids: tuple[str, ...], kinds: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
     """Kinds by image id. Ids may be of any split of the folder, so that one file does for all."""
     entries = read_by_image(path, "[KIND, ...]")
-    strange = sorted(set(entries) - read_ids(root))
-    if strange:
+    strange = set(entries) - set(ids)
+    if strange and (strange := sorted(strange - read_ids(root))):
         raise DataError(
             f"{path}: {len(strange)} of its {len(entries)} image ids are in no split of {root}",
             ", ".join(strange[:3]),

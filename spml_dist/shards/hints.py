@@ -12,18 +12,26 @@ FEW_PIXELS = 100
 """A class has few labels if fewer than FEW_IMAGES images carry it as a tag, or if it has less than the
 FEW_PIXELS-th part of the pixels of the median labelled class."""
 _NAMED = 8
+_PICTURES = "none"
+"""labels of a pack of bare pictures, which have no whole masks either"""
 _IMAGES = 3
 """images that a sentence names; the manifest and the report name more"""
 _CAM = "spml-dist cam train, then spml-dist cam infer"
+TEACH = (
+    "teach by image similarity, by feature affinity through the bank "
+    "and by co-occurrence where their tags are known"
+)
+"""what images without a labelled pixel do in a training that gives all relations a weight"""
 
 
-def hints(manifest: Manifest) -> list[str]:
+def hints(manifest: Manifest, training: bool = False) -> list[str]:
     """What is missing or doubtful, with numbers, the weightiest first; empty where nothing is.
 
-    Of a pack that serves evaluation, whole masks alone or nothing annotated, nothing that concerns training.
+    training: whether the pack is trained on. Where nobody knows yet, whole masks alone are taken for
+    evaluation, and what is not annotated for neither: of these nothing is said that concerns training.
     """
-    finders = _OF_ANY_PACK if _evaluates(manifest) else _OF_TRAINING + _OF_ANY_PACK
-    return [hint for find in finders for hint in find(manifest)]
+    finders = _OF_TRAINING if training or not _evaluates(manifest) else (_bare,)
+    return [hint for find in finders + _OF_ANY_PACK for hint in find(manifest)]
 
 
 def _evaluates(manifest: Manifest) -> bool:
@@ -38,8 +46,15 @@ def _is_bare(manifest: Manifest) -> bool:
 
 
 def _bare(manifest: Manifest) -> Iterator[str]:
-    if _is_bare(manifest):
-        yield "No image is annotated for training: the pack serves evaluation and prediction."
+    if not _is_bare(manifest):
+        return
+    serves = ["preview"]
+    if manifest.classes:
+        serves.append("training by image similarity alone")
+    if manifest.labels != _PICTURES:
+        serves.append("evaluation, of the images that have whole masks")
+    remedy = "To train on these pictures beside labelled ones, pack them together: spml-dist pack folder."
+    yield f"No image is annotated for training: the pack serves {_and(serves)}. {remedy}"
 
 
 def _unlabelled_classes(manifest: Manifest) -> Iterator[str]:
@@ -129,12 +144,9 @@ _OF_TRAINING = (
     _promised,
     _unlisted,
     _counted(lambda m: m.counts.images_tags_unknown, "have unknown tags and take no part in co-occurrence."),
-    _counted(
-        lambda m: m.counts.images_unlabelled,
-        "have no labelled pixel and teach by image similarity, and by feature affinity through the bank.",
-    ),
+    _counted(lambda m: m.counts.images_unlabelled, f"have no labelled pixel and {TEACH}."),
 )
-_OF_ANY_PACK = (_bare, _contradicted, _rejected)
+_OF_ANY_PACK = (_contradicted, _rejected)
 
 
 def _labels_a_class(manifest: Manifest) -> bool:

@@ -20,6 +20,8 @@ from spml_dist.errors import DataError
 from spml_dist.shards.recipe import classes_in
 
 MASKS = "masks"
+CAM = "cam"
+"""no kind of a folder: what `spml-dist cam infer` labels is called so in its pack"""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,9 @@ def open_kind(root: Path, kind: str, classes: Classes, marks: Marks) -> Kind:
     if kind == MASKS and (root / MASKS).is_dir():
         return open_masks(root, classes)
     maps, listed = root / "weak" / kind, root / "weak" / f"{kind}.json"
+    if kind == CAM:
+        remedy = f"rename it under {root / 'weak'}: that is the name of what `spml-dist cam infer` labels"
+        raise DataError(f"{root}: no kind of annotation can have this name", kind, remedy)
     if not kind.strip(".") or "/" in kind:
         raise DataError(f"{root}: no annotations of this kind", repr(kind), _remedy(root, kind))
     if maps.is_dir():
@@ -170,7 +175,7 @@ def kinds_of(root: Path) -> list[str]:
     found = {MASKS} if (root / MASKS).is_dir() else set()
     found |= {path.name for path in (root / "weak").glob("*") if path.is_dir()}
     found |= {path.stem for path in (root / "weak").glob("*.json") if _form(path.stem, read_by_image(path))}
-    return sorted(found)
+    return sorted(found - {CAM})
 
 
 def read_by_image(path: Path, entry: str = "annotation") -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from spml_dist.errors import DataError
 from spml_dist.schema import IGNORED, UNLABELLED
+from spml_dist.shards.pictures import SUFFIXES
 
 CLASSES = "classes.txt"
 META = "meta.json"
@@ -60,9 +62,9 @@ def read_background(root: Path, classes: tuple[str, ...]) -> int | None:
 def read_split(root: Path, split: str) -> tuple[str, ...]:
     """The image ids of SPLIT.txt, in order. Raises DataError if it is missing, empty or repeats an id."""
     path = root / f"{split}.txt"
-    splits = sorted(file.stem for file in root.glob("*.txt") if file.name != CLASSES)
-    if split not in splits:
-        remedy = f"splits here: {', '.join(splits)}" if splits else "list image ids there, one a line"
+    if path not in _texts(root):
+        splits = ", ".join(sorted(_splits(root)))
+        remedy = f"splits here: {splits}" if splits else "list image ids there, one a line"
         raise DataError(f"{path}: no such split", split, remedy)
     ids = tuple(_lines(path))
     if not ids:
@@ -74,9 +76,31 @@ def read_split(root: Path, split: str) -> tuple[str, ...]:
 
 
 def read_ids(root: Path) -> set[str]:
-    """The image ids of all splits. Hidden files, such as the ._train.txt of some systems, are none."""
-    files = (file for file in root.glob("*.txt") if file.name != CLASSES and not file.name.startswith("."))
-    return {line for file in files for line in _lines(file)}
+    """The image ids of all splits: of the lists that name a picture of the folder at least."""
+    return {image_id for ids in _splits(root).values() for image_id in ids}
+
+
+def _splits(root: Path) -> dict[str, list[str]]:
+    """The lines of each split by its name. Notes, and texts that are no UTF-8, are none."""
+    splits = {}
+    for path in _texts(root):
+        try:
+            lines = _lines(path)
+        except DataError:
+            continue
+        if any(_is_picture(root, line) for line in lines):
+            splits[path.stem] = lines
+    return splits
+
+
+def _texts(root: Path) -> list[Path]:
+    """Hidden files, such as the ._train.txt of some systems, are left out."""
+    return [path for path in root.glob("*.txt") if path.name != CLASSES and not path.name.startswith(".")]
+
+
+def _is_picture(root: Path, image_id: str) -> bool:
+    # A line of prose may be longer than a name can be; os.path answers for it, where Path raises.
+    return any(os.path.isfile(root / "images" / f"{image_id}{suffix}") for suffix in SUFFIXES)
 
 
 def _lines(path: Path) -> list[str]:

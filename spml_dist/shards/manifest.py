@@ -113,6 +113,27 @@ def read_manifest(folder: str | Path) -> Manifest:
     that are not read.
     """
     path = address.join(folder, FILE)
+    written = _written(path)
+    values = _values(path, Manifest, written)
+    values["counts"] = Counts(**_values(path, Counts, values["counts"]))
+    if not isinstance(values["shards"], tuple):
+        raise DataError(f"{path}: shards is not a list", values["shards"], "pack again")
+    values["shards"] = tuple(Shard(**_values(path, Shard, shard)) for shard in values["shards"])
+    for shard in values["shards"]:
+        _require_readable(path, shard.url)
+    return Manifest(**values)
+
+
+def counted(folder: str | Path) -> set[str]:
+    """Names of those `Counts` that a manifest really holds: earlier releases counted less.
+
+    Raises DataError if it is missing, damaged, of another version or out of reach.
+    """
+    path = address.join(folder, FILE)
+    return set(_values(path, Counts, _written(path).get("counts")))
+
+
+def _written(path: str) -> dict[str, Any]:
     try:
         written = json.loads(_content(path))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -126,14 +147,7 @@ def read_manifest(folder: str | Path) -> Manifest:
             version,
             f"this release reads version {' and '.join(map(str, READABLE))}: pack again",
         )
-    values = _values(path, Manifest, written)
-    values["counts"] = Counts(**_values(path, Counts, values["counts"]))
-    if not isinstance(values["shards"], tuple):
-        raise DataError(f"{path}: shards is not a list", values["shards"], "pack again")
-    values["shards"] = tuple(Shard(**_values(path, Shard, shard)) for shard in values["shards"])
-    for shard in values["shards"]:
-        _require_readable(path, shard.url)
-    return Manifest(**values)
+    return written
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:

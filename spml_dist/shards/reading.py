@@ -14,6 +14,7 @@ from spml_dist.shards.recipe import Recipe
 _OF_THE_MACHINE = {
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EROFS,
     errno.EIO,
     errno.ENOMEM,
     errno.EMFILE,
@@ -41,7 +42,13 @@ class RecipeParts:
             sample = self.recipe.sample(image_id)
             return sample, self.recipe.jpeg(sample)
         except DataError as error:
-            cause = error.__cause__
-            if isinstance(cause, OSError) and cause.errno in _OF_THE_MACHINE:
-                raise RunError(error.what, error.value, "mend that; the same command goes on") from error
-            return Rejected(image_id, str(error))
+            return _rejected(image_id, error, error.__cause__)
+        except OSError as error:  # a name that no file system takes is met before anything is opened
+            said = f"{error.filename or image_id}: cannot be read", error.strerror or error
+            return _rejected(image_id, DataError(*said, "rename it or take its id out of the split"), error)
+
+
+def _rejected(image_id: str, error: DataError, cause: BaseException | None) -> Rejected:
+    if isinstance(cause, OSError) and cause.errno in _OF_THE_MACHINE:
+        raise RunError(error.what, error.value, "mend that; the same command goes on") from cause
+    return Rejected(image_id, str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,8 @@ class Recipe:
     """image id and (H, W) -> what is known; raises DataError, naming the file"""
     annotated: bool = True
     """whether any picture of the split has an annotation of these kinds"""
+    forms: frozenset[str] = frozenset()
+    """what its kinds of marks are: `points` (discs), `keypoints` (heat maps), `boxes`, `tags`"""
     regions: RegionSource = field(default=even_colour, repr=False)
     notes: tuple[str, ...] = ()
     """lines for whoever packs it: kinds that no image has, annotations that belong to no image"""
@@ -103,7 +106,7 @@ def classes_in(labels: np.ndarray, num_classes: int, background: int | None) -> 
 
 def require_pictures(source: Path, ids: tuple[str, ...], picture: Callable[[str], Path], remedy: str) -> None:
     """Raise DataError, naming the list `source` and the first picture, if it names missing pictures."""
-    missing = [image_id for image_id in ids if not picture(image_id).is_file()]
+    missing = [image_id for image_id in ids if not os.path.isfile(picture(image_id))]
     if missing:
         raise DataError(
             f"{source}: {len(missing)} of its {len(ids)} images have no picture",

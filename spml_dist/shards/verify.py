@@ -7,7 +7,6 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,9 @@ from typing import Any
 from spml_dist.errors import DataError
 from spml_dist.schema import Sample
 from spml_dist.shards import address
-from spml_dist.shards.manifest import Manifest, Shard, read_manifest
+from spml_dist.shards.manifest import Counts, Manifest, Shard, counted, read_manifest
 from spml_dist.shards.members import decode
 from spml_dist.shards.tally import Tally
-
-COUNTS_1 = (
-    "images_labelled",
-    "images_unlabelled",
-    "images_tags_unknown",
-    "pixels",
-    "pixels_labelled",
-    "images_tagged",
-)
-"""what a manifest of version 1 counts"""
 
 Note = Callable[[str, str | None, str], None]
 """(tar, key or None, problem)"""
@@ -133,7 +122,7 @@ def _members(path: Path, shard: Shard, note: Note) -> Iterator[tuple[str, str, b
 def _verify_whole(folder: str | Path, manifest: Manifest, tally: Tally, note: Note, sound: bool) -> None:
     if manifest.samples != sum(shard.samples for shard in manifest.shards):
         note("manifest.json", None, "samples do not add up over the shards")
-    if sound and not _agree(manifest, asdict(tally.counts())):
+    if sound and not _agree(manifest.counts, tally.counts(), counted(folder)):
         note("manifest.json", None, "counts are not those of the samples")
     if address.is_remote(folder):
         return  # servers do not say what else they hold
@@ -142,11 +131,8 @@ def _verify_whole(folder: str | Path, manifest: Manifest, tally: Tally, note: No
         note(stray, None, "not in the manifest: left by another pack")
 
 
-def _agree(manifest: Manifest, counted: dict[str, Any]) -> bool:
-    said = asdict(manifest.counts)
-    if manifest.version == 1:
-        return all(said[name] == counted[name] for name in COUNTS_1)
-    return said == counted
+def _agree(said: Counts, found: Counts, names: Iterable[str]) -> bool:
+    return all(getattr(said, name) == getattr(found, name) for name in names)
 
 
 def _digest(path: Path) -> str:

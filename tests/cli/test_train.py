@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from spml_dist import cli
 from spml_dist.shards.manifest import read_manifest
@@ -203,3 +204,15 @@ def test_a_mistake_claims_no_run_folder(change, words, tmp_path, experiment, cap
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_pictures_without_classes_are_not_trained_on(tmp_path, experiment, capsys):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in "abcd":
+        Image.new("RGB", (40, 30), "red").save(pictures / f"{name}.jpg")
+    assert cli.main(["pack", "images", str(pictures), "--out", str(tmp_path / "packed")]) == 0
+    capsys.readouterr()
+    assert cli.main(["train", *experiment(tmp_path / "runs", "tiny", f"data.train={tmp_path}/packed")]) == 2
+    error = capsys.readouterr().err
+    assert "a pack without classes" in error and "--classes" in error and error.count("\n") == 1

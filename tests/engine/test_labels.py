@@ -34,6 +34,7 @@ GLOBALLY = (
     "relations.feature_affinity.weight=1",
     "relations.feature_affinity.scope=global",
 )
+NO_COOCCURRENCE = "relations.cooccurrence.weight=0"
 
 
 def relations(*overrides: str):
@@ -55,7 +56,7 @@ def test_the_note_holds_the_manifests_counts_and_the_hints(folder):
         4,
     )
     assert said["counts"]["kinds"] == COUNTS.kinds and said["counts"]["pixels_labelled"] == [7, 0]
-    assert said["hints"] == hints(MANIFEST) and len(said["hints"]) > 2
+    assert said["hints"] == hints(MANIFEST) and len(said["hints"]) > 2 and said["network"] == "segmenter"
 
 
 @pytest.mark.parametrize("damage", [False, True])
@@ -95,21 +96,50 @@ def hinted(folder, manifest, given, network="segmenter") -> str:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (GLOBALLY, "teach by image similarity, and by feature affinity through the bank."),
-        ((*GLOBALLY, "relations.feature_affinity.weight=0"), "teach by image similarity."),
-        ((*GLOBALLY, "relations.feature_affinity.scope=image"), "teach by image similarity."),
         (
-            (*GLOBALLY, "relations.image_similarity.weight=0", "relations.feature_affinity.scope=batch"),
+            GLOBALLY,
+            "teach by image similarity, by feature affinity through the bank and by co-occurrence where "
+            "their tags are known.",
+        ),
+        ((*GLOBALLY, NO_COOCCURRENCE), "teach by image similarity and by feature affinity through the bank."),
+        (
+            (*GLOBALLY, "relations.feature_affinity.weight=0"),
+            "teach by image similarity and by co-occurrence where their tags are known.",
+        ),
+        (
+            (*GLOBALLY, NO_COOCCURRENCE, "relations.feature_affinity.scope=image"),
+            "teach by image similarity.",
+        ),
+        (
+            (
+                *GLOBALLY,
+                NO_COOCCURRENCE,
+                "relations.image_similarity.weight=0",
+                "relations.feature_affinity.scope=batch",
+            ),
             "teach by feature affinity in the batch.",
         ),
         (
-            ("relations.image_similarity.weight=0", "relations.feature_affinity.weight=0"),
+            (
+                NO_COOCCURRENCE,
+                "relations.image_similarity.weight=0",
+                "relations.feature_affinity.weight=0",
+            ),
             "1 of 4 images have no labelled pixel and teach nothing.",
         ),
     ],
 )
 def test_images_without_a_label_teach_by_what_the_run_gives_a_weight(tmp_path, overrides, sentence):
     assert sentence in hinted(tmp_path, MANIFEST, relations(*overrides))
+
+
+def test_a_run_on_whole_masks_or_on_nothing_is_told_what_it_lacks_all_the_same(tmp_path):
+    masks = replace(MANIFEST, labels="masks", counts=replace(COUNTS, kinds={"masks": 4}))
+    assert "No pixel is labelled as dog" in hinted(tmp_path, masks, relations())
+    nothing = replace(COUNTS, images_labelled=0, pixels_labelled=(0, 0), images_tagged=(0, 0), kinds={})
+    bare = replace(MANIFEST, labels="none", counts=replace(nothing, pixels_contradicted=0))
+    for network in ("segmenter", "cam"):
+        assert "nothing to learn classes from" in hinted(tmp_path, bare, relations(), network)
 
 
 def test_a_cam_run_is_not_told_to_train_cam(tmp_path):

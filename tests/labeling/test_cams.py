@@ -109,6 +109,11 @@ class TestTags:
         assert set(paper[0]) == {0, 1}
         assert set(ours[0]) == {0, 1, UNLABELLED}
 
+    def test_as_strong_as_the_background_a_class_wins(self):
+        halves = np.float32([[[1, 0.5, 0.25]]])
+        found = tag_seeds(halves, (1,), BACKGROUND, configured(foreground=0.25, background=0.25, alpha=1))
+        assert found.tolist() == [[1, 1, BACKGROUND]]
+
     def test_a_picture_known_to_show_nothing_is_background_if_there_is_one(self):
         none = np.zeros((0, *SHAPE), np.float32)
         assert (tag_seeds(none, (), BACKGROUND, CONFIG) == BACKGROUND).all()
@@ -145,6 +150,13 @@ class TestBoxes:
         cam = configured(box=threshold)
         expected = slow_box_seeds(maps, boxes, background, cam)
         np.testing.assert_array_equal(box_seeds(maps, boxes, SHAPE, background, cam), expected)
+
+    @pytest.mark.parametrize("labels", [(1, 2), (2, 1)])
+    def test_of_boxes_that_are_equally_strong_and_large_the_earlier_wins(self, labels):
+        ramp = np.linspace(0, 1, 35, dtype=np.float32).reshape(SHAPE)
+        boxes = [(label, 0.0, 0.0, 7.0, 5.0) for label in labels]
+        found = box_seeds({1: ramp, 2: ramp}, boxes, SHAPE, BACKGROUND, CONFIG)
+        assert set(np.unique(found)) == {labels[0], UNLABELLED}
 
 
 class TestWhatIsLabelled:

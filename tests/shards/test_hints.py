@@ -92,7 +92,10 @@ def test_promises_and_omissions_name_the_first_images():
 def test_images_of_which_little_is_known_are_counted():
     unknown, unlabelled = said(images_tags_unknown=12, images_unlabelled=7)
     assert unknown.startswith("12 of 90 images have unknown tags")
-    assert unlabelled.startswith("7 of 90 images have no labelled pixel")
+    assert unlabelled == (
+        "7 of 90 images have no labelled pixel and teach by image similarity, by feature affinity through "
+        "the bank and by co-occurrence where their tags are known."
+    )
 
 
 def test_contradictions_and_rejected_pictures_are_counted():
@@ -125,19 +128,42 @@ def test_what_cam_has_labelled_is_not_sent_to_cam_again():
     assert alone.endswith("no pixel is labelled as one.")
 
 
-@pytest.mark.parametrize("pack", [{"labels": "masks"}, {"kinds": {"masks": 90}}])
-def test_a_pack_of_whole_masks_is_not_told_how_to_train(pack):
+REJECTED = "3 pictures could not be packed: rejected.jsonl says why."
+
+
+@pytest.mark.parametrize(
+    ("pack", "kinds"), [({"labels": "masks", "version": 1}, {}), ({"labels": "lines,masks"}, {"masks": 90})]
+)
+def test_a_pack_of_whole_masks_is_told_how_to_train_only_where_it_is_trained_on(pack, kinds):
     lacking = {"pixels_labelled": (9000, 500, 0, 5), "images_tagged": (0, 1, 0, 5), "images_unlabelled": 7}
-    counts = replace(SOUND.counts, **lacking, kinds=pack.get("kinds", {"masks": 83}))
-    manifest = replace(SOUND, labels=pack.get("labels", "lines"), counts=counts, rejected=3)
-    assert hints(manifest) == ["3 pictures could not be packed: rejected.jsonl says why."]
+    counts = replace(SOUND.counts, **lacking, kinds=kinds)
+    manifest = replace(SOUND, **pack, counts=counts, rejected=3)
+    assert hints(manifest) == [REJECTED]
+    first, *_, last = hints(manifest, training=True)
+    assert (first, last) == ("No pixel is labelled as dog (1 of 4 classes).", REJECTED)
 
 
-def test_nor_is_one_of_which_nothing_is_annotated():
-    nothing = {"pixels_labelled": (0,) * 4, "images_tagged": (0,) * 4, "images_labelled": 0, "kinds": {}}
-    assert said(**nothing, images_tags_unknown=90, images_unlabelled=90) == [
-        "No image is annotated for training: the pack serves evaluation and prediction."
-    ]
+@pytest.mark.parametrize(
+    ("pack", "serves"),
+    [
+        (
+            {"labels": "lines"},
+            "preview, training by image similarity alone and evaluation, of the images that have whole masks",
+        ),
+        ({"labels": "none"}, "preview and training by image similarity alone"),
+        ({"labels": "none", "classes": ()}, "preview"),
+    ],
+)
+def test_nor_is_one_of_which_nothing_is_annotated_but_what_it_serves(pack, serves):
+    manifest = replace(SOUND, **pack)
+    none = (0,) * len(manifest.classes)
+    nothing = {"pixels_labelled": none, "images_tagged": none, "images_labelled": 0, "kinds": {}}
+    counts = replace(SOUND.counts, **nothing, images_tags_unknown=90, images_unlabelled=90)
+    manifest = replace(manifest, counts=counts)
+    (hint,) = hints(manifest)
+    assert hint.startswith(f"No image is annotated for training: the pack serves {serves}. To train on these")
+    first, *_ = hints(manifest, training=True)
+    assert first == "No image has a label or a tag of a class: there is nothing to learn classes from."
 
 
 def test_a_pack_without_any_label_says_so():

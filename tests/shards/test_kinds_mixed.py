@@ -357,6 +357,48 @@ def test_annotations_of_no_image_and_kinds_that_no_image_has_are_told_when_packi
     assert open_folder(root, "train", "dots,tags").notes == ()
 
 
+@pytest.mark.parametrize(
+    ("labels", "options", "told"),
+    [
+        (
+            "lines",
+            ["--heat-low", "0.1"],
+            ["--heat-low does nothing: no kind among --labels becomes heat maps"],
+        ),
+        (
+            "lines,dots",
+            ["--keypoint-sigma", "4", "--heat-high", "0.5"],
+            ["--keypoint-sigma, --heat-high do nothing: no kind among --labels becomes heat maps"],
+        ),
+        (
+            "dots",
+            ["--heat-maps", "dots", "--point-radius", "3"],
+            ["--point-radius does nothing: no kind among --labels becomes discs"],
+        ),
+        ("lines,tags", ["--boxes", "cam"], ["--boxes does nothing: no kind among --labels has boxes"]),
+        ("boxes,dots", ["--boxes", "geometry", "--point-radius", "2"], []),
+        ("dots", ["--heat-maps", "dots", "--heat-low", "0.1"], []),
+        ("lines", [], []),
+    ],
+)
+def test_options_that_concern_no_kind_are_told_and_stop_nothing(
+    root, tmp_path, capsys, labels, options, told
+):
+    asked = ["--labels", labels, "--split", "train", "--out", str(tmp_path / "out"), *options]
+    assert main(["pack", "folder", str(root), *asked]) == 0
+    assert [line for line in capsys.readouterr().err.splitlines() if " nothing: " in line] == told
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_kind_cannot_be_called_like_seeds_of_cam(root, listed):
+    kind = root / "weak" / ("dots.json" if listed else "lines")
+    kind.rename(kind.with_stem("cam"))
+    with pytest.raises(DataError, match=r"can have this name \(got cam\); rename it under .*cam infer"):
+        open_folder(root, "train", "cam")
+    with pytest.raises(DataError, match=r"can be packed: (?!.*cam)"):
+        open_folder(root, "train", "scribbles")
+
+
 @pytest.mark.parametrize("out", ["", "images", "images/../images"])
 def test_a_pack_is_not_written_into_the_folder_that_it_is_made_from(root, out, capsys):
     before = sorted(root.rglob("*"))

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from spml_dist.errors import DataError
-from spml_dist.shards.layout import read_background, read_classes, read_split
+from spml_dist.shards.layout import read_background, read_classes, read_ids, read_split
 
 
 def test_classes_are_names_by_id_in_any_order(tmp_path):
@@ -73,10 +73,25 @@ def test_a_split_keeps_its_order(tmp_path):
 
 
 def test_a_missing_split_lists_those_that_exist(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/x.png").touch()
     for name in ("train", "val", "classes"):
-        (tmp_path / f"{name}.txt").write_text("x\n")
+        (tmp_path / f"{name}.txt").write_text("missing\nx\n")
+    (tmp_path / "notes.txt").write_text("pictures of a street\n")
     with pytest.raises(DataError, match=r"test\.txt: no such split.*train, val$"):
         read_split(tmp_path, "test")
+
+
+def test_only_lists_that_name_a_picture_give_ids(tmp_path):
+    (tmp_path / "images/day").mkdir(parents=True)
+    (tmp_path / "images/day/1.jpeg").touch()
+    (tmp_path / "train.txt").write_text("missing\nday/1\n")
+    (tmp_path / "notes.txt").write_text(f"a sentence\n{'long ' * 200}\n")
+    (tmp_path / "README.txt").write_bytes("Aufnahmen aus Köln\nday/1\n".encode("latin-1"))
+    (tmp_path / "._train.txt").write_text("day/1\n")
+    assert read_ids(tmp_path) == {"missing", "day/1"}
+    with pytest.raises(DataError, match=r"README\.txt: cannot be read"):
+        read_split(tmp_path, "README")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -188,6 +189,37 @@ def test_polygons_and_both_forms_of_run_lengths_are_masks(segmentation):
     assert pixels.dtype == bool and np.array_equal(pixels, expected)
 
 
+def test_pictures_of_one_name_in_two_folders_are_not_taken_for_one(coco):
+    for folder, image_id in (("a", BUSY), ("b", EMPTY)):
+        (coco / "val2017" / folder).mkdir()
+        (coco / f"val2017/{image_id}.jpg").rename(coco / f"val2017/{folder}/1.jpg")
+        rewrite(coco / INSTANCES, f'"{image_id}.jpg"', f'"{folder}/1.jpg"')
+    with pytest.raises(DataError, match=r"val2017\.json: two .* \(got a/1\.jpg and b/1\.jpg\); rename"):
+        open_coco(coco, "val2017", "masks")
+    (coco / "val2017/b/1.jpg").rename(coco / "val2017/b/2.jpg")
+    rewrite(coco / INSTANCES, '"b/1.jpg"', '"b/2.jpg"')
+    assert open_coco(coco, "val2017", "masks").ids == ("1", "2")
+
+
+def categories(root: Path, kind: str, number: int) -> None:
+    content = json.loads((root / kind).read_text())
+    told = [
+        {"id": 100 + each, "name": f"class {each}"} for each in range(number - len(content["categories"]))
+    ]
+    write_json(root / kind, content | {"categories": [*content["categories"], *told]})
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "most"), [("instances", INSTANCES, 253), ("panoptic", PANOPTIC, 254)]
+)
+def test_so_many_categories_fit_into_8_bits(coco, kind, file, most):
+    categories(coco, file, most)
+    assert len(open_coco(coco, "val2017", "masks", kind).classes) == 254
+    categories(coco, file, most + 1)
+    with pytest.raises(DataError, match=rf"{kind}_.*\(got {most + 1} categories\); keep {most} of them"):
+        open_coco(coco, "val2017", "masks", kind)
+
+
 def test_a_recipe_travels_between_processes(coco):
     recipe = pickle.loads(pickle.dumps(open_coco(coco, "val2017", "boxes")))
     assert np.array_equal(recipe.sample(BUSY).semantic, samples(coco, "boxes")[BUSY].semantic)
@@ -286,6 +318,30 @@ BAD = {
         "instances",
         lambda root: rewrite(root / INSTANCES, "[10, 10, 26, 10]", "[10, 10, 26]"),
         r"annotation 2: bbox \(got \[10, 10, 26\]\)",
+    ),
+    "a category without a name": (
+        "masks",
+        "instances",
+        lambda root: rewrite(root / INSTANCES, ', "name": "cat"', ""),
+        r"instances_val2017\.json: category 17: name \(got .*\); give every category",
+    ),
+    "an area that is null": (
+        "masks",
+        "instances",
+        lambda root: rewrite(root / INSTANCES, '"area": 400', '"area": null'),
+        r"instances_val2017\.json: annotation 3: area \(got null\); write the pixels",
+    ),
+    "a picture's name that is too long for a file": (
+        "tags",
+        "instances",
+        lambda root: rewrite(root / INSTANCES, f'"{EMPTY}.jpg"', f'"{EMPTY * 30}.jpg"'),
+        r"instances_val2017\.json: 1 of its 2 images have no picture",
+    ),
+    "two pictures of one number": (
+        "tags",
+        "instances",
+        lambda root: rewrite(root / INSTANCES, '"id": 25', '"id": 9'),
+        r"two pictures of one id \(got 000000000025\.jpg and 000000000009\.jpg\)",
     ),
     "damaged runs": (
         "masks",

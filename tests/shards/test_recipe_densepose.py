@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -72,6 +73,11 @@ def people(tmp_path: Path) -> Path:
     return root
 
 
+def write_people(people: Path, drawn: list[dict]) -> None:
+    content = json.loads((people / FILE).read_text())
+    write_json(people / FILE, content | {"annotations": drawn})
+
+
 def packed(people, labels, name=DRAWN, **options):
     return open_densepose(people, "minival2014", labels, **options).sample(name)
 
@@ -89,6 +95,24 @@ def test_parts_are_scaled_from_their_square_into_the_persons_box(people):
 def test_a_person_reaching_beyond_the_picture_is_cut_at_its_border(people):
     sample = packed(people, "masks", CROWDED)
     assert (sample.semantic[40:65, 10:42] == HEAD).all() and sample.semantic[119, 12] == TORSO
+
+
+def test_where_people_overlap_the_smaller_is_in_front_whatever_their_order(people):
+    small, large = person(1, 42, [50, 40, 20, 40], True), person(2, 42, [40, 20, 60, 80], True)
+    for drawn in ([small, large], [large, small]):
+        write_people(people, drawn)
+        semantic = packed(people, "masks").semantic
+        assert (semantic[40:50, 50:70] == HEAD).all() and semantic[45, 45] == TORSO
+
+
+@pytest.mark.parametrize("box", [[WIDTH + 5, 20, 30, 40], [20, HEIGHT + 5, 30, 40], [WIDTH, HEIGHT, 9, 9]])
+def test_a_person_beside_the_picture_has_no_centres(people, box):
+    write_people(people, [person(1, 42, box, True)])
+    assert (packed(people, "points").semantic == 254).all() and not packed(people, "masks").semantic.any()
+    write_people(people, [person(1, 42, box, True), person(2, 42, [40, 20, 60, 80], True)])
+    both = packed(people, "points").semantic
+    write_people(people, [person(2, 42, [40, 20, 60, 80], True)])
+    assert np.array_equal(both, packed(people, "points").semantic) and (both == HEAD).any()
 
 
 def test_people_whose_parts_nobody_drew_are_ignored_and_leave_the_tags_unknown(people):

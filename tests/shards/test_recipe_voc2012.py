@@ -212,6 +212,17 @@ def test_the_command_packs_a_split_that_verifies(voc, tmp_path, capsys):
     assert manifest.background == 0 and verify(out)["problems"] == []
 
 
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [("clicks", "--boxes does nothing: "), ("boxes", "--point-radius does nothing: ")],
+)
+def test_the_command_tells_options_that_concern_no_label(voc, tmp_path, capsys, labels, told):
+    asked = ["--labels", labels, "--split", "train", "--out", str(tmp_path / "out")]
+    assert main(["pack", "voc2012", str(voc), *asked, "--boxes", "geometry", "--point-radius", "2"]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "nothing: " in line]
+    assert line.startswith(told)
+
+
 def test_the_help_says_what_to_download_from_where(capsys):
     assert main(["pack", "voc2012", "--help"]) == 0
     printed = capsys.readouterr().out

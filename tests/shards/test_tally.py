@@ -24,6 +24,8 @@ def test_a_promised_class_without_a_pixel_and_a_class_that_the_list_leaves_out()
     counts = tally_of(sample).counts()
     assert (sample.semantic == 2).any() and not (sample.semantic == 1).any()
     assert counts.images_unseen == (0, 1, 0)
+    sample.semantic[0, 0] = 1
+    assert tally_of(sample).counts().images_unseen == (0, 0, 0)
     assert counts.images_unlisted == (0, 0, 1)
     assert (counts.named_unseen, counts.named_unlisted) == (((), ("image-1",), ()), ((), (), ("image-1",)))
     assert counts.pixels_contradicted == 4
@@ -31,9 +33,12 @@ def test_a_promised_class_without_a_pixel_and_a_class_that_the_list_leaves_out()
 
 
 def test_the_counts_of_parts_add_up_to_those_of_the_whole():
-    kinds = [("lines",), (), ("boxes", "lines"), ()]
-    every = [replace(sample, kinds=kind) for sample, kind in zip(samples(4), kinds, strict=True)]
-    assert tally_of(*every).counts().images_of_no_kind == 2
+    kinds, tags = [("lines",), (), ("boxes", "lines"), ()], [None, None, (), (1,)]
+    every = [
+        replace(sample, kinds=kind, tags=known)
+        for sample, kind, known in zip(samples(4), kinds, tags, strict=True)
+    ]
+    assert [tally_of(each).counts().images_of_no_kind for each in every] == [0, 1, 0, 1]
     assert total([tally_of(*every[:1]).counts(), tally_of(*every[1:]).counts()]) == tally_of(*every).counts()
 
 

@@ -108,6 +108,25 @@ def test_counts_that_do_not_agree_are_found(packed):
     assert [entry[0] for entry in found(packed)] == ["manifest.json"] * 2
 
 
+@pytest.mark.parametrize(
+    "absent",
+    [
+        ("named_unseen", "named_unlisted"),
+        ("named_unseen", "named_unlisted", "images_of_no_kind"),
+    ],
+)
+def test_a_pack_of_an_earlier_release_that_counted_less_is_sound(packed, absent):
+    path = packed / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for name in absent:
+        assert manifest["counts"].pop(name)
+    path.write_text(json.dumps(manifest))
+    assert found(packed) == []
+    manifest["counts"]["images_unseen"][1] += 1
+    path.write_text(json.dumps(manifest))
+    assert found(packed) == [("manifest.json", None, "counts are not those of the samples")]
+
+
 def test_without_a_manifest_there_is_nothing_to_verify(tmp_path):
     with pytest.raises(DataError, match=r"manifest\.json"):
         verify(tmp_path)

@@ -80,10 +80,11 @@ def test_what_is_unlabelled_is_grey_and_what_is_ignored_is_hatched():
 
 
 def test_boxes_are_outlined_in_their_classes_colour():
-    drawn = views(bare(boxes=((2, 10.0, 5.0, 30.0, 25.0),)))["no label, 1 box"]
+    drawn = views(bare(boxes=((2, 4.0, 5.0, 36.0, 25.0),)))["no label, 1 box"]
     ys, xs = np.nonzero((drawn == COLOURS[2]).all(axis=-1))
     scale = SIDE / WIDTH
-    assert np.abs([xs.min() - 10 * scale, xs.max() - 30 * scale]).max() <= 2
+    # The line is three pixels wide, and its middle lies on the first and the last column of the box.
+    assert (xs.min() + 1, xs.max() - 1) == (4 * scale, 36 * scale - 1)
     assert np.abs([ys.min() - 5 * scale, ys.max() - 25 * scale]).max() <= 2
     assert not (drawn[int(15 * scale), int(20 * scale)] == COLOURS[2]).all()
 
