@@ -213,6 +213,7 @@ def test_pictures_without_classes_are_not_trained_on(tmp_path, experiment, capsy
         Image.new("RGB", (40, 30), "red").save(pictures / f"{name}.jpg")
     assert cli.main(["pack", "images", str(pictures), "--out", str(tmp_path / "packed")]) == 0
     capsys.readouterr()
-    assert cli.main(["train", *experiment(tmp_path / "runs", "tiny", f"data.train={tmp_path}/packed")]) == 2
+    splits = [f"data.{split}={tmp_path}/packed" for split in ("train", "val")]
+    assert cli.main(["train", *experiment(tmp_path / "runs", "tiny", *splits)]) == 2
     error = capsys.readouterr().err
     assert "a pack without classes" in error and "--classes" in error and error.count("\n") == 1
