@@ -35,7 +35,7 @@ def write(folder: Path, manifest: Manifest, relations: Relations, network: Netwo
 
 def _hints(manifest: Manifest, relations: Relations, network: Network) -> Iterator[str]:
     """Those that a run can use: it cannot learn by relations that weigh nothing, and CAM asks for no CAM."""
-    for hint in hints(manifest, training=True):
+    for hint in hints(manifest, training=True, ignored=relations.cooccurrence.ignore_classes):
         if network == "segmenter":
             yield hint.replace(TEACH, _teach(relations))
         elif _CAM not in hint and TEACH not in hint:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from statistics import median
 
 from spml_dist.shards.manifest import Manifest
@@ -11,6 +12,8 @@ FEW_IMAGES = 5
 FEW_PIXELS = 100
 """A class has few labels if fewer than FEW_IMAGES images carry it as a tag, or if it has less than the
 FEW_PIXELS-th part of the pixels of the median labelled class."""
+EVERYWHERE = 0.9
+"""share of the pictures with known tags beyond which a class is nearly everywhere"""
 _NAMED = 8
 _PICTURES = "none"
 """labels of a pack of bare pictures, which have no whole masks either"""
@@ -24,13 +27,15 @@ TEACH = (
 """what images without a labelled pixel do in a training that gives all relations a weight"""
 
 
-def hints(manifest: Manifest, training: bool = False) -> list[str]:
+def hints(manifest: Manifest, training: bool = False, ignored: Collection[int] = ()) -> list[str]:
     """What is missing or doubtful, with numbers, the weightiest first; empty where nothing is.
 
     training: whether the pack is trained on. Where nobody knows yet, whole masks alone are taken for
     evaluation, and what is not annotated for neither: of these nothing is said that concerns training.
+    ignored: classes that the training does not ask co-occurrence about.
     """
-    finders = _OF_TRAINING if training or not _evaluates(manifest) else (_bare,)
+    of_training = (*_OF_TRAINING, partial(_ubiquitous, ignored=ignored))
+    finders = of_training if training or not _evaluates(manifest) else (_bare,)
     return [hint for find in finders + _OF_ANY_PACK for hint in find(manifest)]
 
 
@@ -99,6 +104,20 @@ def _untagged_classes(manifest: Manifest) -> Iterator[str]:
     ]
     if missing and any(counts.images_tagged):
         yield f"No image carries the tag of {_and(missing)}."
+
+
+def _ubiquitous(manifest: Manifest, ignored: Collection[int]) -> Iterator[str]:
+    counts = manifest.counts
+    known = manifest.samples - counts.images_tags_unknown
+    found = [
+        name
+        for label, (name, images) in enumerate(zip(manifest.classes, counts.images_tagged, strict=True))
+        if images > EVERYWHERE * known and label not in (manifest.background, *ignored)
+    ]
+    if found and known >= FEW_IMAGES:
+        told = "such a tag tells neither CAM where its class is nor co-occurrence which segments differ"
+        remedy = "name them in relations.cooccurrence.ignore_classes"
+        yield f"Nearly every picture carries the tag of {_and(found)}: {told}; {remedy}."
 
 
 def _promised(manifest: Manifest) -> Iterator[str]:

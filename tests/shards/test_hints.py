@@ -77,6 +77,17 @@ def test_promises_and_omissions_are_told_with_the_most_frequent_first():
     assert unlisted == "Pixels or boxes show a class that the list of tags leaves out: dog (3 images)."
 
 
+def test_a_class_of_nearly_every_picture_is_named():
+    assert said(images_tagged=(0, 81, 40, 50)) == []
+    (hint,) = said(images_tagged=(0, 82, 40, 50))
+    assert hint.startswith("Nearly every picture carries the tag of cat: ") and "ignore_classes" in hint
+    counted = replace(SOUND.counts, images_tagged=(0, 82, 90, 50))
+    (hint,) = hints(replace(SOUND, counts=counted), ignored=(2,))
+    assert "the tag of cat: " in hint
+    *_, hint = said(images_tagged=(0, 40, 41, 2), images_tags_unknown=45)
+    assert "the tag of dog: " in hint
+
+
 def test_promises_and_omissions_name_the_first_images():
     ids = tuple("abcdefgh")
     unseen, unlisted = said(
