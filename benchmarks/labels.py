@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     folders = {name: folder for name in SPLITS if (folder := getattr(args, name))}
     for kind in KINDS:
-        for name in folders.keys() & {"gid15", "ccp"}:
+        for name in (name for name in ("gid15", "ccp") if name in folders):
             _train(args.out, name, folders[name], kind, args.steps)
             _write(args.out, args.steps)
     for scope, words in SCOPES.items():
