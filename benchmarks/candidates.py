@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         ("ccp", args.ccp, "points1", "test"),
         ("gid15", args.gid15, "scribble30", "val"),
     )
+    rows = []
     for seed, (name, folder, labels, split), mode in product(SEEDS, cases, MODES):
         parts = dict.fromkeys(("train", split))
         # The list of tags belongs to what is known: a seed a class says as much.
@@ -56,25 +57,39 @@ def main(argv: list[str] | None = None) -> int:
             )
             for part in parts
         }
-        trained(name, labels, split, packs, mode, seed, args.steps, args.out)
-        write(args.out, args.steps)
+        rows.append(trained(name, labels, split, packs, mode, seed, args.steps, args.out))
+        write(args.out, rows)
     return 0
 
 
 def trained(
     name: str, labels: str, split: str, packs: dict[str, Path], mode: str, seed: int, steps: int, out: Path
-) -> None:
-    """Train and evaluate one run, or what is left of it."""
+) -> dict:
+    """Train and evaluate one run, or what is left of it; its row."""
     run = f"{name}_{labels}_{mode.replace('+', '_')}_{seed}"
     data = {"train": packs["train"], "val": packs[split], "test": packs[split]}
     bank = (*BANK, *(SMALL_BANK if mode == "exact" else ()))
     words = (f"seed={seed}", f"bank.candidates={mode}", *bank)
     training.train(out, f"{name}_scribble.yaml", run, steps, split, data, *words)
+    readouts = training.result(out, run, split)["readouts"]
+    entries = [json.loads(line) for line in (out / "runs" / run / "metrics.jsonl").read_text().splitlines()]
+    later = [entry for entry in entries if entry["step"] > steps // 2]
+    return {
+        "set": f"{name} {split}",
+        "labels": labels,
+        "candidates": mode,
+        "seed": seed,
+        "steps": steps,
+        **{way: 100 * readouts[way]["miou"] for way in ("classifier", "neighbours")},
+        "cpu_s": training.cpu_seconds(out, run) / steps,
+        "purity": _of(later, "bank/purity"),
+        "coverage": _of(later, "bank/coverage_annotation/bank"),
+        "drift": _of(later, "bank/drift_cosine"),
+    }
 
 
-def write(out: Path, steps: int) -> None:
+def write(out: Path, rows: list[dict]) -> None:
     """A row a run, and the table of means and deviations over the seeds."""
-    rows = [row for folder in sorted((out / "runs").iterdir()) if (row := _row(out, folder.name, steps))]
     table = [("set", "labels", "candidates", "seeds", *COLUMNS)]
     for key in dict.fromkeys((row["set"], row["labels"], row["candidates"]) for row in rows):
         same = [row for row in rows if (row["set"], row["labels"], row["candidates"]) == key]
@@ -82,27 +97,6 @@ def write(out: Path, steps: int) -> None:
             (*key, str(len(same)), *(training.mean(row[column] for row in same) for column in COLUMNS))
         )
     training.write(out, "candidates", rows, table)
-
-
-def _row(out: Path, run: str, steps: int) -> dict | None:
-    name, labels, *mode, seed = run.split("_")
-    split = "test" if name == "ccp" else "val"
-    result = training.result(out, run, split)
-    if not result or result["step"] != steps:
-        return None
-    entries = [json.loads(line) for line in (out / "runs" / run / "metrics.jsonl").read_text().splitlines()]
-    later = [entry for entry in entries if entry["step"] > steps // 2]
-    return {
-        "set": f"{name} {split}",
-        "labels": labels,
-        "candidates": "+".join(mode),
-        "seed": int(seed),
-        **{way: 100 * result["readouts"][way]["miou"] for way in ("classifier", "neighbours")},
-        "cpu_s": training.cpu_seconds(out, run) / steps,
-        "purity": _of(later, "bank/purity"),
-        "coverage": _of(later, "bank/coverage_annotation/bank"),
-        "drift": _of(later, "bank/drift_cosine"),
-    }
 
 
 def _of(entries: list[dict], key: str) -> float | None:
