@@ -9,7 +9,7 @@ import torch
 
 from spml_dist.bank.filters import Kind
 from spml_dist.bank.identity import uniform
-from spml_dist.bank.index import Inverted, centroids
+from spml_dist.bank.index import Appended, Inverted, centroids
 from spml_dist.bank.store import Store
 
 NEW = 1 << 10
@@ -24,6 +24,8 @@ LISTS = 8
 PROBES = 8
 """lists searched for a query before recall says otherwise"""
 
+TOLD = 1 << 20
+"""rows copied at a time"""
 
 STATE = ("trained_on", "probes", "gauged", "fell", "changed")
 
@@ -35,7 +37,8 @@ class Cache:
     def __init__(self, store: Store, middles: np.ndarray, seed: int):
         """middles: centroids, [lists, C] float32."""
         self._store, self._seed = store, seed
-        self.inverted = Inverted(middles)
+        gpu = store.alive.device.index
+        self.inverted = Inverted(middles) if gpu is None else Appended(middles, gpu)
         self.trained_on = len(store)
         """rows there were when the centroids were found"""
         self.probes: dict[Kind, int] = {}
@@ -54,7 +57,8 @@ class Cache:
         lists = max(1, min(len(live), round(LISTS * len(live) ** 0.5)))
         draw = uniform(seed, 0, store.rows.image[live], store.rows.segment[live])
         chosen = live[torch.argsort(draw)[: POINTS * lists]]
-        made = cls(store, centroids(store.rows.vector[chosen].float().numpy(), lists, seed), seed)
+        points = store.rows.vector[chosen].float().cpu().numpy()
+        made = cls(store, centroids(points, lists, seed), seed)
         made.tell()
         return made
 
@@ -69,20 +73,24 @@ class Cache:
 
     def upkeep(self) -> None:
         """Tell the inverted file of new rows once they are many."""
-        alive = self._store.alive[: self._store.used].numpy()
+        if isinstance(self.inverted, Appended) and self.inverted.crowded:
+            self.inverted.clear()
+            self._current[:] = False
+        alive = self._store.alive[: self._store.used].cpu().numpy()
         if np.count_nonzero(alive & ~self.current(self._store.used)) >= NEW:
             self.tell()
 
     def tell(self, but: np.ndarray | None = None) -> None:
         """Every row that is not current gets an entry. but: [used] bool, rows that stay unknown."""
         store, known = self._store, len(self.inverted)
-        alive = store.alive[: store.used].numpy()
+        alive = store.alive[: store.used].cpu().numpy()
         new = alive & ~self.current(store.used)
         if but is not None:
             new &= ~but
         again = np.flatnonzero(new[:known])
         self.inverted.replace(again, self._vectors(again))
-        self.inverted.extend(self._vectors(slice(known, store.used)))
+        for start in range(known, store.used, TOLD):
+            self.inverted.extend(self._vectors(slice(start, min(start + TOLD, store.used))))
         self._current[: store.used] |= new
 
     @property
@@ -106,6 +114,10 @@ class Cache:
         near, lists = self.inverted.probed(queries, max(probes.values(), default=1))
         return {kind: (near[:, :n], lists[:, :n]) for kind, n in probes.items()}
 
+    def fetched(self, queries: np.ndarray, kinds: Sequence[Kind], depth: int) -> np.ndarray:
+        """What an `Appended` file proposes to all kinds at once, searched as widely as any of them needs."""
+        return self.inverted.search(queries, depth, max(self.probes.get(kind, PROBES) for kind in kinds))
+
     def exhausted(self, kind: Kind, share: float = 1) -> bool:
         """Whether a kind needs so many lists that comparing the share of rows that passes is no slower."""
         return self.probes.get(kind, PROBES) > max(PROBES, share * self.inverted.lists / 4)
@@ -116,4 +128,4 @@ class Cache:
         self.probes[kind] = 2 * self.probes.get(kind, PROBES)
 
     def _vectors(self, slots: np.ndarray | slice) -> np.ndarray:
-        return self._store.rows.vector[slots].float().numpy()
+        return self._store.rows.vector[slots].float().cpu().numpy()

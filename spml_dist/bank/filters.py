@@ -14,6 +14,9 @@ Kind = Literal["any", "shares_tag", "shares_none", "labelled", "same_class", "ot
 """any row; rows whose image shares a tag, or is known to share none, with the query's image; annotated rows;
 those of the query's class; those of another"""
 
+BY_CLASS = ("labelled", "same_class", "other_class")
+"""kinds that only annotated rows answer"""
+
 
 @dataclass(frozen=True)
 class Queries:
@@ -86,10 +89,13 @@ def groups(kind: Kind, queries: Queries) -> tuple[Tensor, Tensor]:
 
 
 def passing(kind: Kind, queries: Queries, members: Tensor, rows: Facts) -> Tensor:
-    """[G, n] bool: which of the rows pass for each group, whatever their image."""
+    """[G, n] bool: which of the rows pass for each group, whatever their image.
+
+    rows: n for all groups, or [G, n] of them: n for each.
+    """
     match kind:
         case "any":
-            return torch.ones(len(members), len(rows.label), dtype=torch.bool, device=members.device)
+            return torch.ones_like(rows.label, dtype=torch.bool).expand(len(members), -1)
         case "labelled":
             return (rows.source == ANNOTATED).expand(len(members), -1)
         case "shares_tag":
@@ -106,7 +112,7 @@ def passing(kind: Kind, queries: Queries, members: Tensor, rows: Facts) -> Tenso
 
 def _share(ours: Tensor, theirs: Tensor) -> Tensor:
     """[G, n] bool; words one after another, since one is enough for 63 classes."""
-    shared = ours[:, None, 0] & theirs[:, 0] != 0
+    shared = ours[:, None, 0] & theirs[..., 0] != 0
     for word in range(1, ours.shape[1]):
-        shared |= ours[:, None, word] & theirs[:, word] != 0
+        shared |= ours[:, None, word] & theirs[..., word] != 0
     return shared

@@ -1,15 +1,20 @@
-"""FAISS: a flat index over given rows, and an inverted file over the slots of a store. The one file that
-imports faiss."""
+"""FAISS: a flat index over given rows, and inverted files over the slots of a store, in main memory and on a
+GPU. The one file that imports faiss."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from spml_dist.errors import RunError
 
 ITERATIONS, SETTLING = 8, 2
 """of k-means; the last ones, in which no centroid starts again"""
 
 TILE = 1 << 9
 """vectors assigned at a time: with 4,000 lists their similarities take 8 MB"""
+
+ON_GPU = 2048
+"""most lists and most answers of a search there"""
 
 
 def nearest(queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,15 +73,8 @@ class Inverted:
         """centroids: [lists, C] float32."""
         import faiss
 
-        lists, dim = centroids.shape
-        quantizer = faiss.IndexFlatIP(dim)
-        quantizer.add(np.ascontiguousarray(centroids, np.float32))
-        self.lists, self.centroids = lists, centroids
-        self._index = faiss.IndexIVFScalarQuantizer(
-            quantizer, dim, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-        )
-        self._index.by_residual = False  # halves of the rows themselves: nothing is learnt but the centroids
-        self._index.train(centroids)
+        self.lists, self.centroids = len(centroids), centroids
+        self._index = _inverted(centroids)
         self._index.set_direct_map_type(faiss.DirectMap.Array)
 
     def __len__(self) -> int:
@@ -130,6 +128,75 @@ class Inverted:
         return found
 
 
+class Appended:
+    """An inverted file for a GPU, on which FAISS neither changes nor removes nor filters entries.
+
+    A row that is written anew gets one more entry, and only the latest of a slot proposes it. The caller
+    asks for more than it needs and leaves out what may not answer.
+    """
+
+    def __init__(self, centroids: np.ndarray, gpu: int | None = None):
+        """centroids: [lists, C] float32; gpu: its number, or None for main memory."""
+        import faiss
+
+        self.lists, self.centroids = len(centroids), centroids
+        self._index, self._resources = _inverted(centroids), None
+        if gpu is not None:
+            self._resources = faiss.StandardGpuResources()
+            self._index = faiss.index_cpu_to_gpu(self._resources, gpu, self._index)
+        self.clear()
+
+    def __len__(self) -> int:
+        return len(self._latest)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether most entries are of rows that were written anew since."""
+        return self._index.ntotal > 2 * len(self)
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        self._index.reset()
+        self._slot, self._latest = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        """of each entry; of each slot"""
+
+    def extend(self, vectors: np.ndarray) -> None:
+        """Entries for the next slots, [n, C] float32."""
+        slots = np.arange(len(self), len(self) + len(vectors))
+        self._latest = np.concatenate([self._latest, np.zeros_like(slots)])
+        self.replace(slots, vectors)
+
+    def replace(self, slots: np.ndarray, vectors: np.ndarray) -> None:
+        """New copies for slots that have entries, [n] int64 and [n, C] float32."""
+        self._latest[slots] = self._index.ntotal + np.arange(len(slots))
+        self._slot = np.concatenate([self._slot, slots])
+        if len(slots):
+            self._index.add(np.ascontiguousarray(vectors, np.float32))
+
+    def search(self, queries: np.ndarray, depth: int, probes: int) -> np.ndarray:
+        """Slots of about the nearest entries, [q, ≤ depth] int64, nearest first; -1 for entries that are out
+        of date and where fewer were met.
+
+        queries: [q, C] float32; probes: lists searched for each. A GPU gives `ON_GPU` of both at most.
+        """
+        depth = min(depth, self._index.ntotal, ON_GPU)
+        if not len(queries) or not depth:
+            return np.zeros((len(queries), depth), np.int64)
+        self._index.nprobe = min(probes, self.lists, ON_GPU)
+        _, entry = self._index.search(np.ascontiguousarray(queries, np.float32), depth)
+        slot = self._slot[entry]
+        return np.where((entry >= 0) & (self._latest[slot] == entry), slot, -1)
+
+
+def require_gpu() -> None:
+    """Raise RunError where FAISS cannot search on GPUs."""
+    import faiss
+
+    if not faiss.get_num_gpus():
+        remedy = "install it with GPUs (make install EXTRA=gpu) or set bank.gpu_index=false"
+        raise RunError("FAISS sees no GPU", None, remedy)
+
+
 def centroids(vectors: np.ndarray, lists: int, seed: int) -> np.ndarray:
     """[lists, C] float32: unit vectors that spherical k-means found in [n, C] float32, n ≥ lists.
 
@@ -146,6 +213,21 @@ def centroids(vectors: np.ndarray, lists: int, seed: int) -> np.ndarray:
             few = np.flatnonzero(4 * lists * np.bincount(own, minlength=lists) < len(vectors))
             middles[few] = vectors[np.argsort(similarity, kind="stable")[: len(few)]]
     return middles
+
+
+def _inverted(centroids: np.ndarray):
+    """An empty inverted file over lists with these centroids, [lists, C]."""
+    import faiss
+
+    lists, dim = centroids.shape
+    quantizer = faiss.IndexFlatIP(dim)
+    quantizer.add(np.ascontiguousarray(centroids, np.float32))
+    index = faiss.IndexIVFScalarQuantizer(
+        quantizer, dim, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    )
+    index.by_residual = False  # halves of the rows themselves: nothing is learnt but the centroids
+    index.train(np.ascontiguousarray(centroids, np.float32))
+    return index
 
 
 def _assigned(vectors: np.ndarray, middles: np.ndarray) -> np.ndarray:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from spml_dist.bank.cache import Cache
-from spml_dist.bank.filters import Kind, Queries, groups, passing
+from spml_dist.bank.filters import BY_CLASS, Kind, Queries, groups, passing
+from spml_dist.bank.index import Appended
 from spml_dist.bank.nearest import SLACK, Found, among, nearest, ranked
+from spml_dist.bank.overfetch import BEYOND, overfetched
 from spml_dist.bank.rows import ANNOTATED, take
 from spml_dist.bank.store import Store
 
@@ -20,12 +22,6 @@ FEW = 1 << 13
 
 AT_ONCE = 1 << 15
 """rows whose similarities are held all at once: with 600 queries they take 80 MB"""
-
-BY_CLASS = ("labelled", "same_class", "other_class")
-"""kinds that only annotated rows answer"""
-
-BEYOND = 8
-"""entries proposed beyond k, because they are ranked by half-precision copies"""
 
 
 def lookup(
@@ -39,7 +35,7 @@ def lookup(
         return {}
     if cache is None:
         return nearest(store, queries, kinds, k, eligible.nonzero()[:, 0])
-    current = torch.from_numpy(cache.current(store.used))
+    current = torch.from_numpy(cache.current(store.used)).to(eligible.device)
     annotated = eligible & (store.rows.source[: store.used] == ANNOTATED)
     share = (annotated.sum() / max(1, store.used)).item()
     by_class = [kind for kind in kinds if kind in BY_CLASS and cache.exhausted(kind, share)]
@@ -48,11 +44,19 @@ def lookup(
     found = nearest(store, queries, compared, k, eligible.nonzero()[:, 0])
     found |= nearest(store, queries, by_class, k, annotated.nonzero()[:, 0])
     newer = nearest(store, queries, probed, k, (eligible & ~current).nonzero()[:, 0])
-    lists = functools.cache(lambda: cache.probed(queries.vector.float().numpy(), probed))
+    proposing = overfetched if isinstance(cache.inverted, Appended) else _probed
+    older = proposing(store, cache, queries, probed, k, eligible & current)
     for kind in probed:
-        older = _probe(store, cache, queries, kind, k, eligible & current, lists)
-        found[kind] = ranked(store, queries, torch.cat([newer[kind].slot, older], dim=1), k)
+        found[kind] = ranked(store, queries, torch.cat([newer[kind].slot, older[kind]], dim=1), k)
     return {kind: found[kind] for kind in kinds}  # ranks exchange answers in this order
+
+
+def _probed(
+    store: Store, cache: Cache, queries: Queries, kinds: Sequence[Kind], k: int, eligible: Tensor
+) -> dict[Kind, Tensor]:
+    """[Q, ≥ k] int64 slots proposed for each kind, -1 = none."""
+    lists = functools.cache(lambda: cache.probed(queries.vector.float().numpy(), kinds))
+    return {kind: _probe(store, cache, queries, kind, k, eligible, lists) for kind in kinds}
 
 
 def _probe(

@@ -102,7 +102,7 @@ class ShardedBank:
         try:
             slots = self.store.put(unpack(packed, self.dim, self.classes, self.settings.storage))
             if self.cache:
-                self.cache.overwritten(slots.numpy())
+                self.cache.overwritten(slots.cpu().numpy())
         except RunError as error:
             trouble = error
         comm.agree(trouble)
@@ -140,10 +140,8 @@ class ShardedBank:
         return {f"bank/{name}": value for name, value in said.items()}
 
     def _upkeep(self) -> None:
-        """Index the rows once they are many. On a GPU comparing them all is the faster search; `exact`, the
-        referee, searches exactly too."""
-        if self._device.type != "cpu" or self.settings.candidates == "exact":
-            self.cache = None
+        """Index the rows once they are many."""
+        if not self.indexes:
             return
         if self.cache is None or self.cache.worn:
             if len(self.store) > self.settings.exact_rows:
@@ -164,6 +162,13 @@ class ShardedBank:
             for image in rows.image.unique().tolist():
                 eligible[torch.from_numpy(self.store.slots_of(image)).to(eligible.device)] = False
         return eligible
+
+    @property
+    def indexes(self) -> bool:
+        """Whether many rows are searched by an inverted file: on a GPU comparing them all is fast, and
+        `exact`, the referee, searches exactly."""
+        on_cpu = self._device.type == "cpu"
+        return self.settings.candidates != "exact" and (on_cpu or self.settings.gpu_index)
 
     @property
     def _kinds(self) -> tuple[Kind, ...]:

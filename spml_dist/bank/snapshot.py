@@ -93,7 +93,7 @@ def restore(bank: ShardedBank, folder: Path) -> None:
         taken = _fill(bank, manifest, folder)
         name = INDEX.format(comm.rank(), comm.world())
         alike = (manifest.world, manifest.shards) == (comm.world(), bank.settings.shards)
-        if alike and name in manifest.indexes and bank.store.alive.device.type == "cpu":
+        if alike and name in manifest.indexes and bank.indexes:
             bank.cache = _index(bank, folder / name, manifest.indexes[name])
     except RunError as error:
         trouble = error
@@ -128,7 +128,7 @@ def _write(bank: ShardedBank, folder: Path) -> _Part:
 
 
 def _write_index(bank: ShardedBank, cache: Cache, path: Path) -> File:
-    known = torch.from_numpy(cache.current(bank.store.used))[bank.store.live()]
+    known = torch.from_numpy(cache.current(bank.store.used))[bank.store.live().cpu()]
     said = cache.state()
     tensors = {"centroids": torch.from_numpy(cache.inverted.centroids), "known": known}
     # One entry: safetensors writes several in any order, and the same bank is to be the same bytes.
@@ -203,7 +203,7 @@ def _index(bank: ShardedBank, path: Path, file: File) -> Cache:
     except (OSError, SafetensorError) as problem:
         raise damaged(path, problem) from problem
     unknown = np.ones(bank.store.used, bool)
-    unknown[bank.store.live().numpy()] = ~known
+    unknown[bank.store.live().cpu().numpy()] = ~known
     cache = Cache(bank.store, middles, bank.seed)
     cache.tell(but=unknown)
     cache.resume(said)

@@ -30,6 +30,7 @@ def check(config: Config) -> None:
         _capacity,
         _bank_warmup,
         _recent,
+        _gpu_index,
         _affinity,
         _encoder,
     ):
@@ -204,6 +205,19 @@ def _recent(config: Config) -> None:
                 said,
                 f"bank.candidates recent keeps the last steps as they are: set it to {kept}",
             )
+
+
+def _gpu_index(config: Config) -> None:
+    if not config.bank.gpu_index:
+        return
+    if config.engine.device == "cpu":
+        raise ConfigError("bank.gpu_index", "true", "with engine.device cpu no GPU searches: set it to false")
+    if config.bank.candidates in ("recent", "exact"):
+        raise ConfigError(
+            "bank.gpu_index",
+            "true",
+            f"bank.candidates {config.bank.candidates} searches no inverted file: set it to false",
+        )
 
 
 def _affinity(config: Config) -> None:

@@ -157,6 +157,10 @@ class Bank(Section):
         ge=0,
         description="Rows of a worker up to which it searches exactly; above, it searches an inverted file.",
     )
+    gpu_index: bool = Field(
+        description="Whether a worker with a GPU searches an inverted file above exact_rows too, on the GPU, "
+        "which takes FAISS with GPUs; else it compares all rows."
+    )
     min_recall: float = Field(
         gt=0,
         le=1,

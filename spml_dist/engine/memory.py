@@ -10,6 +10,7 @@ import torch
 from spml_dist.bank import recent
 from spml_dist.bank import rows as bank_rows
 from spml_dist.bank.filters import Kind
+from spml_dist.bank.index import require_gpu
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.sharded import Asks, ShardedBank
 from spml_dist.config import Config
@@ -22,9 +23,14 @@ from spml_dist.segments.segment import prototypes_by
 def build(
     config: Config, classes: int, device: torch.device, names: Sequence[str] = ()
 ) -> RecentBank | ShardedBank:
-    """An empty bank; a collective. names: of the classes."""
+    """An empty bank; a collective. names: of the classes.
+
+    Raises RunError where FAISS is to search on a GPU and sees none.
+    """
     if config.bank.candidates == "recent":
         return RecentBank(config.bank.steps)
+    if config.bank.gpu_index and device.type != "cpu":
+        require_gpu()
     dim, seed = config.model.embedding_dim, config.seed
     return ShardedBank(config.bank, dim, classes, asks(config), seed, device, names)
 

@@ -13,14 +13,16 @@ from torch.nn.functional import normalize
 
 from spml_dist.bank import cache as cache_module
 from spml_dist.bank import lookup as lookup_module
+from spml_dist.bank import overfetch as overfetch_module
 from spml_dist.bank.cache import Cache
 from spml_dist.bank.filters import Kind, Queries
 from spml_dist.bank.gauge import gauge
-from spml_dist.bank.index import Inverted, centroids
+from spml_dist.bank.index import Appended, Inverted, centroids, require_gpu
 from spml_dist.bank.lookup import lookup
 from spml_dist.bank.nearest import Found
 from spml_dist.bank.rows import take
 from spml_dist.bank.store import Store
+from spml_dist.errors import RunError
 from spml_dist.schema import BankRows
 from tests.bank.builders import queries_of, rows_of
 
@@ -74,9 +76,12 @@ def asking(count: int = 3, seed: int = 10_000, **changes) -> Queries:
     return queries_of(clustered(range(-count, 0), step=seed, **changes))
 
 
-@pytest.fixture
-def searched(monkeypatch):
-    """Lists are searched although few rows pass, and new rows are told of early."""
+@pytest.fixture(params=["filtering", "fetching more than it needs"])
+def searched(request, monkeypatch):
+    """Lists are searched although few rows pass, and new rows are told of early; by a file that filters and
+    by one that cannot, as on a GPU."""
+    if request.param != "filtering":
+        monkeypatch.setattr(cache_module, "Inverted", Appended)
     monkeypatch.setattr(lookup_module, "FEW", 10)
     monkeypatch.setattr(cache_module, "NEW", 100)
 
@@ -100,8 +105,9 @@ class TestAnswers:
     def test_a_search_of_fewer_lists_finds_less(self, searched, monkeypatch):
         """The lists are really what is searched: with one of 256, most of what is noise is missed."""
         monkeypatch.setattr(cache_module, "PROBES", 1)
+        monkeypatch.setattr(overfetch_module, "BEYOND", 0)
         store = filled(clustered(range(200), 0, noise=1.0))
-        assert 0.05 < recall(store, Cache.of(store, seed=1), asking(noise=1.0), "any") < 0.7
+        assert 0.05 < recall(store, Cache.of(store, seed=1), asking(noise=1.0), "any", k=2) < 0.7
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_few_passing_rows_are_all_compared(self, monkeypatch, kind):
@@ -356,6 +362,58 @@ class TestGauge:
         store.rows.source[:] = 0
         assert gauge(store, cache, asking(), ["labelled"], K, everybody(store), 1.0) == {"labelled": (0, 0)}
         assert not cache.probes
+
+
+class TestAppended:
+    """A file that neither filters nor forgets."""
+
+    @pytest.fixture
+    def file(self):
+        vectors = clustered(range(20), 0).vector.numpy()
+        file = Appended(centroids(vectors, 8, seed=1))
+        file.extend(vectors[:300])
+        file.extend(vectors[300:])
+        return file, vectors
+
+    def test_with_all_lists_it_proposes_every_slot_once_the_nearest_first(self, file):
+        file, vectors = file
+        found = file.search(vectors[:5], 1000, 8)
+        assert [sorted(row) for row in found.tolist()] == [list(range(400))] * 5
+        assert found[:, 0].tolist() == [0, 1, 2, 3, 4]
+
+    def test_only_the_latest_entry_of_a_slot_proposes_it(self, file):
+        file, vectors = file
+        file.replace(np.arange(3, 9), -vectors[3:9])
+        file.replace(np.arange(3, 6), vectors[:3])
+        file.replace(np.arange(6, 9), -vectors[[0, 0, 0]])
+        found = file.search(vectors[:1], 1000, 8)[0].tolist()
+        assert len(file) == 400 and len(found) == 412
+        assert sorted(slot for slot in found if slot >= 0) == list(range(400))
+        assert set(found[:2]) == {0, 3} and set(found[-3:]) == {6, 7, 8}
+
+    def test_it_is_crowded_once_most_entries_are_out_of_date(self, file):
+        file, vectors = file
+        file.replace(np.arange(400), vectors)
+        assert not file.crowded
+        file.replace(np.arange(1), vectors[:1])
+        assert file.crowded
+        file.clear()
+        assert (len(file), file.crowded, file.search(vectors[:2], 5, 8).shape) == (0, False, (2, 0))
+
+    def test_a_crowded_one_starts_again_and_answers_as_before(self, monkeypatch):
+        monkeypatch.setattr(cache_module, "Inverted", Appended)
+        monkeypatch.setattr(cache_module, "NEW", 1)
+        store = filled(clustered(range(100), 0))
+        cache = Cache.of(store, seed=1)
+        for step in (1, 2, 3):
+            put(store, cache, clustered(range(100), step))
+            cache.upkeep()
+        assert not cache.inverted.crowded and cache.current(store.used).all()
+        assert recall(store, cache, asking(), "any") >= 0.95
+
+    def test_a_machine_without_gpus_is_told_how_to_go_on(self):
+        with pytest.raises(RunError, match=r"FAISS sees no GPU.*EXTRA=gpu.*bank\.gpu_index=false"):
+            require_gpu()
 
 
 class TestInverted:

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from spml_dist.bank import cache as cache_module
 from spml_dist.bank import lookup as module
+from spml_dist.bank import overfetch as overfetch_module
 from spml_dist.bank.cache import Cache
 from spml_dist.bank.filters import Kind, Queries
 from spml_dist.bank.identity import owned, owner_of, shard_of
+from spml_dist.bank.index import Appended
 from spml_dist.bank.lookup import lookup
 from spml_dist.bank.nearest import in_order
 from spml_dist.bank.rows import concatenate, take
@@ -121,9 +123,13 @@ def test_an_empty_bank_answers_nothing():
 
 
 @contextmanager
-def every_list_searched():
-    """For however few rows, and told of new ones early."""
+def every_list_searched(fetched: int | None):
+    """For however few rows, and told of new ones early. fetched: entries, by a file that cannot filter."""
     with pytest.MonkeyPatch.context() as patch:
+        if fetched:
+            patch.setattr(cache_module, "Inverted", Appended)
+            patch.setattr(overfetch_module, "DEPTH", fetched)
+            patch.setattr(overfetch_module, "BEYOND", 2)
         patch.setattr(module, "FEW", -1)
         patch.setattr(cache_module, "PROBES", 1 << 10)
         patch.setattr(cache_module, "NEW", 6)
@@ -138,12 +144,13 @@ def every_list_searched():
     k=st.integers(1, 6),
     storage=st.sampled_from(["float32", "bfloat16"]),
     expires=st.booleans(),
+    fetched=st.sampled_from([None, 4, 12, 100]),
 )
 def test_an_inverted_file_of_which_all_lists_are_searched_is_exact_after_any_history(
-    first, history, world, k, storage, expires
+    first, history, world, k, storage, expires, fetched
 ):
     """New rows answer at once, gone ones no more, overwritten slots never by what was in them."""
-    with every_list_searched():
+    with every_list_searched(fetched):
         ranks, step = stores(world, 14, storage), 4
         asking = queries_of(rows_of(["image 0", "image 3", "new"], [2, 2, 3], seed=len(history)))
         published(ranks, rows_of(*map(list, zip(*first, strict=True)), step=3, storage=storage))

@@ -77,6 +77,7 @@ bank.max_candidates
 bank.sampled
 bank.own_images
 bank.exact_rows
+bank.gpu_index
 bank.min_recall
 bank.encoder_momentum
 optimizer.lr

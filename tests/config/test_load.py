@@ -271,6 +271,8 @@ class TestRulesBetweenFields:
             ),
             (["bank.max_age=9", "bank.candidates=recent"], "(got 9); bank.candidates recent keeps"),
             (["bank.own_images=true", "bank.candidates=recent"], "are: set it to false"),
+            (["bank.gpu_index=true", "engine.device=cpu"], "no GPU searches: set it to false"),
+            (["bank.gpu_index=true", "bank.candidates=exact"], "no inverted file: set it to false"),
             (["bank.storage=float16", "bank.candidates=recent"], "are: set it to float32"),
             (
                 ["bank.encoder_momentum=0.99", "engine.zero_stage=3"],
