@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
+from functools import cache
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -28,15 +31,27 @@ _LONGER_SIDE, _MIN_CELL, _GAP, _MARGIN, _LINE = 260, 130, 10, 18, 24
 def palette(num_classes: int, background: int | None = None) -> np.ndarray:
     """Colour of every label, [256, 3] uint8: 254 grey, 255 white, the background nearly black.
 
-    A class has the same colour however many classes there are; they repeat after 32.
+    A class has the same colour however many classes there are, and no other class has it; only the first 32
+    are easily told apart.
     """
-    colours = np.array([tuple(bytes.fromhex(code)) for code in _COLOURS.split()], np.uint8)
     table = np.full((256, 3), _GREY, np.uint8)
-    table[:num_classes] = colours[np.arange(num_classes) % len(colours)]
+    table[:num_classes] = np.array(_colours(), np.uint8)[:num_classes]
     if background is not None:
         table[background] = _BACKGROUND
     table[UNLABELLED], table[IGNORED] = _GREY, _WHITE
     return table
+
+
+@cache
+def _colours() -> list[tuple[int, ...]]:
+    """Of 256 classes: the chosen ones, then hues in golden steps, ever three of them darker and paler."""
+    found = [tuple(bytes.fromhex(code)) for code in _COLOURS.split()]
+    for number in count():
+        if len(found) == 256:
+            return found
+        hue, shade = number * (5**0.5 - 1) / 2 % 1, number % 3
+        colour = tuple(round(255 * part) for part in hsv_to_rgb(hue, 0.9 - 0.25 * shade, 0.95 - 0.2 * shade))
+        found += [colour] if colour not in found else []
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity: float = 0.65) -> np.ndarray:

@@ -30,8 +30,10 @@ def test_unlabelled_is_grey_ignored_white_and_background_dark():
     assert colours[2].max() < 60 < colours[[0, 1, 3]].max(axis=1).min()
 
 
-def test_a_palette_of_more_classes_than_colours_still_colours_them_all():
-    assert palette(200)[199].tolist() == palette(200)[199 % 32].tolist()
+def test_no_two_classes_have_one_colour_however_many_there_are():
+    seen = {tuple(colour) for colour in palette(254, background=0).tolist()}
+    assert len(seen) == 256
+    np.testing.assert_array_equal(palette(254)[:40], palette(40)[:40])
 
 
 def test_an_overlay_takes_the_labels_colour_as_far_as_it_is_opaque():

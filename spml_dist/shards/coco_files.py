@@ -66,6 +66,9 @@ def _require_keys(path: Path, entries: list[Entry], needs: tuple[str, ...], reme
             raise DataError(f"{path}: annotations without {', '.join(missing)}", ", ".join(entry), remedy)
         if "bbox" in needs and not _is_box(entry["bbox"]):
             raise DataError(f"{path}: annotation {entry.get('id')}: bbox", entry["bbox"], UNPACK_AGAIN)
+        if "segments_info" in needs and not all(map(_is_segment, entry["segments_info"])):
+            source = f"{path}: image {entry['image_id']}: segments_info"
+            raise DataError(source, "a segment without id or category_id", UNPACK_AGAIN)
         if not _is_number(entry.get("area", 0)):
             source = f"{path}: annotation {entry.get('id')}: area"
             raise DataError(source, json.dumps(entry["area"]), "write the pixels it covers or leave it out")
@@ -95,6 +98,10 @@ def _categories(path: Path, categories: list[Entry]) -> tuple[Entry, ...]:
 
 def _is_box(box: Any) -> bool:
     return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
+
+
+def _is_segment(segment: Any) -> bool:
+    return all(isinstance(segment.get(key), int) for key in ("id", "category_id"))
 
 
 def _is_number(value: Any) -> bool:

@@ -16,7 +16,7 @@ from PIL import Image
 from spml_dist.annotations.contour_network import network_contours
 from spml_dist.annotations.contours import contours
 from spml_dist.annotations.regions import oversegment
-from spml_dist.errors import ConfigError, DataError
+from spml_dist.errors import ConfigError, DataError, RunError
 from spml_dist.shards.keys import key_of
 
 _COUNT = 80
@@ -139,7 +139,11 @@ def _read_ids(path: Path) -> np.ndarray:
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
-    aside.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-    os.replace(aside, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+        os.replace(aside, path)
+    except OSError as error:  # no fault of the picture's: nothing is rejected for it
+        remedy = "make room or choose another --keep-contours; the same command goes on"
+        raise RunError(f"{path}: cannot be written", error.strerror, remedy) from error

@@ -381,6 +381,12 @@ BAD = {
         lambda root: rewrite(root / PANOPTIC, '"image_id": 25', '"image_id": 9'),
         f"{EMPTY}: no panoptic annotation",
     ),
+    "segment without a number": (
+        "masks",
+        "panoptic",
+        lambda root: rewrite(root / PANOPTIC, '"segments_info": [{"id"', '"segments_info": [{"number"'),
+        "image 9: segments_info.*without id",
+    ),
     "instances as panoptic": (
         "masks",
         "panoptic",

@@ -73,6 +73,17 @@ def test_the_contour_map_is_kept_where_it_is_wanted(tmp_path):
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
+def test_contour_maps_that_find_no_room_end_the_pack_and_reject_no_picture(root, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    kept = tmp_path / "file" / "kept"
+    asked = ["pack", "folder", str(root), "--labels", "lines", "--split", "train", "--out"]
+    words = [str(tmp_path / "p"), "--regions", "ucm:9", "--keep-contours", str(kept)]
+    assert main([*asked, *words]) == 2
+    said = capsys.readouterr().err
+    assert f"{kept}" in said and "cannot be written" in said and "choose another --keep-contours" in said
+    assert "rejected" not in said and not (tmp_path / "p" / "manifest.json").exists()
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_ready_made_regions_stay_as_they_are(tmp_path, dtype):
     regions = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * 37 % np.iinfo(dtype).max).astype(dtype)
