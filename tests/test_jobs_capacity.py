@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -69,6 +70,12 @@ class TestWait:
             "(got 17 workers, 16 CPUs); lower engine.workers or add nodes"
         )
         assert len(said) == 1
+
+    def test_what_others_use_is_waited_for_as_long_as_it_takes(self, wait, said):
+        leaving = iter([{}, {"GPU": 1.0}, {"GPU": 2.0}])
+        wait(2, "cuda", lambda: next(leaving), patience=math.inf)
+        start = "waiting for the cluster at head:6379 to have room: 2 workers"
+        assert said == [f"{start}, 0 GPUs", f"{start}, 1 GPU"]
 
     def test_who_is_asked_to_stop_waits_no_longer(self, wait):
         asked = iter([False, False, True])

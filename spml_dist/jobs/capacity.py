@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -11,7 +12,7 @@ RESOURCE = {"cuda": "GPU", "cpu": "CPU"}
 """what a worker reserves of its cluster, by the device that it computes on"""
 
 Resources = Callable[[], Mapping[str, float]]
-"""how many of each resource all nodes of a cluster have now, free or not, by Ray's names"""
+"""how many of each resource all nodes of a cluster have now, all of them or the free ones, by Ray's names"""
 
 
 def device_for(wanted: str, workers: int, resources: Resources) -> str:
@@ -39,9 +40,10 @@ def wait(
 ) -> None:
     """Return once there is room for all workers.
 
-    where: what has the resources, for a person; patience: seconds that it may take to grow; say: is told
-    what is waited for, whenever that changes; stopped: whether somebody asks to wait no longer; pause:
-    seconds between two looks. RunError: it took longer; Stopped: somebody asked.
+    where: what has the resources, for a person; patience: seconds that it may take to grow, or inf to wait
+    for others to finish; say: is told what is waited for, whenever that changes; stopped: whether somebody
+    asks to wait no longer; pause: seconds between two looks. RunError: it took longer; Stopped: somebody
+    asked.
     """
     deadline = time.monotonic() + patience
     said = None
@@ -55,7 +57,8 @@ def wait(
                 " or ".join(_remedies(device, may_grow=patience > 0)),
             )
         if counts != said:
-            say(f"waiting up to {left:.0f} s for {where} to have room: {counts}")
+            least = f"up to {left:.0f} s " if left < math.inf else ""
+            say(f"waiting {least}for {where} to have room: {counts}")
             said = counts
         time.sleep(min(pause, left))
         if stopped():

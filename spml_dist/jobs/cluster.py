@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -46,7 +47,8 @@ def train(
     On the cluster that RAY_ADDRESS names, else on a cluster of this machine's own that ends with the call.
     device: cuda reserves a GPU for every worker and cpu a core, auto is decided by what the cluster has;
     storage: folder that all nodes see; say: is told where the workers compute and what is waited for;
-    stopped: whether somebody asks to wait no longer, which raises Stopped. RunError: too few GPUs or cores,
+    stopped: whether somebody asks to wait no longer, which raises Stopped. What others use is waited for
+    without end. RunError: too few GPUs or cores,
     on the cluster that RAY_ADDRESS names still after GROWTH_SECONDS; this machine's own cores are shared.
     An SpmlError of a worker is raised here as it was raised there.
     """
@@ -74,20 +76,23 @@ def train(
 
 
 def _placed(workers: int, device: str, say: Callable[[str], None], stopped: Callable[[], bool]) -> str:
-    """The device of all workers, once there is room for them. Ray itself would wait for ever, in silence."""
-    from ray import cluster_resources
+    """The device of all workers, once there is room for them. Ray itself would wait in silence, and would not
+    hear who asks to stop."""
+    from ray import available_resources, cluster_resources
 
     address = os.environ.get("RAY_ADDRESS")
     where = f"the cluster at {address}" if address else "this machine"
     device = capacity.device_for(device, workers, cluster_resources)
     gpus = capacity.counted(cluster_resources().get("GPU", 0), "GPU")
     say(f"{workers} workers on {device}; {where} has {gpus}")
-    room = partial(capacity.wait, workers, device, cluster_resources, where=where, say=say, stopped=stopped)
+    room = partial(capacity.wait, workers, device, where=where, say=say, stopped=stopped)
     if not address:
-        room(patience=0)
-    elif capacity.lacking(workers, device, cluster_resources):
+        room(cluster_resources, patience=0)
+        return device
+    if capacity.lacking(workers, device, cluster_resources):
         with _asked_for([{capacity.RESOURCE[device]: 1}] * workers):
-            room(patience=GROWTH_SECONDS)
+            room(cluster_resources, patience=GROWTH_SECONDS)
+    room(available_resources, patience=math.inf)  # until the jobs of others leave some
     return device
 
 
