@@ -2,6 +2,7 @@
 PYTHON ?= python3
 EXTRA  ?= cpu
 BIN    := .venv/bin
+MLFLOW := http://127.0.0.1:5000/\#/experiments/1/runs
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -31,7 +32,7 @@ quickstart: install  ## pack generated scenes, train on two workers, evaluate
 	@echo
 	@echo 'report with pictures  runs/quickstart/report.html'
 	@echo 'run folder            runs/quickstart'
-	@echo 'MLflow                make mlflow, then http://127.0.0.1:5000'
+	@echo 'MLflow                make mlflow, then $(MLFLOW)'
 
 test: install  ## run the whole suite
 	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
@@ -42,7 +43,8 @@ golden: install  ## compare with the published method's vectors (DIR=folder, def
 lint: install  ## check style
 	$(BIN)/ruff check .
 
-mlflow: install  ## open MLflow's page on runs/mlflow.db
+mlflow: install  ## serve MLflow's page on runs/mlflow.db
+	@echo 'the runs: $(MLFLOW)'
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --port 5000
 
 clean:          ## remove .venv, generated data and the quickstart's run

@@ -30,9 +30,11 @@ the whole path, from generated scenes to a table:
   spml-dist report runs/quickstart        # at any moment of the training
   spml-dist bank inspect runs/quickstart  # which segments it remembers
 
-one's own pictures, a folder with images/, classes.txt, train.txt and weak/:
-  spml-dist pack folder DIR --labels scribble100 --split train --out data/mine/train
-  spml-dist train configs/quickstart.yaml name=mine data.train=data/mine/train data.val=data/mine/val
+one's own pictures, a folder with images/, weak/, masks/ of val, classes.txt, meta.json and the splits' lists:
+  spml-dist pack folder DIR --labels scribbles --split train --out data/mine/train
+  spml-dist pack folder DIR --labels scribbles --split val --out data/mine/val
+  spml-dist train configs/gid15_scribble.yaml name=mine data.train=data/mine/train data.val=data/mine/val
+  spml-dist evaluate runs/mine
 
 `spml-dist VERB --help` tells more. Exit status: 0, 2 for a mistake in what was given, 75 for a training
 that was asked to stop and saved (the same command goes on), 130 and 143 when interrupted at once.

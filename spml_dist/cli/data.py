@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spml_dist.config import Config
-from spml_dist.errors import ConfigError
+from spml_dist.errors import ConfigError, DataError
 from spml_dist.shards.agreement import require_same_classes, require_tars
 from spml_dist.shards.manifest import Manifest, read_manifest
 
@@ -23,8 +23,14 @@ def checked(config: Config) -> Manifest:
             config.engine.workers,
             f"data.train, {train}, holds no more than {manifest.samples} samples: ask for fewer workers",
         )
-    for folder in filter(None, (config.data.val, config.data.test)):
-        other = read_manifest(folder)
+    for key, folder in (("data.val", config.data.val), ("data.test", config.data.test)):
+        if folder is None:
+            continue
+        try:
+            other = read_manifest(folder)
+        except DataError as error:
+            remedy = f"{error.remedy}, or change {key}; null = none"
+            raise DataError(f"{key}: {error.what}", error.value, remedy) from error
         require_tars(folder, other)
         require_same_classes(folder, other, train, manifest)
     return manifest

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from spml_dist.errors import RunError
 
+SPLITS = ("val", "test", "train")
+
 
 def add(subparsers) -> None:
     """Add the verb to the command line."""
@@ -20,7 +22,7 @@ def add(subparsers) -> None:
         "pictures and the report into the run folder.",
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder that `spml-dist train` wrote")
-    parser.add_argument("--split", choices=("val", "test", "train"), default="val", help="default: val")
+    parser.add_argument("--split", choices=SPLITS, default="val", help="default: val")
     parser.add_argument(
         "--oracle",
         action="store_true",
@@ -47,8 +49,10 @@ def run(args) -> int:
         raise RunError(
             f"{folder}/config.yaml: data.{args.split} is null",
             None,
-            f"set data.{args.split} to a packed split",
+            f"write the path of a packed split there, or give another --split ({_packed(config)})",
         )
+    if args.json is not None:
+        _require_place(args.json)  # before the pictures, which take long
     shown = config.evaluation.pictures if args.pictures is None else args.pictures
     result, drawn = _evaluated(args, config, data, shown)
 
@@ -67,6 +71,17 @@ def run(args) -> int:
     print("\n".join(f"wrote {path}" for path in written))
     _track(folder, config)
     return 0
+
+
+def _packed(config) -> str:
+    return ", ".join(split for split in SPLITS if getattr(config.data, split))
+
+
+def _require_place(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written", error.strerror, "choose a writable place") from error
 
 
 def _require_trained(folder: Path) -> None:

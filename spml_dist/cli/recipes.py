@@ -98,6 +98,8 @@ IMAGES = """\
 Takes every .jpg, .jpeg and .png below DIR, whatever the folders; nothing else has to be there. The image id
 is the path without its suffix. --classes gives the pack the classes that a training and a network have.
 
+FOLDER holds classes.txt and meta.json, as for `spml-dist pack folder`.
+
 The pack serves `spml-dist preview` and, with --classes, a training by image similarity alone. It cannot be
 evaluated, for it has no ground truth, and `spml-dist cam infer` finds no tags or boxes in it. To train on
 pictures without labels beside labelled ones, put all of them into one folder: `spml-dist pack folder` packs
@@ -105,7 +107,7 @@ the images of SPLIT.txt that have no annotation unlabelled, and they are trained
 
 examples:
   spml-dist pack images DIR --out data/photos    # then: spml-dist preview data/photos --out photos.png
-  spml-dist pack images DIR --classes data/mine --split unlabelled --out data/mine/unlabelled
+  spml-dist pack images DIR --classes FOLDER --split unlabelled --out data/unlabelled
 """
 
 

@@ -92,7 +92,8 @@ def launched(config: Config, network: str, alone: bool) -> bool:
         raise ConfigError("engine.precision", "bfloat16", "--alone computes in float32 or float64")
     from spml_dist.cli.data import checked
 
-    _check_classes(config, checked(config))  # first: a mistake must not claim the run folder
+    manifest = checked(config)
+    _check_classes(config, manifest)  # first: a mistake must not claim the run folder
     payload = {"config": config.model_dump(mode="json"), "network": network}
     if launch is _under_torchrun and int(os.environ["RANK"]) > 0:
         for number in (signal.SIGINT, signal.SIGTERM):  # rank 0 answers for all
@@ -103,6 +104,7 @@ def launched(config: Config, network: str, alone: bool) -> bool:
     print(f"run folder {folder}", flush=True)
     steps = finished(folder)
     if steps is not None and steps >= config.schedule.steps:
+        _require_same_data(config, manifest, folder)
         print(f"already trained to step {steps}; for another run give another name=", flush=True)
         return False
     from spml_dist import jobs
@@ -227,6 +229,17 @@ def finished(folder: Path) -> int | None:
 
     info = folder / "export" / "model.json"
     return json.loads(info.read_text(encoding="utf-8"))["step"] if info.exists() else None
+
+
+def _require_same_data(config: Config, manifest, folder: Path) -> None:
+    """A pack that was made anew is told from the one that the run has learnt, as when it is resumed."""
+    from spml_dist.engine import checkpoint
+    from spml_dist.stream.loader import fingerprint, start_of
+
+    if last := checkpoint.latest(folder / "checkpoints"):
+        stream = config.stream
+        now = fingerprint(manifest, stream.batch, config.seed, stream.window_shards)
+        start_of(config.data.train, checkpoint.stream_state(last), now)
 
 
 def _check_classes(config: Config, manifest) -> None:

@@ -133,8 +133,16 @@ def read(path: Path) -> Saved:
         if not files[SLOW].exists():
             del files[SLOW]
         engine = {part: load_file(file) for part, file in files.items()}
-        return Saved(engine, json.loads((path / "stream.json").read_text()))
     except (OSError, ValueError, SafetensorError) as problem:
+        raise _unreadable(path, problem) from problem
+    return Saved(engine, stream_state(path))
+
+
+def stream_state(path: Path) -> dict:
+    """Where a checkpoint's stream of samples was. Raises RunError for a damaged file."""
+    try:
+        return json.loads((path / "stream.json").read_text())
+    except (OSError, ValueError) as problem:
         raise _unreadable(path, problem) from problem
 
 

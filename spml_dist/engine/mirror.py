@@ -161,6 +161,7 @@ class _Copy:
         self._writing = threading.Lock()
         known = _read(folder / NOTE)
         self._note = {"training": uuid.uuid4().hex, "status": None, "run_id": None, "sent": {}} | known
+        self._moved = known.get("uri") not in (None, uri)
         if known.get("uri") != uri:
             self._note |= {"uri": uri, "run_id": None, "sent": {}}
 
@@ -190,8 +191,11 @@ class _Copy:
         self._client = client
 
     def _open(self) -> MlflowClient:
+        client = tracking.connect(self.uri)
+        if self._moved:
+            client.search_experiments(max_results=1)  # a wrong address does not take the place of the old one
         self.remember()  # the tag has to be on disk before a run carries it
-        note, client = self._note, tracking.connect(self.uri)
+        note = self._note
         run = tracking.resume(
             client, self.uri, self._experiment, self._name, note["run_id"], note["training"]
         )

@@ -21,6 +21,9 @@ from spml_dist.shards.manifest import read_manifest
 from spml_dist.stream.cache import Cache
 from spml_dist.stream.reader import samples
 
+NAMED = 3
+"""pictures that an error names"""
+
 
 class Settings(Protocol):
     """The section `evaluation` of a configuration."""
@@ -226,9 +229,11 @@ def _require_masks(folder, cache: Cache | None) -> None:
 
 
 def _maskless(folder, cache: Cache | None) -> DataError:
-    missing = [sample.mask is None for sample in samples(folder, cache=cache)]
+    missing = {sample.key: sample.mask is None for sample in samples(folder, cache=cache)}
+    named = [key for key, lacks in missing.items() if lacks]
+    more = ", …" if len(named) > NAMED else ""
     return DataError(
         f"{folder}: pictures without ground truth",
-        f"{sum(missing)} of {len(missing)}",
-        "choose a split that was packed with masks",
+        f"{len(named)} of {len(missing)}: {', '.join(named[:NAMED])}{more}",
+        "choose a split whose pictures all have masks: a folder has them in masks/",
     )

@@ -74,9 +74,9 @@ class Stream:
         manifest = read_manifest(folder)
         _check(folder, manifest, num_classes)
         plan = Plan([shard.samples for shard in manifest.shards], batch, seed, window_shards)
-        self.fingerprint = _fingerprint(manifest, batch, seed, window_shards)
+        self.fingerprint = fingerprint(manifest, batch, seed, window_shards)
         self.accumulation = accumulation
-        self.start_step = _start(folder, start_state, self.fingerprint)
+        self.start_step = start_of(folder, start_state, self.fingerprint)
         self.skipped = Counter()
         self._batches = MicroBatches(
             plan,
@@ -168,14 +168,15 @@ def _check(folder: str | Path, manifest: Manifest, num_classes: int) -> None:
         )
 
 
-def _fingerprint(manifest: Manifest, batch: int, seed: int, window_shards: int) -> str:
+def fingerprint(manifest: Manifest, batch: int, seed: int, window_shards: int) -> str:
     """Digest of everything that decides which samples a step holds."""
     shards = [(shard.samples, shard.sha256) for shard in manifest.shards]
     content = json.dumps([shards, manifest.classes, batch, seed, window_shards])
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _start(folder: str | Path, state: dict | None, fingerprint: str) -> int:
+def start_of(folder: str | Path, state: dict | None, fingerprint: str) -> int:
+    """The step that a state of `Stream` leads to. Raises RunError for a state of another stream."""
     if state is None:
         return 0
     if state["fingerprint"] != fingerprint:

@@ -266,3 +266,13 @@ def test_a_damaged_note_costs_no_training(uri, folder, note):
     (folder / "mlflow.json").write_text(note)
     assert mirror.address(folder) is None
     assert not started(folder, uri).finish(seconds=PATIENT)
+
+
+def test_an_address_that_does_not_answer_does_not_take_the_place_of_the_old_one(folder, uri):
+    assert not catch_up(folder, uri, "mirrored", folder.name, {})
+    before = json.loads((folder / mirror.NOTE).read_text())
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert catch_up(folder, f"http://127.0.0.1:{unused.getsockname()[1]}", "mirrored", "x", {}).error
+    assert json.loads((folder / mirror.NOTE).read_text()) == before
+    assert mirror.address(folder) == uri

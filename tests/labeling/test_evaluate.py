@@ -108,7 +108,9 @@ def test_the_same_evaluation_gives_the_same_numbers(packed, measure):
 def test_pictures_without_ground_truth_are_refused_and_counted(packed, measure):
     train = packed("train", [stripes(0)])
     val = packed("val", [stripes(1), replace(stripes(2), mask=None), replace(stripes(3), mask=None)])
-    with pytest.raises(DataError, match=r"val: pictures without ground truth \(got 2 of 3\); .*masks"):
+    keys = f"{stripes(2).key}, {stripes(3).key}"
+    said = rf"val: pictures without ground truth \(got 2 of 3: {keys}\); .*masks"
+    with pytest.raises(DataError, match=said):
         measure(val, train)
 
 
