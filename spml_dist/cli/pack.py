@@ -73,7 +73,7 @@ def _pack_split(arguments: argparse.Namespace, source: Recipe, data_set: str) ->
 
     name = arguments.name or re.sub(r"[^\w-]", "_", f"{data_set}-{source.split}")
     if not source.is_annotated():
-        kind = f"{source.split}: no image has {source.labels} annotations"
+        kind = f"{source.split}: no image has {source.labels.replace(',', ', ')} annotations"
         print(f"{kind}; packed unlabelled", file=sys.stderr)
     described = Described(
         name,

@@ -25,7 +25,7 @@ def require_folder(root: Path, part: str, remedy: str) -> Path:
 def read_ids(path: Path, remedy: str) -> tuple[str, ...]:
     """The ids of a list, one a line, in order. Raises DataError if it is missing, empty or repeats an id."""
     try:
-        ids = tuple(path.read_text(encoding="utf-8").split())
+        ids = tuple(path.read_text(encoding="utf-8-sig").split())
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read", str(error), remedy) from error
     if not ids:
@@ -39,7 +39,7 @@ def read_ids(path: Path, remedy: str) -> tuple[str, ...]:
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """A JSON object. Raises DataError, with the remedy, for anything else."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             content = json.load(file)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file", None, remedy) from error

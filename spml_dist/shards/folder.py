@@ -11,6 +11,7 @@ from spml_dist.annotations.mixture import Said, boxes_of, labels_of, tags_of, un
 from spml_dist.annotations.outside import Outside
 from spml_dist.errors import ConfigError, DataError
 from spml_dist.shards.kinds import (
+    MASKS,
     Classes,
     Kind,
     LabelMaps,
@@ -123,20 +124,21 @@ def open_folder(
         annotation=folder.annotation,
         annotated=annotated,
         forms=frozenset(kind.form.__name__ for kind in kinds.values() if isinstance(kind, Listed)),
-        notes=(*_strays(root, kinds, ids), *notes),
+        notes=(*_strays(root, {**kinds, MASKS: folder.masks}, ids), *notes),
     )
 
 
 def _strays(root: Path, kinds: dict[str, Kind], ids: tuple[str, ...]) -> Iterator[str]:
-    """What to say of each list whose ids are not all in a split: their annotations reach no image."""
-    known = set(ids)
-    for kind in kinds.values():
-        # The other splits are read only where this one does not explain every id.
-        if not isinstance(kind, Listed) or kind.entries.keys() <= known:
-            continue
-        if strange := sorted(kind.entries.keys() - known - read_ids(root)):
-            count = f"{len(strange)} of its {len(kind.entries)} ids are in no split"
-            yield f"{kind.path.name}: {count}, e.g. {strange[0]}"
+    """What to say of each kind whose annotations do not all have an image in a split."""
+    for name, kind in kinds.items():
+        if isinstance(kind, Listed):
+            source, found, suffix, such = kind.path.name, set(kind.entries), "", "ids are in no split"
+        else:
+            source, found, suffix, such = name, kind.files(), ".png", "files are no ID.png of a split"
+        strange = found - {image_id + suffix for image_id in ids}
+        # The other splits are read only where this one does not explain every name.
+        if strange and (strange := sorted(strange - {image_id + suffix for image_id in read_ids(root)})):
+            yield f"{source}: {len(strange)} of its {len(found)} {such}, e.g. {', '.join(strange[:3])}"
 
 
 def _open_kinds(root: Path, labels: str, classes: Classes, marks: Marks) -> dict[str, Kind]:

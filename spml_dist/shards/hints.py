@@ -153,7 +153,8 @@ def _contradicted(manifest: Manifest) -> Iterator[str]:
 
 def _rejected(manifest: Manifest) -> Iterator[str]:
     if manifest.rejected:
-        yield f"{manifest.rejected:,} pictures could not be packed: rejected.jsonl says why."
+        pictures = f"{manifest.rejected:,} picture{'s' * (manifest.rejected != 1)}"
+        yield f"{pictures} could not be packed: rejected.jsonl says why."
 
 
 _OF_TRAINING = (

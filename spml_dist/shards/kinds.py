@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import json
+import os
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from spml_dist.annotations.mixture import Said
 from spml_dist.annotations.points import checked_points, discs
 from spml_dist.errors import DataError
 from spml_dist.shards.recipe import classes_in
+from spml_dist.shards.texts import read_json
 
 MASKS = "masks"
 CAM = "cam"
@@ -61,6 +63,12 @@ class LabelMaps:
     def has(self, image_id: str) -> bool:
         """Whether the image is annotated."""
         return self._path(image_id).is_file()
+
+    def files(self) -> set[str]:
+        """Names below the folder of all its files but hidden ones: those of images are ID.png."""
+        paths = (os.path.join(folder, name) for folder, _, names in os.walk(self.folder) for name in names)
+        below = (path[len(str(self.folder)) :] for path in paths)
+        return {name[1:] for name in below if "/." not in name}
 
     def said(self, image_id: str, shape: tuple[int, int]) -> Said:
         """Labels of the file's own size. Only a whole mask can say that a picture holds no class."""
@@ -158,7 +166,9 @@ def open_kind(root: Path, kind: str, classes: Classes, marks: Marks) -> Kind:
         form = _form(kind, entries)
         if form is None:
             raise DataError(
-                f"{listed}: not a kind of points, boxes, tags or label maps", kind, _remedy(root, kind)
+                f"{listed}: not a kind of points, boxes, tags or label maps",
+                f"{kind}: {_first(entries)}",
+                _remedy(root, kind),
             )
         form = keypoints if form is points and kind in marks.heat_maps else form
         return Listed(listed, classes, marks, form, entries)
@@ -174,19 +184,21 @@ def kinds_of(root: Path) -> list[str]:
     """Names of the kinds in a folder that can be packed."""
     found = {MASKS} if (root / MASKS).is_dir() else set()
     found |= {path.name for path in (root / "weak").glob("*") if path.is_dir()}
-    found |= {path.stem for path in (root / "weak").glob("*.json") if _form(path.stem, read_by_image(path))}
+    found |= {path.stem for path in (root / "weak").glob("*.json") if _may_be_packed(path)}
     return sorted(found - {CAM})
+
+
+def _may_be_packed(listed: Path) -> bool:
+    try:
+        return _form(listed.stem, read_by_image(listed)) is not None
+    except DataError:  # what is wrong with it is told when it is asked for
+        return True
 
 
 def read_by_image(path: Path, entry: str = "annotation") -> dict[str, Any]:
     """A JSON object by image id. Raises DataError for anything else, saying what an entry is."""
     remedy = f"write {{image id: {entry}}}"
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file", None, remedy) from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON", str(error), remedy) from error
+    entries = read_json(path, remedy)
     if not isinstance(entries, dict):
         raise DataError(f"{path}: not an object", type(entries).__name__, remedy)
     return entries
@@ -201,6 +213,12 @@ def _form(kind: str, entries: dict[str, Any]) -> Form | None:
     if named is tags or length not in (3, 5):
         return named
     return boxes if length == 5 else keypoints if named is keypoints else points
+
+
+def _first(entries: dict[str, Any]) -> str:
+    """The first entry that is not empty, shortened."""
+    filled = [item for item in entries.items() if item[1]] or entries.items()
+    return reprlib.repr(dict(list(filled)[:1]))
 
 
 def _remedy(root: Path, kind: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from spml_dist.errors import DataError
 from spml_dist.schema import IGNORED, UNLABELLED
 from spml_dist.shards.pictures import SUFFIXES
+from spml_dist.shards.texts import read_json, read_lines
 
 CLASSES = "classes.txt"
 META = "meta.json"
@@ -19,14 +19,14 @@ def read_classes(root: Path) -> tuple[str, ...]:
     path = root / CLASSES
     names: dict[int, str] = {}
     for number, line in enumerate(_lines(path), start=1):
-        identity, _, name = line.partition(" ")
-        if not identity.isdecimal() or not name.strip():
+        identity, name = (*line.split(None, 1), "")[:2]
+        if not identity.isdecimal() or not name:
             raise DataError(f"{path}, line {number}: not a class", repr(line), 'write "ID name"')
-        if int(identity) in names or name.strip() in names.values():
+        if int(identity) in names or name in names.values():
             raise DataError(
                 f"{path}, line {number}: a class is there twice", line, "give each one id and one name"
             )
-        names[int(identity)] = name.strip()
+        names[int(identity)] = name
     gaps = sorted(set(range(max(names, default=-1) + 1)) - set(names))
     if gaps or not 0 < len(names) <= UNLABELLED:
         seen = f"no {gaps[0]} among {len(names)} classes" if gaps else f"{len(names)} classes"
@@ -38,13 +38,8 @@ def read_classes(root: Path) -> tuple[str, ...]:
 
 def read_background(root: Path, classes: tuple[str, ...]) -> int | None:
     """The background's class id, or None. Raises DataError if meta.json contradicts classes.txt."""
-    path, remedy = root / META, 'write {"background": ID} or {"background": null}'
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file", None, remedy) from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON", str(error), remedy) from error
+    path = root / META
+    meta = read_json(path, 'write {"background": ID} or {"background": null}')
     if not isinstance(meta, dict) or "background" not in meta:
         raise DataError(
             f"{path}: does not say which class is the background", None, 'add "background": ID or null'
@@ -60,7 +55,10 @@ def read_background(root: Path, classes: tuple[str, ...]) -> int | None:
 
 
 def read_split(root: Path, split: str) -> tuple[str, ...]:
-    """The image ids of SPLIT.txt, in order. Raises DataError if it is missing, empty or repeats an id."""
+    """The image ids of SPLIT.txt, in order.
+
+    Raises DataError if it is missing or empty, and for an id that is repeated, a path or a file's name.
+    """
     path = root / f"{split}.txt"
     if path not in _texts(root):
         splits = ", ".join(sorted(_splits(root)))
@@ -72,12 +70,24 @@ def read_split(root: Path, split: str) -> tuple[str, ...]:
     if len(set(ids)) < len(ids):
         twice = next(image_id for place, image_id in enumerate(ids) if image_id in ids[:place])
         raise DataError(f"{path}: an image id is there twice", twice, "list every image once")
+    for image_id in ids:
+        _require_id(path, root, image_id)
     return ids
 
 
 def read_ids(root: Path) -> set[str]:
     """The image ids of all splits: of the lists that name a picture of the folder at least."""
     return {image_id for ids in _splits(root).values() for image_id in ids}
+
+
+def _require_id(path: Path, root: Path, image_id: str) -> None:
+    # By another way to its picture, an image would have none of the annotations that its id has.
+    if any(part in ("", ".", "..") for part in image_id.split("/")):
+        remedy = f"write ids below {root / 'images'}, such as 0001 or day/0001"
+        raise DataError(f"{path}: a path is no image id", image_id, remedy)
+    is_file = image_id.endswith(SUFFIXES) and os.path.isfile(root / "images" / image_id)
+    if is_file and not _is_picture(root, image_id):
+        raise DataError(f"{path}: a file's name is no image id", image_id, "write ids without the suffix")
 
 
 def _splits(root: Path) -> dict[str, list[str]]:
@@ -104,10 +114,4 @@ def _is_picture(root: Path, image_id: str) -> bool:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read", str(error), "give a folder in the layout of shards/README.md"
-        ) from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return read_lines(path, "give a folder in the layout of shards/README.md")

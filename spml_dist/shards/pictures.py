@@ -38,11 +38,13 @@ def read_picture(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path, formats=["JPEG", "PNG"]) as picture:
-            if picture.mode not in _MODES:
+            # Of colours with 16 bits, which are cut to their upper 8, only the decoder's raw mode tells.
+            deep = [str(tile.args) for tile in picture.tile if ";16" in str(tile.args)]
+            if deep or picture.mode not in _MODES:
                 raise DataError(
                     f"{path}: not a picture of 8 bits a channel",
-                    f"colour mode {picture.mode}",
-                    "convert it to RGB",
+                    f"colour mode {deep[0] if deep else picture.mode}",
+                    "convert it to RGB of 8 bits a channel",
                 )
             ImageOps.exif_transpose(picture, in_place=True)
             return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))

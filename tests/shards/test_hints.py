@@ -139,6 +139,10 @@ def test_what_cam_has_labelled_is_not_sent_to_cam_again():
     assert alone.endswith("no pixel is labelled as one.")
 
 
+def test_one_rejected_picture_is_one_picture():
+    assert hints(replace(SOUND, rejected=1)) == ["1 picture could not be packed: rejected.jsonl says why."]
+
+
 REJECTED = "3 pictures could not be packed: rejected.jsonl says why."
 
 

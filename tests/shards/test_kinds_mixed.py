@@ -351,10 +351,60 @@ def test_annotations_of_no_image_and_kinds_that_no_image_has_are_told_when_packi
     asked = ["--labels", "dots,tags", "--split", "train", "--out", str(tmp_path / "out")]
     assert main(["pack", "folder", str(root), *asked]) == 0
     told = capsys.readouterr().err.splitlines()
-    assert told.count("tags.json: 2 of its 3 ids are in no split, e.g. a.jpg") == 1
+    assert told.count("tags.json: 2 of its 3 ids are in no split, e.g. a.jpg, b.jpg") == 1
     assert told.count("train: no image has tags annotations") == 1
     write_json(root / "weak/tags.json", {"a": [1], "t": [1]})
     assert open_folder(root, "train", "dots,tags").notes == ()
+
+
+def test_label_maps_of_no_image_are_told_when_packing(root):
+    (root / "weak/lines/a.png").rename(root / "weak/lines/a.PNG")
+    for name in ("masks/a.png", "masks/b.png", "weak/lines/c.png"):
+        (root / name).rename((root / name).with_suffix(".jpg"))
+    (root / "masks/day").mkdir()
+    for name in ("z", "day/1", "day/2"):
+        Image.fromarray(whole_mask(0)).save(root / f"masks/{name}.png")
+    (root / "masks/day/.hidden").touch()
+    assert open_folder(root, "train", "lines").notes == (
+        "lines: 2 of its 3 files are no ID.png of a split, e.g. a.PNG, c.jpg",
+        "masks: 5 of its 7 files are no ID.png of a split, e.g. a.jpg, b.jpg, day/1.png",
+    )
+    (root / "val.txt").write_text("t\nz\nday/1\nday/2\n")
+    (masks,) = open_folder(root, "train", "masks").notes
+    assert masks == "masks: 2 of its 7 files are no ID.png of a split, e.g. a.jpg, b.jpg"
+
+
+def test_a_misspelt_kind_is_told_though_another_one_is_broken(root):
+    (root / "weak/notes.json").write_text("{")
+    with pytest.raises(DataError, match=r"no annotations of this kind \(got lnies\); did you mean lines\?"):
+        open_folder(root, "train", "lnies")
+    with pytest.raises(DataError, match=r"\(got note\); did you mean notes\?"):
+        open_folder(root, "train", "note")
+
+
+@pytest.mark.parametrize(
+    ("entries", "seen"),
+    [
+        ({"a": [], "b": [[1, 2]], "c": [[1, 2, 3]]}, r"got clicks: \{'b': \[\[1, 2\]\]\}\); "),
+        ({"a": {"x": 3}}, r"got clicks: \{'a': \{'x': 3\}\}\); "),
+        ({"a": list(range(99))}, r"got clicks: \{'a': \[0, 1, 2, 3, 4, 5, \.\.\.\]\}\); "),
+        ({"a": []}, r"got clicks: \{'a': \[\]\}\); "),
+        ({}, r"got clicks: \{\}\); "),
+    ],
+)
+def test_a_file_of_no_kind_is_shown_with_its_first_entry(root, entries, seen):
+    write_json(root / "weak/clicks.json", entries)
+    with pytest.raises(DataError, match=rf"not a kind of points, .*{seen}"):
+        open_folder(root, "train", "clicks")
+
+
+@pytest.mark.parametrize("labels_from", [False, True])
+def test_an_image_that_is_listed_twice_is_named(root, labels_from):
+    path = root / "kinds.json" if labels_from else root / "weak/dots.json"
+    path.write_text('{"b": [], "a": [[1, 2, 3]], "a": []}')
+    with pytest.raises(DataError, match=r"\.json: a name is there twice \(got a\); ") as raised:
+        open_folder(root, "train", "dots", labels_from=path if labels_from else None)
+    assert str(raised.value).startswith(str(path))
 
 
 @pytest.mark.parametrize(

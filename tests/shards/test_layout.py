@@ -15,6 +15,11 @@ def test_classes_are_names_by_id_in_any_order(tmp_path):
     assert read_classes(tmp_path) == ("road", "traffic light")
 
 
+def test_any_white_space_parts_id_and_name_of_a_class(tmp_path):
+    (tmp_path / "classes.txt").write_text("0\tstreet and road\n1  \t car \n")
+    assert read_classes(tmp_path) == ("street and road", "car")
+
+
 @pytest.mark.parametrize(
     ("text", "seen"),
     [
@@ -70,6 +75,25 @@ def test_meta_that_contradicts_the_classes_is_refused(tmp_path, text, seen):
 def test_a_split_keeps_its_order(tmp_path):
     (tmp_path / "train.txt").write_text("b\n a \r\n\nc.1\n")
     assert read_split(tmp_path, "train") == ("b", "a", "c.1")
+
+
+@pytest.mark.parametrize(
+    "image_id", ["/data/images/x", "../images/x", "day/../x", "./x", "day//x", "x/", ".."]
+)
+def test_a_path_is_no_image_id(tmp_path, image_id):
+    (tmp_path / "train.txt").write_text(f"a/x\n{image_id}\n")
+    with pytest.raises(DataError, match=r"train\.txt: a path is no image id .*; write ids below .*images"):
+        read_split(tmp_path, "train")
+
+
+def test_the_name_of_a_picture_file_is_no_image_id(tmp_path):
+    (tmp_path / "images/day").mkdir(parents=True)
+    (tmp_path / "images/day/1.jpg").touch()
+    (tmp_path / "train.txt").write_text("day/1.jpg\n")
+    with pytest.raises(DataError, match=r"\(got day/1\.jpg\); write ids without the suffix"):
+        read_split(tmp_path, "train")
+    (tmp_path / "images/day/1.jpg.png").touch()
+    assert read_split(tmp_path, "train") == ("day/1.jpg",)
 
 
 def test_a_missing_split_lists_those_that_exist(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -66,6 +68,27 @@ def test_sixteen_bits_a_channel_are_refused(tmp_path):
     Image.fromarray(RGB[..., 0].astype(np.uint16) * 200).save(tmp_path / "x.png")
     with pytest.raises(DataError, match="8 bits a channel"):
         read_picture(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize(("colour", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_a_channel_are_refused_in_colour_too(tmp_path, colour, channels, interlaced):
+    (tmp_path / "x.png").write_bytes(deep_png(colour, channels, interlaced))
+    with pytest.raises(DataError, match=r"x\.png: not a picture of 8 bits a channel .*;16.*convert it"):
+        read_picture(tmp_path / "x.png")
+
+
+def deep_png(colour: int, channels: int, interlaced: int) -> bytes:
+    """A PNG of one pixel with 16 bits a channel, which Pillow does not write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, colour, 0, 0, interlaced)
+    pixel = zlib.compress(b"\0" + struct.pack(f">{channels}H", *[4000] * channels))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
 
 
 def turned(path, orientation: int) -> None:
