@@ -145,7 +145,9 @@ def test_the_page_shows_results_pictures_curves_and_settings(finished):
         assert shown in text
     assert "<sand>" not in text
     assert text.count("data:image/webp") == 1 + 4
-    assert "rock (not in this split)" in text
+    assert "rock (not shown)" in text
+    assert re.search(r"mean IoU</td><td[^>]*><div><span[^>]*>25\.0<", text)
+    assert re.search(r"mean of shown classes</td><td[^>]*><div><span[^>]*>50\.0<", text)
 
 
 def test_previews_shown_are_spread_over_the_training(finished):

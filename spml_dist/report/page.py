@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
+from statistics import mean
 
 import cv2
 
@@ -91,7 +92,10 @@ def _table(result: dict) -> str:
         _row(name, [values["iou"][name] for values in readouts.values()], colours[number], name in there)
         for number, name in enumerate(classes)
     ]
-    rows.append(_row("mean of all classes", [values["miou"] for values in readouts.values()], None, True))
+    rows.append(_row("mean IoU", [values["miou"] for values in readouts.values()], None, True))
+    if 0 < len(there) < len(classes):  # the others count as 0 in the mean of all
+        means = [mean(values["iou"][name] for name in there) for values in readouts.values()]
+        rows.append(_row("mean of shown classes", means, None, True))
     return (
         f'<div class="scroll"><table><tr><th>class</th>{head}</tr>{"".join(rows)}</table></div>'
         f'<p class="soft">{escape(_notes(result))}</p>'
@@ -123,7 +127,7 @@ def _row(name: str, values: list[float], colour, there: bool) -> str:
         f'<span class="track"><i style="width:{100 * value:.1f}%"></i></span></div></td>'
         for number, value in enumerate(values)
     )
-    label = escape(name) + ("" if there else " (not in this split)")
+    label = escape(name) + ("" if there else " (not shown)")
     return f'<tr class="{kind}"><td>{swatch}{label}</td>{cells}</tr>'
 
 
