@@ -95,9 +95,10 @@ class Cache:
 
     @property
     def worn(self) -> bool:
-        """Whether other centroids are due: rows are twice as many as they were found for, or recall fell and
-        half of the rows are others."""
-        return len(self._store) > 2 * self.trained_on or (self.fell and 2 * self.changed > self.trained_on)
+        """Whether other centroids are due: rows are twice as many as they were found for, or recall fell, or
+        never was good for some kind, and half of the rows are others."""
+        poor = self.fell or any(map(self.exhausted, self.probes))
+        return len(self._store) > 2 * self.trained_on or (poor and 2 * self.changed > self.trained_on)
 
     def state(self) -> dict:
         """What cannot be told from the rows and the centroids."""

@@ -44,8 +44,9 @@ def send(
 ) -> Sending:
     """Send every row to the owner of its virtual shard, in one uneven all-to-all that runs on; a collective.
 
-    trouble: what this rank has to say against its own rows. Raises it, or RunError if the rows of all ranks
-    together exceed the capacity, on every rank: nothing was sent then.
+    capacity: bank.capacity, of which every virtual shard has an equal part; trouble: what this rank has to
+    say against its own rows. Raises it, or RunError if the rows of all ranks together exceed the capacity, on
+    every rank: nothing was sent then.
     """
     owner = owner_of(shard_of(rows.image, shards), shards, comm.world())
     order = torch.argsort(owner, stable=True)
@@ -54,8 +55,9 @@ def send(
     counts, troubled = table[:, :-1], table[:, -1]
     if troubled.any():
         comm.agree(trouble)
-    if counts.sum() > capacity:
-        remedy = f"raise bank.capacity to at least {counts.sum()}, a multiple of it to remember earlier steps"
+    if counts.sum() > capacity // shards * shards:
+        least = -(-counts.sum().item() // shards) * shards
+        remedy = f"raise bank.capacity to at least {least}, a multiple of it to remember earlier steps"
         raise RunError("bank.capacity is too small for one global batch", capacity, remedy)
     outgoing = pack(take(rows, order))
     if comm.world() == 1:

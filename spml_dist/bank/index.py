@@ -112,7 +112,9 @@ class Inverted:
     ) -> np.ndarray:
         """Slots of about the k nearest entries among those allowed, [q, k] int64, -1 where fewer were met.
 
-        probed: what `probed` said of these queries; allowed: [len(self)] bool.
+        Those as near as the next one are left out: which of them FAISS keeps depends on their order in its
+        lists, and an index that was restored has another. probed: what `probed` said of these queries;
+        allowed: [len(self)] bool.
         """
         import faiss
 
@@ -120,12 +122,15 @@ class Inverted:
         params = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(bits), nprobe=probed[1].shape[1])
         near, lists = (np.ascontiguousarray(part) for part in probed)
         queries = np.ascontiguousarray(queries)
-        similarity = np.empty((len(queries), k), np.float32)
-        found = np.empty((len(queries), k), np.int64)
+        similarity = np.empty((len(queries), k + 1), np.float32)
+        found = np.empty((len(queries), k + 1), np.int64)
         # The wrapper of this name takes no parameters, the method that it wraps does.
         pointers = map(faiss.swig_ptr, (lists, near, similarity, found))
-        self._index.search_preassigned_c(len(queries), faiss.swig_ptr(queries), k, *pointers, False, params)
-        return found
+        self._index.search_preassigned_c(
+            len(queries), faiss.swig_ptr(queries), k + 1, *pointers, False, params
+        )
+        found[similarity == similarity[:, -1:]] = -1
+        return found[:, :k]
 
 
 class Appended:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from spml_dist.bank.rows import written
+from spml_dist.config.method import Storage
 from spml_dist.errors import RunError
 
 MANIFEST = "manifest.json"
@@ -20,31 +22,31 @@ FORMAT = 1
 class File:
     """A file of the snapshot."""
 
-    bytes: int
+    bytes: NonNegativeInt
     digest: str
     """32 hexadecimal digits: of the set of a shard's rows (`rows.digest`), of an index's bytes"""
-    rows: int
+    rows: NonNegativeInt
 
 
 @dataclass(frozen=True)
 class Manifest:
     """What a snapshot holds."""
 
-    shards: int
+    shards: PositiveInt
     """virtual shards of the bank, with and without rows"""
-    capacity: int
+    capacity: PositiveInt
     """rows that the whole bank had room for"""
-    dim: int
+    dim: PositiveInt
     classes: tuple[str, ...]
     """names, in the order of their numbers"""
-    storage: str
+    storage: Storage
     """number format of the vectors"""
-    step: int | None
+    step: NonNegativeInt | None
     """step that wrote the newest row, counted from 0; null without rows"""
-    world: int
+    world: PositiveInt
     """ranks that wrote it"""
-    rows: int
-    images: int
+    rows: NonNegativeInt
+    images: NonNegativeInt
     digest: str
     """of the set of all rows: the sum of those of the files"""
     files: dict[str, File]
@@ -57,25 +59,24 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """What a folder says that it holds. Raises RunError if the manifest is missing, damaged or of another
     format."""
-    path, names = folder / MANIFEST, [field.name for field in fields(Manifest)]
+    path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
         if not isinstance(content, dict) or "format" not in content:
             raise damaged(path, "it is no manifest of a bank")
         if content["format"] != FORMAT:
             remedy = f"this release reads format {FORMAT}: use the one that wrote it"
             raise RunError(f"{path} is of an unknown format", content["format"], remedy)
-        if missing := [name for name in names if name not in content]:
-            raise damaged(path, f"it lacks {', '.join(missing)}")
-        for kind in ("files", "indexes"):
-            content[kind] = {name: File(**file) for name, file in content[kind].items()}
-        content["classes"] = tuple(content["classes"])
-        manifest = Manifest(**{name: content[name] for name in names})
+        manifest = TypeAdapter(Manifest).validate_json(text, strict=True)
         files = manifest.files.values()
         whole = sum(file.rows for file in files), sum_of(file.digest for file in files)
         if whole != (manifest.rows, manifest.digest) or (manifest.step is None) != (manifest.rows == 0):
             raise damaged(path, "its files do not add up to the whole")
-    except (OSError, ValueError, TypeError, AttributeError) as problem:
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        raise damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from problem
+    except (OSError, ValueError, OverflowError) as problem:
         raise damaged(path, problem) from problem
     return manifest
 

@@ -50,8 +50,9 @@ def _checked(
     """slots, answers, facts: [Q, depth], what was fetched and whether it may answer if its kind allows."""
     everyone = torch.arange(len(queries), device=slots.device)
     passes = answers & passing(kind, queries, everyone, facts)
-    proposed = torch.full((len(slots), max(k, slots.shape[1])), -1, device=slots.device)
-    proposed[:, : slots.shape[1]] = torch.where(passes, slots, -1)
+    nearest_first = torch.argsort(~passes, dim=1, stable=True)[:, : k + BEYOND]
+    proposed = torch.full((len(slots), k + BEYOND), -1, device=slots.device)
+    proposed[:, : nearest_first.shape[1]] = torch.where(passes, slots, -1).gather(1, nearest_first)
     asks = groups(kind, queries)[0] >= 0
     proposed[~asks] = -1
     short = (asks & (passes.sum(dim=1) < k + BEYOND)).nonzero()[:, 0]

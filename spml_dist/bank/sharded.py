@@ -91,8 +91,7 @@ class ShardedBank:
         self.settle()
         settings = self.settings
         trouble = refusal(rows, self.classes, self.store.capacity, settings.shards, keys)
-        room = settings.shards * self.store.capacity
-        self._sending = exchange.send(rows, settings.shards, room, self._group, trouble)
+        self._sending = exchange.send(rows, settings.shards, settings.capacity, self._group, trouble)
 
     def settle(self) -> None:
         """Put what was published into its slots."""
@@ -145,6 +144,7 @@ class ShardedBank:
             return
         if self.cache is None or self.cache.worn:
             if len(self.store) > self.settings.exact_rows:
+                self.cache = None  # the copies of one file at a time
                 self.cache = Cache.of(self.store, self.seed)
         else:
             self.cache.upkeep()

@@ -93,7 +93,8 @@ def restore(bank: ShardedBank, folder: Path) -> None:
         taken = _fill(bank, manifest, folder)
         name = INDEX.format(comm.rank(), comm.world())
         alike = (manifest.world, manifest.shards) == (comm.world(), bank.settings.shards)
-        if alike and name in manifest.indexes and bank.indexes:
+        whole = taken.held == taken.rows  # else it is told below what does not fit
+        if alike and whole and name in manifest.indexes and bank.indexes:
             bank.cache = _index(bank, folder / name, manifest.indexes[name])
     except RunError as error:
         trouble = error
@@ -109,6 +110,15 @@ def read_shards(folder: Path) -> Iterator[BankRows]:
     manifest = read_manifest(folder)
     for name, file in sorted(manifest.files.items()):
         yield _read(folder / name, file, manifest)
+
+
+def verify_indexes(folder: Path) -> None:
+    """Compare the inverted files of a snapshot with what its manifest says of them; in any process.
+
+    Raises RunError that names the file which is missing or damaged.
+    """
+    for name, file in read_manifest(folder).indexes.items():
+        _verify(folder / name, file)
 
 
 def _write(bank: ShardedBank, folder: Path) -> _Part:
@@ -194,9 +204,8 @@ def _read(path: Path, file: File, manifest: Manifest) -> BankRows:
 
 def _index(bank: ShardedBank, path: Path, file: File) -> Cache:
     """The inverted file as it was: what it did not know then it does not know now."""
+    _verify(path, file)
     try:
-        if _checksum(path) != file.digest:
-            raise damaged(path, "its bytes are not those that were saved")
         with safe_open(path, framework="pt") as opened:
             said = json.loads(opened.metadata()["cache"])
             middles, known = (opened.get_tensor(name).numpy() for name in ("centroids", "known"))
@@ -239,6 +248,15 @@ def _missing(bank: ShardedBank, manifest: Manifest, taken: list[_Taken], folder:
             f"bank.capacity has no room for the {manifest.rows} rows of {folder}", settings.capacity, remedy
         )
     return None
+
+
+def _verify(path: Path, file: File) -> None:
+    try:
+        same = _checksum(path) == file.digest
+    except OSError as problem:
+        raise damaged(path, problem) from problem
+    if not same:
+        raise damaged(path, "its bytes are not those that were saved")
 
 
 def _checksum(path: Path) -> str:

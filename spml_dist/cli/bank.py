@@ -22,7 +22,7 @@ examples:
   spml-dist bank inspect runs/quickstart/checkpoints/step_000400
   spml-dist bank inspect runs/quickstart --json bank.json
 
-Every row is read and compared with the manifest by its digest: a file that differs is named, with status 2.
+Every file is read and compared with the manifest by its digest: one that differs is named, with status 2.
 """
 
 
@@ -54,13 +54,14 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from spml_dist.bank.manifest import read_manifest
-    from spml_dist.bank.snapshot import read_shards
+    from spml_dist.bank.snapshot import read_shards, verify_indexes
     from spml_dist.shards.manifest import write_json
 
     manifest = read_manifest(folder)
     pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
     shards = tqdm(read_shards(folder), "reading", len(manifest.files), mininterval=pause, delay=2)
     told = {"folder": str(folder)} | _counted(manifest, shards)
+    verify_indexes(folder)
     print(_table(told))
     if args.json is not None:
         write_json(args.json, told)

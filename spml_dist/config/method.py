@@ -18,6 +18,7 @@ Concentration = Annotated[
         "which underflows float32 beyond about 43.",
     ),
 ]
+Storage = Literal["float32", "float16", "bfloat16"]
 Threshold = Annotated[float, Field(gt=0, le=1)]
 LocalFeatures = Annotated[
     bool,
@@ -128,9 +129,7 @@ class Bank(Section):
     shards: int = Field(
         ge=1, description="Number of fixed parts that the bank is split into; every worker owns whole ones."
     )
-    storage: Literal["float32", "float16", "bfloat16"] = Field(
-        description="Number format in which rows are kept."
-    )
+    storage: Storage = Field(description="Number format in which rows are kept.")
     warmup: int = Field(ge=0, description="Steps before the bank's rows join the candidates.")
     max_age: Count | None = Field(
         description="Steps after which a row no longer counts; null if it counts until it is replaced."

@@ -284,6 +284,15 @@ class TestUpkeep:
         put(store, fresh, clustered(range(6, 10), 2))
         assert not fresh.worn  # the rows are nearly those that it was trained on
 
+    def test_it_is_worn_where_recall_never_was_good_and_half_of_the_rows_are_others(self, searched):
+        """The rows of an untrained network say little; those of a trained one deserve a file of their own."""
+        store = filled(clustered(range(10), 0, noise=3.0))
+        cache = Cache.of(store, 1)
+        gauge(store, cache, asking(noise=3.0), ["any"], K, everybody(store), least=1.0)
+        assert cache.exhausted("any") and not cache.fell and not cache.worn
+        put(store, cache, clustered(range(6), 1))
+        assert cache.worn
+
     def test_what_it_knows_of_itself_can_be_put_back(self):
         store = filled(clustered(range(10), 0))
         cache, other = Cache.of(store, 1), Cache.of(store, 1)
@@ -409,6 +418,7 @@ class TestAppended:
             put(store, cache, clustered(range(100), step))
             cache.upkeep()
         assert not cache.inverted.crowded and cache.current(store.used).all()
+        assert len(cache.inverted) == store.used
         assert recall(store, cache, asking(), "any") >= 0.95
 
     def test_a_machine_without_gpus_is_told_how_to_go_on(self):
@@ -441,6 +451,19 @@ class TestInverted:
         found = inverted.search(-self.ROWS[slots], 1, inverted.probed(-self.ROWS[slots], 1), self.ALL)
         assert len(inverted) == 500 and found[:, 0].tolist() == slots.tolist()
         inverted.replace(slots[:0], self.ROWS[:0])
+
+    def test_of_equal_entries_beyond_the_last_none_is_proposed_whatever_their_order(self):
+        """Written anew, an entry stands last in its list; after a restore all stand by slot."""
+        rows = np.concatenate([self.ROWS[:5], self.ROWS[5:6].repeat(40, axis=0)])
+        files = [Inverted(centroids(self.ROWS, 8, seed=1)) for _ in range(2)]
+        for file in files:
+            file.extend(rows)
+        files[1].replace(np.arange(5, 25), rows[5:25])
+        query = self.ROWS[5:6] + 0.1 * self.ROWS[:1]
+        for k in (3, 10, 41):
+            one, other = (file.search(query, k, file.probed(query, 8), self.ALL[:45]) for file in files)
+            assert (one == other).all() and one.shape == (1, k) and (one == -1).any() == (k < 41)
+        assert set(range(5, 45)) < set(one[0].tolist())
 
     def test_a_wider_search_finds_no_less(self, inverted):
         exact = np.argsort(-self.ROWS[:50] @ self.ROWS.T, axis=1)[:, :10]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spml_dist import comm
 from spml_dist.bank import exchange
 from spml_dist.bank.identity import owner_of, shard_of
 from spml_dist.bank.rows import by_identity, concatenate, digest, pack, take, unpack
@@ -40,10 +39,11 @@ def observe(rank: int) -> dict:
     for queries in (0, 3):
         seen["beside", queries] = exchange.side_by_side(table(rank, queries))
     try:
-        exchange.send(rows_from(rank, 2), SHARDS, 8, group)
+        exchange.send(rows_from(rank, 2), SHARDS, 13, group)
     except RunError as error:
         seen["refused"] = str(error)
-    exchange.send(rows_from(rank, 2), SHARDS, 3 * comm.world(), group).receive()
+    exchange.send(rows_from(rank, 1), SHARDS, 7, group).receive()
+    exchange.send(rows_from(rank, 2), SHARDS, 14, group).receive()
     return seen
 
 
@@ -80,10 +80,10 @@ def test_answers_stand_side_by_side_with_their_types(ranks, queries):
 
 
 def test_more_than_the_bank_holds_is_refused_by_all(ranks):
-    """Three rows a rank: three ranks have nine, for eight places."""
+    """Three rows a rank: three ranks have nine, for seven places: thirteen are one a shard."""
     for one in ranks:
         if len(ranks) == WORLD:
-            assert one["refused"].startswith("bank.capacity is too small for one global batch (got 8)")
-            assert "at least 9" in one["refused"]
+            assert one["refused"].startswith("bank.capacity is too small for one global batch (got 13)")
+            assert "at least 14," in one["refused"]
         else:
             assert "refused" not in one

@@ -124,6 +124,8 @@ def follow(rank: int, case: dict) -> list[dict]:
         stack.enter_context(patch.object(lookup_module, "FEW", -1))
         stack.enter_context(patch.object(cache_module, "PROBES", 1 << 10))
         stack.enter_context(patch.object(cache_module, "NEW", 5))
+        if "exhausted" in case:  # which would wear the file out
+            stack.enter_context(patch.object(cache_module.Cache, "worn", False))
         for step in range(STEPS):
             rows = mine(published(step, case.get("keys"), **how), deal)
             bank.publish(rows, KEYS)
@@ -352,7 +354,7 @@ def broken(name: str) -> tuple[BankRows, dict, str]:
             return (
                 rows,
                 {"capacity": 10, "shards": 3},
-                "bank.capacity is too small for one global batch (got 9)",
+                "bank.capacity is too small for one global batch (got 10); raise bank.capacity to at least",
             )
         case "an image too large":
             return (

@@ -246,11 +246,50 @@ class TestIndex:
         one, other = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
         assert one == other and len(one) > 3
 
-    def test_a_damaged_one_is_named(self, grown, tmp_path):
+    @pytest.mark.parametrize("damage", [lambda path: flip(path, -1), Path.unlink])
+    def test_a_damaged_one_is_named(self, grown, tmp_path, damage):
         snapshot.save(grown, tmp_path / "bank")
-        flip(tmp_path / "bank" / "index_00000_of_00001.safetensors", -1)
-        with pytest.raises(RunError, match=r"index_00000_of_00001.safetensors cannot be used"):
-            snapshot.restore(bank_of(exact_rows=10), tmp_path / "bank")
+        snapshot.verify_indexes(tmp_path / "bank")
+        damage(tmp_path / "bank" / "index_00000_of_00001.safetensors")
+        for read in (
+            lambda: snapshot.restore(bank_of(exact_rows=10), tmp_path / "bank"),
+            lambda: snapshot.verify_indexes(tmp_path / "bank"),
+        ):
+            with pytest.raises(RunError, match=r"index_00000_of_00001.safetensors cannot be used"):
+                read()
+
+    def test_a_bank_without_room_for_the_rows_is_refused_before_the_file_is_read(self, grown, tmp_path):
+        snapshot.save(grown, tmp_path / "bank")
+        with pytest.raises(RunError, match=r"bank.capacity has no room"):
+            snapshot.restore(bank_of(exact_rows=10, capacity=63), tmp_path / "bank")
+
+    def test_equal_rows_are_the_same_neighbours_after_a_restore(self, tmp_path, monkeypatch):
+        """Blank parts of pictures are alike to the bit, and more of them than are looked up."""
+        monkeypatch.setattr("spml_dist.bank.lookup.FEW", 0)
+        monkeypatch.setattr("spml_dist.bank.cache.NEW", 8)
+        blank = torch.nn.functional.normalize(torch.ones(DIM), dim=0)
+
+        def step(number: int) -> BankRows:
+            rows = rows_of([f"{number % 3} {image}" for image in range(20)], [8] * 20, number, number)
+            rows.vector[rows.segment % 2 == 0] = blank
+            return rows
+
+        def ask(number: int) -> Rows:
+            asked = question(number)
+            asked.prototype[:4] = blank
+            return asked
+
+        bank, again = (bank_of(exact_rows=10, candidates="nearest", min_recall=0.01) for _ in range(2))
+        for number in range(7):
+            bank.publish(step(number), [])
+            bank.recall(ask(number), number + 1)
+        snapshot.save(bank, tmp_path / "bank")
+        snapshot.restore(again, tmp_path / "bank")
+        for number in range(7, 12):
+            one, other = (vars(each.recall(ask(number), number + 1).rows) for each in (bank, again))
+            assert all(map(torch.equal, one.values(), other.values()))
+            for each in (bank, again):
+                each.publish(step(number), [])
 
     def test_another_number_of_virtual_shards_starts_without_one(self, grown, tmp_path):
         snapshot.save(grown, tmp_path / "bank")
@@ -306,6 +345,10 @@ class TestDamage:
             lambda text: text.replace('"images"', '"pictures"'),
             lambda text: text.replace('"digest": "', '"digest": "0', 1),
             lambda text: text.replace('"rows"', '"row"', 1),
+            lambda text: text.replace('"digest": "', '"digest": "ff', 1),
+            lambda text: text.replace('"shards": 7', '"shards": "7"'),
+            lambda text: text.replace('"shards": 7', '"shards": 0'),
+            lambda text: text.replace('"storage": "float32"', '"storage": "float31"'),
         ],
     )
     def test_so_is_a_manifest(self, damaged, change: Callable[[str], str]):

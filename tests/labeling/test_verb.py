@@ -101,7 +101,9 @@ def test_mlflow_out_of_reach_is_one_line_and_no_failure(finished, monkeypatch, c
 def test_what_is_missing_is_named_with_the_remedy(finished, tmp_path):
     with pytest.raises(RunError, match=r"absent: no such run folder; .*spml-dist train"):
         run(tmp_path / "absent")
-    with pytest.raises(RunError, match=r"config.yaml: data.test is null; write the path.*--split \(val, train\)"):
+    with pytest.raises(
+        RunError, match=r"config.yaml: data.test is null; write the path.*--split \(val, train\)"
+    ):
         run(finished, "--split", "test")
     (finished / "export").rename(finished / "elsewhere")
     with pytest.raises(RunError, match=r"export: no trained model yet; .*resumes"):
