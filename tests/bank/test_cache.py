@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from spml_dist.bank import cache as cache_module
+from spml_dist.bank import index as index_module
 from spml_dist.bank import lookup as lookup_module
 from spml_dist.bank import overfetch as overfetch_module
 from spml_dist.bank.cache import Cache
@@ -370,7 +371,13 @@ class TestGauge:
         cache = Cache.of(store, 1)
         store.rows.source[:] = 0
         assert gauge(store, cache, asking(), ["labelled"], K, everybody(store), 1.0) == {"labelled": (0, 0)}
-        assert not cache.probes
+        assert not cache.probes and not cache.gauged
+
+    def test_of_fewer_passing_rows_fewer_lists_are_worth_searching(self):
+        cache = Cache.of(filled(clustered(range(100), 0)), 1)
+        cache.widen("labelled")
+        assert not cache.exhausted("labelled") and cache.exhausted("labelled", share=0.1)
+        assert not cache.exhausted("any", share=0)  # never narrower than at first
 
 
 class TestAppended:
@@ -411,15 +418,45 @@ class TestAppended:
 
     def test_a_crowded_one_starts_again_and_answers_as_before(self, monkeypatch):
         monkeypatch.setattr(cache_module, "Inverted", Appended)
-        monkeypatch.setattr(cache_module, "NEW", 1)
+        monkeypatch.setattr(cache_module, "NEW", 100)
         store = filled(clustered(range(100), 0))
         cache = Cache.of(store, seed=1)
-        for step in (1, 2, 3):
+        for step in (1, 2):
             put(store, cache, clustered(range(100), step))
             cache.upkeep()
+        assert cache.inverted.crowded
+        put(store, cache, clustered(range(1), 3))  # so few that nothing would be told of them
+        cache.upkeep()
         assert not cache.inverted.crowded and cache.current(store.used).all()
         assert len(cache.inverted) == store.used
         assert recall(store, cache, asking(), "any") >= 0.95
+
+    def test_one_search_is_as_wide_as_any_of_its_kinds_needs(self, monkeypatch):
+        monkeypatch.setattr(cache_module, "Inverted", Appended)
+        cache, vectors = Cache.of(filled(clustered(range(100), 0)), seed=1), asking().vector.numpy()
+        cache.probes |= {"labelled": 32, "shares_tag": 16}
+        for kinds, probes in ((("any",), 8), (("labelled", "any"), 32), (("any", "shares_tag"), 16)):
+            expected = cache.inverted.search(vectors, 1000, probes)
+            assert np.array_equal(cache.fetched(vectors, kinds, 1000), expected)
+
+    def test_it_asks_no_more_than_a_gpu_gives(self, file, monkeypatch):
+        file, vectors = file
+        narrow = file.search(vectors[:5], 20, 3)
+        monkeypatch.setattr(index_module, "ON_GPU", 20)
+        assert np.array_equal(file.search(vectors[:5], 1000, 3), narrow)
+        monkeypatch.setattr(index_module, "ON_GPU", 3)
+        assert np.array_equal(file.search(vectors[:5], 1000, 8), narrow[:, :3])
+        assert file._index.nprobe == 3
+
+    @pytest.mark.parametrize("fetched", [K + 2, K + overfetch_module.BEYOND - 1])
+    def test_a_query_that_fetched_hardly_more_than_it_needs_is_compared_with_all(self, fetched, monkeypatch):
+        """Copies in half precision order them: the best may be beyond."""
+        monkeypatch.setattr(cache_module, "Inverted", Appended)
+        monkeypatch.setattr(overfetch_module, "DEPTH", fetched)
+        store, queries = filled(clustered(range(100), 0, noise=1.0)), asking(noise=1.0)
+        assert recall(store, Cache.of(store, 1), queries, "any") == 1
+        monkeypatch.setattr(overfetch_module, "DEPTH", K + overfetch_module.BEYOND)
+        assert recall(store, Cache.of(store, 1), queries, "any") < 1
 
     def test_a_machine_without_gpus_is_told_how_to_go_on(self):
         with pytest.raises(RunError, match=r"FAISS sees no GPU.*EXTRA=gpu.*bank\.gpu_index=false"):

@@ -77,6 +77,17 @@ def test_many_kinds_at_once_are_each_alone():
     assert nearest(store, queries, [], 5, store.live()) == {}
 
 
+@pytest.mark.parametrize("rows", [2000, 2003, 2015])
+def test_the_largest_in_parts_are_the_largest_of_all(rows):
+    """Rows beyond the last whole part count too."""
+    similarity = torch.randn(5, rows, generator=torch.Generator().manual_seed(rows))
+    similarity[:, -1] = 9
+    values, index = module._top(similarity, 17)
+    assert rows > 4 * module.PARTS * 17
+    assert torch.equal(values, similarity.topk(17, dim=1).values)
+    assert torch.equal(index, similarity.topk(17, dim=1).indices)
+
+
 def test_only_the_given_slots_answer():
     rows, queries = rows_of(["a", "b"], [9, 8]), queries_of(rows_of(["q"], [4], seed=1))
     store = filled(rows)

@@ -521,6 +521,37 @@ class TestOneProcess:
             seen.append("bank/recall/shares_tag" in bank.report(step))
         assert seen == [True, False, False, True, False]
 
+    def test_recent_covers_what_the_last_two_steps_left(self):
+        seen = []
+        for later in (1, 2, 3):
+            bank = bank_of()
+            bank.publish(published(0), [])
+            bank.recall(asked(0), later, measure=True)
+            report = bank.report(later + 1)
+            recent, whole = (report[f"bank/coverage_annotation/{of}"] for of in ("recent", "bank"))
+            seen.append(recent == whole > report["bank/coverage_annotation/step"])
+        assert seen == [True, True, False]
+
+    def test_a_report_tells_of_what_its_step_published(self):
+        bank = bank_of()
+        bank.publish(published(0), [])
+        report = bank.report(1)
+        assert report["bank/rows"] == len(published(0)) and report["bank/age_mean"] == 0
+
+    def test_the_referee_of_the_others_has_no_inverted_file(self):
+        for candidates in ("exact", "nearest"):
+            bank = bank_of(candidates=candidates, exact_rows=0)
+            bank.publish(published(0), [])
+            bank.recall(asked(0), 1)
+            assert bank.indexes == (bank.cache is not None) == (candidates == "nearest")
+
+    def test_on_a_gpu_there_is_one_where_it_is_asked_for(self):
+        for asked_for in (False, True):
+            bank = bank_of(gpu_index=asked_for)
+            assert bank.indexes
+            bank._device = torch.device("cuda", 0)
+            assert bank.indexes == asked_for
+
 
 def test_a_union_of_parts_is_the_whole():
     """What `together the ranks hold` adds up."""

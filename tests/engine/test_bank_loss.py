@@ -12,8 +12,8 @@ from spml_dist.bank.rows import as_candidates, take
 from spml_dist.bank.sharded import ShardedBank
 from spml_dist.config import Config
 from spml_dist.engine import memory
-from spml_dist.engine.step import TERMS, losses
-from spml_dist.schema import BankRows, Rows
+from spml_dist.engine.step import TERMS, StepLosses, losses
+from spml_dist.schema import BankRows, Memory, Rows, Standing
 from tests.bank.builders import rows_of
 from tests.engine.test_step import CHANNELS, CLASSES, assert_near, configured, example, reference
 from tests.spawn import spawn
@@ -40,13 +40,16 @@ CASES = {
     "a rank without valid pixels": {"counts": (2, 1, 2), "ignored": (2, 3, 4)},
     "pixels and tags, tags alone, nothing": {"unlabelled": (1, 3), "scope": "global"},
     "in float64": {"dtype": torch.float64, "scope": "global"},
+    "in float64 throughout": {"dtype": torch.float64, "scope": "global", "image_similarity": 0.0},
 }
 
 
-def configured_for(candidates: str = "exact", scope: str = "batch", **bank) -> Config:
+def configured_for(
+    candidates: str = "exact", scope: str = "batch", image_similarity: float = 0.2, **bank
+) -> Config:
     bank = {"own_images": "true", "shards": 7, "capacity": 7000, "neighbours": 50} | bank
     changes = [f"bank.candidates={candidates}", *(f"bank.{key}={value}" for key, value in bank.items())]
-    return configured(scope=scope, changed=[DIM, *changes])
+    return configured(scope=scope, changed=[DIM, *changes], image_similarity=image_similarity)
 
 
 def settings_of(case: dict) -> tuple[Config, dict, dict]:
@@ -54,7 +57,8 @@ def settings_of(case: dict) -> tuple[Config, dict, dict]:
     bank = {key: value for key, value in case.items() if key in ("own_images", "shards", "capacity")}
     world = {key: value for key, value in case.items() if key in ("counts", "ignored", "unlabelled")}
     held = {key: value for key, value in case.items() if key in ("missing", "keys")}
-    return configured_for(scope=case.get("scope", "batch"), **bank), world, held
+    changes = {key: value for key, value in case.items() if key in ("scope", "image_similarity")}
+    return configured_for(**changes, **bank), world, held
 
 
 def old_rows(keys: int = len(OLD), missing: int | None = None) -> BankRows:
@@ -121,19 +125,11 @@ def test_values_and_gradients_are_those_of_the_dense_formula(ranks, name):
     if case.get("dtype") == torch.float64:
         # Coordinates are made in float32, which image similarity alone has in it.
         torch.testing.assert_close(ours[1:], wanted[1:], rtol=1e-12, atol=1e-12)
+    if case.get("image_similarity") == 0:  # and is not computed at all
+        torch.testing.assert_close(grad, raw_grad, rtol=1e-12, atol=1e-13)
+        wanted[0] = 0
     assert_near(ours, wanted)
     assert_near(grad, raw_grad)
-
-
-def test_gradients_too_are_exact_in_float64(ranks):
-    del ranks  # float64 needs no second look at other numbers of ranks: the sums are the same
-    bank = ["bank.candidates=exact", "bank.own_images=true", "bank.neighbours=50"]
-    config = configured(scope="global", changed=[DIM, *bank], image_similarity=0.0)
-    world = example(steps=0)
-    world.remembered = [as_candidates(old_rows(), CLASSES, torch.float64)]
-    _, raw_grad, _ = reference(world, config, 1)
-    ours = stepped(config, example(steps=0), old_rows(), torch.float64)
-    torch.testing.assert_close(ours["grad"], raw_grad, rtol=1e-12, atol=1e-13)
 
 
 def test_the_bank_passes_its_classes_on_and_the_own_image_does_not(ranks):
@@ -144,6 +140,28 @@ def test_the_bank_passes_its_classes_on_and_the_own_image_does_not(ranks):
             one["nearest in the bank"]["propagated"], ranks[0]["nearest in the bank"]["propagated"]
         )
     assert not torch.equal(ranks[0]["nearest in the bank"]["propagated"], batch_only)
+
+
+def test_what_attracts_in_the_bank_counts_though_no_candidate_does():
+    """A pixel that other rows of the bank attract is not left to its own segment."""
+    config, world = configured_for("nearest+sampled", scope="global"), example(counts=(1,), steps=0)
+    nobody = as_candidates(old_rows(0), CLASSES, torch.float32)
+
+    def told(rows: int | None) -> StepLosses:
+        def remembered(ours: Rows) -> Memory:
+            by = torch.full((CLASSES,), rows or 0), torch.full((CLASSES,), rows or 0)
+            standing = Standing(*by, torch.full((len(ours),), rows or 0))
+            return Memory(nobody, torch.zeros(0), None if rows is None else standing)
+
+        return losses(world.raw, world.logits, world.batch, remembered, config)
+
+    alone, none, many = told(None), told(0), told(9)
+    assert torch.equal(alone.values, none.values)
+    for term in ("annotation", "feature_affinity"):
+        at = TERMS.index(term)
+        assert none.values[at] > many.values[at] >= 0
+        assert none.without_positive[at] > 0 == many.without_positive[at]
+    assert torch.equal(none.values[[0, 4]], many.values[[0, 4]])
 
 
 class TestSampled:
