@@ -6,6 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+# Two processes of tests on two cores, each with threads for both, wait for one another several times as long
+# as they compute. Libraries read this when they are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from spml_dist import cli
