@@ -1,6 +1,7 @@
 # Everything a fresh machine needs: Python 3.11 or newer, make and g++. The rest is installed into .venv.
 PYTHON ?= python3
-EXTRA  ?= cpu
+STAMP  := .venv/.installed-
+EXTRA  ?= $(or $(patsubst $(STAMP)%,%,$(firstword $(wildcard $(STAMP)*))),cpu)
 BIN    := .venv/bin
 MLFLOW := http://127.0.0.1:5000/\#/experiments/1/runs
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
@@ -10,13 +11,14 @@ export RAY_USAGE_STATS_ENABLED := 0
 help:           ## show these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
-install: .venv/.installed-$(EXTRA)  ## build .venv (EXTRA=gpu for faiss-gpu)
-.venv/.installed-$(EXTRA): pyproject.toml constraints.txt
+install: $(STAMP)$(EXTRA)  ## build .venv (EXTRA=gpu for FAISS on GPUs; later calls keep to it)
+$(STAMP)$(EXTRA): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@command -v g++ >/dev/null || { echo "g++ is needed: DeepSpeed compiles a small extension"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	@rm -f $(STAMP)*; $(BIN)/uv pip uninstall --quiet --python $(BIN)/python faiss-cpu faiss-gpu  # they share a folder
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRA),test]'
 	@echo 'compiling the CPU extension of DeepSpeed, once (about a minute)'
 	@$(BIN)/python -m spml_dist.engine.zero

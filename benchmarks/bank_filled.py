@@ -33,7 +33,7 @@ FILTERS: dict[str, Kind] = {
 }
 K = 16
 MIN_RECALL = 0.993
-"""what the gauge is asked for, which knows 64 queries; promised is 0.99"""
+"""what the gauge is asked for, which knows 64 queries: 0.99 of all is what is wanted"""
 
 
 class Filled:

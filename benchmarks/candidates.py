@@ -3,8 +3,8 @@
 Trains gid15 (points1, scribble30) and ccp (points1) with `recent`, `nearest`, `nearest+sampled` and `exact`,
 the same steps and three seeds each, one process without DeepSpeed, and evaluates every run on gid15's val and
 ccp's test split. DIR are the unpacked archives in the folder layout of shards/README.md. The network is that
-of the shipped configurations on smaller batches, 4 crops of 96 pixels, since 36 runs have to fit into a
-day; for the same reason the bank of `exact` holds 10,000 rows, that of the others every segment.
+of the shipped configurations on smaller batches, 4 crops of 96 pixels; the bank of `exact` holds 10,000 rows,
+that of the others every segment.
 
 Runs that OUT already holds are not repeated, and a broken-off one goes on from its checkpoint: the same
 command goes on. After every run OUT/candidates.json and the table hold what is there. `cpu_s` is the

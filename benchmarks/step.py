@@ -3,7 +3,8 @@
 The quickstart's network and batches (8 crops of 128 pixels) on one worker and on two, as `spml-dist train`
 runs them under torchrun, in seconds a step of each phase; beside it the same network under plain DeepSpeed:
 one batch, again and again, cross-entropy on its labelled pixels, torch's SGD. Both see the same two cores;
-each figure is the median over the logged steps but the first.
+each figure is the median over the logged steps but the first. Words such as bank.candidates=recent change
+the training.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +29,7 @@ PHASES = ("data", "forward", "loss", "backward", "optimizer", "bank")
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the training")
     parser.add_argument("--json", type=Path, help="write the rows here")
     parser.add_argument("--steps", type=int, default=60, help="of each run")
     parser.add_argument("--plain", nargs=2, metavar=("DATA", "OUT"), help=argparse.SUPPRESS)
@@ -40,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         _run("-m", "spml_dist", "pack", "sample", "--out", str(data), "--images", "64", "--val", "4")
         print("  ".join(f"{name:>9}" for name in ("workers", "way", "step", *PHASES)))
         for workers in (1, 2):
-            spml = trained(data, Path(folder) / f"spml{workers}", workers, args.steps)
+            spml = trained(data, Path(folder) / f"spml{workers}", workers, args.steps, args.overrides)
             out = Path(folder) / f"plain{workers}.json"
             words = ("-m", "benchmarks.step", "--steps", str(args.steps), "--plain", str(data), str(out))
             _run(*_torchrun(workers), *words)
@@ -57,13 +60,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def trained(data: Path, output: Path, workers: int, steps: int) -> dict[str, float]:
+def trained(data: Path, output: Path, workers: int, steps: int, overrides: Sequence[str]) -> dict[str, float]:
     """Median seconds of each phase of a real training."""
     words = (
         *("-m", "spml_dist", "train", str(CONFIG), f"output={output}", "name=run"),
         *(f"data.train={data}/train", f"data.val={data}/val", f"tracking.uri=sqlite:///{output}/mlflow.db"),
         *(f"schedule.steps={steps}", "schedule.warmup=1", f"checkpoint.every={steps}"),
-        *(f"tracking.every={EVERY}", "tracking.previews=0", "engine.device=cpu"),
+        *(f"tracking.every={EVERY}", "tracking.previews=0", "engine.device=cpu", *overrides),
     )
     _run(*_torchrun(workers), *words)
     entries = [json.loads(line) for line in (output / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -78,7 +81,8 @@ def plain(data: Path, out: Path, steps: int) -> None:
 
     from spml_dist.config import load
     from spml_dist.engine import zero
-    from spml_dist.engine.loop import _dropout_seeds, _stream
+    from spml_dist.engine.loop import _stream
+    from spml_dist.engine.task import dropout_seeds
     from spml_dist.model.segmenter import build
     from spml_dist.shards.manifest import read_manifest
 
@@ -98,7 +102,7 @@ def plain(data: Path, out: Path, steps: int) -> None:
     (batch,), _ = next(iter(_stream(config, manifest, None)))
     images = batch.image.to(memory_format=torch.channels_last)
     target = torch.where(batch.semantic < len(manifest.classes), batch.semantic.long(), -100)
-    seeds, marks = _dropout_seeds(config.seed, batch), []
+    seeds, marks = dropout_seeds(config.seed, batch), []
     for _ in range(steps):
         times = [time.perf_counter()]
         _, logits = engine(images, seeds)

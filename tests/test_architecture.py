@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from itertools import filterfalse
 from pathlib import Path
 
 import pytest
@@ -155,6 +157,22 @@ def test_collectives_live_in_one_file():
 def test_rooms_without_torch(room):
     users = [path for path in importers("torch") if room_of(path) == room]
     assert not users
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT.parent / "benchmarks"], ids=lambda folder: folder.name)
+def test_what_is_imported_is_there(folder):
+    """Late imports too, which a file that merely loads does not try."""
+    wanted = {name for path in folder.rglob("*.py") for name, _ in imports(path)}
+    ours = {name for name in wanted if name.split(".")[0] in ("spml_dist", "benchmarks")}
+    assert len(ours) > 20 and not sorted(filterfalse(is_there, ours))
+
+
+def is_there(name: str) -> bool:
+    module, _, member = name.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(module), member) or bool(importlib.import_module(name))
+    except ImportError:
+        return False
 
 
 def test_the_plan_of_the_stream_knows_no_torch():

@@ -31,7 +31,7 @@ def refusal(rows: BankRows, classes: int, largest: int, shards: int, keys: Seque
             return RunError(
                 f"image {named.get(image, image)}: segment {segment} has {fault}; the bank took nothing",
                 None,
-                "go on from the last checkpoint, with a lower optimizer.lr or other labels",
+                "lower optimizer.lr, or mend the image's labels and pack again (and give another name=)",
             )
     if len(rows):
         visits = torch.stack([rows.image, rows.position.long()])  # an image may be twice in a batch

@@ -57,7 +57,8 @@ def send(
         comm.agree(trouble)
     if counts.sum() > capacity // shards * shards:
         least = -(-counts.sum().item() // shards) * shards
-        remedy = f"raise bank.capacity to at least {least}, a multiple of it to remember earlier steps"
+        remedy = f"raise it to at least {least}, a multiple of that to remember earlier steps"
+        remedy += " (and give another name=)"
         raise RunError("bank.capacity is too small for one global batch", capacity, remedy)
     outgoing = pack(take(rows, order))
     if comm.world() == 1:

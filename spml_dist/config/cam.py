@@ -26,7 +26,16 @@ def cam_experiment(config: Config) -> Config:
         },
         "relations": {name: relation | {"weight": 0.0} for name, relation in relations.items()},
         "loss": {"cross_entropy": 1.0, "reduction": "global"},
-        "bank": {"candidates": "recent", "steps": 0, "warmup": 0, "encoder_momentum": None},
+        "bank": {
+            "candidates": "recent",
+            "steps": 0,
+            "storage": "float32",
+            "warmup": 0,
+            "max_age": None,
+            "own_images": False,
+            "gpu_index": False,
+            "encoder_momentum": None,
+        },
         "tracking": {"previews": 0},
         "cam": {"mirror": config.cam.mirror and not config.stream.mirror_swaps},
     }

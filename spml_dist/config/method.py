@@ -146,7 +146,7 @@ class Bank(Section):
     sampled: int = Field(
         ge=1,
         description="Number n of further rows that nearest+sampled draws for a step, on average; it draws "
-        "none at all with probability exp(-n).",
+        "none of either kind, annotated or not, with a probability of about exp(-n/2).",
     )
     own_images: bool = Field(
         description="Whether remembered segments of the batch's own images, older copies of themselves, are "

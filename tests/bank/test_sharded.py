@@ -354,7 +354,7 @@ def broken(name: str) -> tuple[BankRows, dict, str]:
             return (
                 rows,
                 {"capacity": 10, "shards": 3},
-                "bank.capacity is too small for one global batch (got 10); raise bank.capacity to at least",
+                "bank.capacity is too small for one global batch (got 10); raise it to at least 12",
             )
         case "an image too large":
             return (

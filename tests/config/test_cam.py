@@ -34,6 +34,7 @@ def test_what_a_classifier_of_tags_learns_by_is_the_experiment_s_own():
         ["schedule.policy=step", "schedule.power=null", "schedule.decays=[100]"],
         ["schedule.steps=5000", "schedule.warmup=4000", "cam.steps=10"],
         ["bank.encoder_momentum=0.9", "bank.warmup=300"],
+        ["bank.storage=bfloat16", "bank.max_age=9", "bank.own_images=true", "bank.gpu_index=true"],
         ["relations.feature_affinity.weight=1", "relations.feature_affinity.scope=global"],
         ["relations.annotation.weight=0", "loss.reduction=per_rank", "loss.cross_entropy=0"],
     ],
