@@ -62,6 +62,11 @@ def failing(how: str) -> None:
     raise error
 
 
+def answering_and_dying(item: int) -> int:
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return item
+
+
 def sleeping(file: Path) -> None:
     file.write_text(str(os.getpid()))
     time.sleep(200)
@@ -102,6 +107,13 @@ class TestProcesses:
     def test_a_worker_that_is_killed_is_one_error(self):
         with pytest.raises(RunError, match=r"worker process \d+: died \(got signal 9\)"):
             list(jobs.spread(dying, range(6), 2))
+
+    def test_so_is_one_that_is_killed_before_it_is_asked_again(self):
+        results = jobs.spread(answering_and_dying, range(6), 2)
+        assert next(results) in range(6)
+        time.sleep(2)
+        with pytest.raises(RunError, match=r"worker process \d+: died \(got signal 9\)"):
+            list(results)
 
     def test_the_workers_end_with_the_iterator(self, tmp_path):
         files = [tmp_path / "0", tmp_path / "1"]

@@ -34,9 +34,9 @@ class Cache:
     """An inverted file over a store, which of its entries are current, and how widely each kind of query is
     searched."""
 
-    def __init__(self, store: Store, middles: np.ndarray, seed: int):
+    def __init__(self, store: Store, middles: np.ndarray):
         """middles: centroids, [lists, C] float32."""
-        self._store, self._seed = store, seed
+        self._store = store
         gpu = store.alive.device.index
         self.inverted = Inverted(middles) if gpu is None else Appended(middles, gpu)
         self.trained_on = len(store)
@@ -58,7 +58,7 @@ class Cache:
         draw = uniform(seed, 0, store.rows.image[live], store.rows.segment[live])
         chosen = live[torch.argsort(draw)[: POINTS * lists]]
         points = store.rows.vector[chosen].float().cpu().numpy()
-        made = cls(store, centroids(points, lists, seed), seed)
+        made = cls(store, centroids(points, lists, seed))
         made.tell()
         return made
 

@@ -37,7 +37,7 @@ def lookup(
         return nearest(store, queries, kinds, k, eligible.nonzero()[:, 0])
     current = torch.from_numpy(cache.current(store.used)).to(eligible.device)
     annotated = eligible & (store.rows.source[: store.used] == ANNOTATED)
-    share = (annotated.sum() / max(1, store.used)).item()
+    share = annotated.sum().item() / max(1, len(store))  # not of the slots, which a restore makes fewer
     by_class = [kind for kind in kinds if kind in BY_CLASS and cache.exhausted(kind, share)]
     compared = [kind for kind in kinds if kind not in by_class and cache.exhausted(kind)]
     probed = [kind for kind in kinds if kind not in by_class + compared]
@@ -72,7 +72,7 @@ def _probe(
     found = np.full((len(queries), depth), -1, np.int64)
     for members, allowed in _groups(store, queries, kind, eligible):
         passed = np.count_nonzero(allowed)
-        if passed <= FEW or cache.exhausted(kind, passed / len(allowed)):
+        if passed <= FEW or cache.exhausted(kind, passed / len(store)):
             _compare(found, store, queries, members, k, allowed)
             continue
         entries = allowed[: len(cache.inverted)]

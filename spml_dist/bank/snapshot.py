@@ -82,9 +82,10 @@ def save(bank: ShardedBank, folder: Path) -> None:
 def restore(bank: ShardedBank, folder: Path) -> None:
     """Fill an empty bank with what `save` wrote, on any number of ranks; a collective.
 
-    The inverted file comes back too, the same to the bit, where ranks and virtual shards are as many as they
-    were; elsewhere it is made anew when it is needed. Raises RunError on every rank for a missing or damaged
-    file, which is named, for a bank of other settings, and for rows that find no room.
+    The inverted file comes back too, where ranks and virtual shards are as many as they were; elsewhere it is
+    made anew when it is needed. In main memory it answers as it would have, to the bit; on a GPU it comes
+    without entries that were out of date, which leaves room for others. Raises RunError on every rank for a
+    missing or damaged file, which is named, for a bank of other settings, and for rows that find no room.
     """
     taken, trouble = None, None
     try:
@@ -213,7 +214,7 @@ def _index(bank: ShardedBank, path: Path, file: File) -> Cache:
         raise damaged(path, problem) from problem
     unknown = np.ones(bank.store.used, bool)
     unknown[bank.store.live().cpu().numpy()] = ~known
-    cache = Cache(bank.store, middles, bank.seed)
+    cache = Cache(bank.store, middles)
     cache.tell(but=unknown)
     cache.resume(said)
     return cache

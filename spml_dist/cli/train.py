@@ -76,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
     config = absolute(load(args.config, args.overrides), Path.cwd())
     if launched(config, "segmenter", args.alone):
         folder = Path(config.output) / config.name
-        print(f"trained; evaluate with: spml-dist evaluate {short(folder)} --split val", flush=True)
+        split = next(name for name in ("val", "test", "train") if getattr(config.data, name))
+        print(f"trained; evaluate with: spml-dist evaluate {short(folder)} --split {split}", flush=True)
     return 0
 
 
@@ -95,15 +96,18 @@ def launched(config: Config, network: str, alone: bool) -> bool:
     manifest = checked(config)
     _check_classes(config, manifest)  # first: a mistake must not claim the run folder
     payload = {"config": config.model_dump(mode="json"), "network": network}
+    steps = finished(folder)
+    over = steps is not None and steps >= config.schedule.steps
     if launch is _under_torchrun and int(os.environ["RANK"]) > 0:
+        if over:  # rank 0 says so, and joins nobody
+            return False
         for number in (signal.SIGINT, signal.SIGTERM):  # rank 0 answers for all
             signal.signal(number, signal.SIG_IGN)
         launch(config, folder, payload)
         return False
     claim(folder, config)
     print(f"run folder {folder}", flush=True)
-    steps = finished(folder)
-    if steps is not None and steps >= config.schedule.steps:
+    if over:
         _require_same_data(config, manifest, folder)
         print(f"already trained to step {steps}; for another run give another name=", flush=True)
         return False
@@ -236,7 +240,11 @@ def _require_same_data(config: Config, manifest, folder: Path) -> None:
     from spml_dist.engine import checkpoint
     from spml_dist.stream.loader import fingerprint, start_of
 
-    if last := checkpoint.latest(folder / "checkpoints"):
+    try:
+        last = checkpoint.latest(folder / "checkpoints")
+    except RunError:  # removed, since a finished run needs none
+        return
+    if last:
         stream = config.stream
         now = fingerprint(manifest, stream.batch, config.seed, stream.window_shards)
         start_of(config.data.train, checkpoint.stream_state(last), now)

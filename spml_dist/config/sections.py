@@ -18,7 +18,9 @@ class Data(Section):
     train: Place = Field(
         description="Folder or address of the packed training split (manifest.json and tars)."
     )
-    val: Place = Field(description="Folder or address of the packed validation split.")
+    val: Place | None = Field(
+        description="Folder or address of the packed validation split; null if there is none."
+    )
     test: Place | None = Field(
         description="Folder or address of the packed test split; null if there is none."
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -185,7 +186,9 @@ def _write(path: Path, text: str) -> None:
 
 
 def _prune(newest: Path, keep: int) -> None:
-    """Later ones than the newest are from before a return to an older one: they will be written again."""
-    whole = [p for p in newest.parent.glob("step_*") if p.suffix != ".tmp" and step_of(p) <= step_of(newest)]
+    """Later ones than the newest are from before a return to an older one: they will be written again. Others
+    that somebody put there under a name of his own stay."""
+    ours = [path for path in newest.parent.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+    whole = [path for path in ours if step_of(path) <= step_of(newest)]
     for old in (*sorted(whole, key=step_of)[:-keep], *newest.parent.glob("step_*.tmp")):
         shutil.rmtree(old, ignore_errors=True)

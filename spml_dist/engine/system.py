@@ -11,7 +11,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 
 import psutil
@@ -94,13 +95,14 @@ def _lines(path: Path) -> tuple[int, bool]:
 
 
 def _gpus() -> dict[str, float]:
+    counters = {
+        "utilization_percentage": lambda number: float(torch.cuda.utilization(number)),
+        "memory_usage_megabytes": lambda number: torch.cuda.device_memory_used(number) / 1e6,
+        "power_usage_watts": lambda number: torch.cuda.power_draw(number) / 1e3,
+    }
     found = {}
-    try:
-        for number in range(torch.cuda.device_count()):
-            name = f"gpu_{number}"
-            found[f"{name}_utilization_percentage"] = float(torch.cuda.utilization(number))
-            found[f"{name}_memory_usage_megabytes"] = torch.cuda.device_memory_used(number) / 1e6
-            found[f"{name}_power_usage_watts"] = torch.cuda.power_draw(number) / 1e3
-    except (ImportError, RuntimeError):  # no vendor library, or a card that does not answer
-        return found
+    for number, (name, read) in product(range(torch.cuda.device_count()), counters.items()):
+        # No vendor library, a card that does not answer, a counter that it has not: errors of many kinds.
+        with suppress(Exception):
+            found[f"gpu_{number}_{name}"] = read(number)
     return found

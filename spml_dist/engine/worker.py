@@ -27,6 +27,8 @@ def work(payload: dict) -> None:
     """
     config = Config.model_validate(payload["config"], strict=False)
     device = _device(payload.get("device", config.engine.device))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL's collectives compute on the current one
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", comm.world()))
     torch.set_num_threads(config.engine.threads or max(1, (os.cpu_count() or 1) // beside))
     task = CAM if payload.get("network") == CAM.network else SEGMENTER

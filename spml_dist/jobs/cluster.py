@@ -48,9 +48,9 @@ def train(
     device: cuda reserves a GPU for every worker and cpu a core, auto is decided by what the cluster has;
     storage: folder that all nodes see; say: is told where the workers compute and what is waited for;
     stopped: whether somebody asks to wait no longer, which raises Stopped. What others use is waited for
-    without end. RunError: too few GPUs or cores,
-    on the cluster that RAY_ADDRESS names still after GROWTH_SECONDS; this machine's own cores are shared.
-    An SpmlError of a worker is raised here as it was raised there.
+    without end. RunError: too few GPUs or cores, on the cluster that RAY_ADDRESS names still after
+    GROWTH_SECONDS; this machine's own cores are shared. An SpmlError of a worker is raised here as it was
+    raised there.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     if not os.environ.get("RAY_ADDRESS"):  # nobody preempts a machine's own cluster
@@ -89,21 +89,23 @@ def _placed(workers: int, device: str, say: Callable[[str], None], stopped: Call
     if not address:
         room(cluster_resources, patience=0)
         return device
-    if capacity.lacking(workers, device, cluster_resources):
-        with _asked_for([{capacity.RESOURCE[device]: 1}] * workers):
-            room(cluster_resources, patience=GROWTH_SECONDS)
-    room(available_resources, patience=math.inf)  # until the jobs of others leave some
+    name = capacity.RESOURCE[device]
+    with _asked_for([{name: 1}] * workers) as granted:
+        room(cluster_resources, patience=GROWTH_SECONDS)
+        # Until the jobs of others leave some, or nodes are added.
+        room(lambda: {name: workers} if granted() else available_resources(), patience=math.inf)
     return device
 
 
 @contextmanager
-def _asked_for(bundles: list[dict[str, float]]) -> Iterator[None]:
-    """Let an autoscaler see what is wanted: it adds nodes for placement groups that wait."""
+def _asked_for(bundles: list[dict[str, float]]) -> Iterator[Callable[[], bool]]:
+    """Let an autoscaler see what is wanted: it adds nodes for placement groups that wait. Yields whether the
+    cluster has set it aside, which ends with the block."""
     from ray.util import placement_group, remove_placement_group
 
     group = placement_group(bundles)
     try:
-        yield
+        yield lambda: group.wait(0.1)
     finally:
         remove_placement_group(group)
 

@@ -35,14 +35,14 @@ def spread(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -
             for item in islice(waiting, workers):
                 pipe, process = _start(function)
                 started[pipe] = process
-                pipe.send(item)
+                _ask(pipe, process, item)
         running = set(started)
         while running:
             for pipe in wait(running):
                 result = _answer(pipe, started[pipe])
                 running.discard(pipe)
                 for item in islice(waiting, 1):
-                    pipe.send(item)
+                    _ask(pipe, started[pipe], item)
                     running.add(pipe)
                 yield result
     finally:
@@ -58,18 +58,29 @@ def _start(function: Callable[[Any], Any]) -> tuple[Connection, BaseProcess]:
     return ours, process
 
 
+def _ask(pipe: Connection, process: BaseProcess, item: Any) -> None:
+    try:
+        pipe.send(item)
+    except OSError as end:
+        raise _died(process) from end
+
+
 def _answer(pipe: Connection, process: BaseProcess) -> Any:
     try:
         result, error = pipe.recv()
     except (EOFError, OSError) as end:
-        process.join(_PATIENCE)
-        status = process.exitcode
-        seen = f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
-        remedy = "if memory ran out take fewer workers; the same command goes on"
-        raise RunError(f"worker process {process.pid}: died", seen, remedy) from end
+        raise _died(process) from end
     if error is not None:
         raise error
     return result
+
+
+def _died(process: BaseProcess) -> RunError:
+    process.join(_PATIENCE)
+    status = process.exitcode
+    seen = f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
+    remedy = "if memory ran out take fewer workers; the same command goes on"
+    return RunError(f"worker process {process.pid}: died", seen, remedy)
 
 
 def _end(started: dict[Connection, BaseProcess]) -> None:

@@ -310,7 +310,7 @@ class TestUpkeep:
         slots = put(store, original, clustered(range(30, 50), 1)).numpy()
         unknown = np.zeros(store.used, bool)
         unknown[slots] = True
-        restored = Cache(store, original.inverted.centroids, 1)
+        restored = Cache(store, original.inverted.centroids)
         restored.tell(but=unknown)
         assert (restored.current(store.used) == original.current(store.used)).all()
         assert (restored.current(store.used) == (store.alive[: store.used].numpy() & ~unknown)).all()
@@ -330,6 +330,27 @@ class TestUpkeep:
         ours, theirs = (Cache.of(store, seed=1) for store in (filled(rows), other))
         assert (ours.inverted.centroids == theirs.inverted.centroids).all()
         assert (ours.inverted.centroids != Cache.of(other, seed=2).inverted.centroids).any()
+
+    def test_free_slots_make_no_difference_to_what_is_searched(self, monkeypatch):
+        """A restored bank has none."""
+        monkeypatch.setattr(lookup_module, "FEW", 10)
+        dense, sparse = filled(clustered(range(60), 0)), filled(clustered(range(900, 960), -1), capacity=2400)
+        sparse.put(clustered(range(60), 0))
+        sparse.expire(0)
+        assert sparse.used == 2 * dense.used and len(sparse) == len(dense)
+        searched, search = [], Inverted.search
+
+        def counted(file: Inverted, queries: np.ndarray, *more) -> np.ndarray:
+            searched.append(len(queries))
+            return search(file, queries, *more)
+
+        monkeypatch.setattr(Inverted, "search", counted)
+        for store in (dense, sparse):
+            cache = Cache.of(store, 1)
+            cache.probes |= {"any": cache.inverted.lists // 5, "other_class": cache.inverted.lists // 16}
+            answers(store, cache, asking(), ["any", "other_class"])
+        half = len(searched) // 2
+        assert half > 1 and searched[:half] == searched[half:]
 
     @pytest.mark.parametrize("images", [1, 2, 5])
     def test_few_rows_make_few_lists(self, images):

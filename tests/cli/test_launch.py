@@ -31,7 +31,11 @@ def output(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def under_torchrun(experiment, output: Path) -> subprocess.CompletedProcess:
-    words = [*TORCHRUN, "-m", "spml_dist", "train", *experiment(output, "torchrun")]
+    return torchrun(experiment(output, "torchrun"))
+
+
+def torchrun(experiment: list[str]) -> subprocess.CompletedProcess:
+    words = [*TORCHRUN, "-m", "spml_dist", "train", *experiment]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", *words],
@@ -46,7 +50,7 @@ def under_torchrun(experiment, output: Path) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def alone(experiment, output: Path) -> None:
     threads = torch.get_num_threads()
-    assert cli.main(["train", *experiment(output, "alone"), "--alone"]) == 0
+    assert cli.main(["train", *experiment(output, "alone"), "data.val=null", "--alone"]) == 0
     torch.set_num_threads(threads)
 
 
@@ -73,6 +77,13 @@ def test_a_run_begun_under_torchrun_is_finished_for_every_launcher(
     words = experiment(output, "torchrun", "engine.workers=1", "engine.zero_stage=1")
     assert cli.main(["train", *words, "--alone"]) == 0
     assert "already trained to step 6" in capsys.readouterr().out
+
+
+def test_torchrun_finds_nothing_left_to_do_either(under_torchrun, experiment, output):
+    """No process waits for another one that has nothing to join for."""
+    again = torchrun(experiment(output, "torchrun"))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("already trained to step 6") == 1 and "loss" not in again.stdout
 
 
 def test_alone_refuses_what_only_deepspeed_does(experiment, output, capsys):

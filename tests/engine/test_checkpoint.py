@@ -262,6 +262,13 @@ class TestFolder:
         assert {path.name for path in tmp_path.iterdir()} == kept | {"latest"}
         assert checkpoint.latest(tmp_path).name == "step_1000000"
 
+    def test_a_copy_under_a_name_of_its_own_stays(self, save, tmp_path: Path):
+        save(2)
+        (tmp_path / "step_000002").rename(tmp_path / "step_000002.keep")
+        for step in (4, 6):
+            save(step, keep=1)
+        assert {path.name for path in tmp_path.iterdir()} == {"step_000002.keep", "step_000006", "latest"}
+
     def test_after_a_return_to_an_older_one_the_newest_is_what_was_written_last(self, save, tmp_path: Path):
         for step in (2, 4, 6):
             save(step, keep=3)

@@ -81,9 +81,17 @@ def test_gpus_are_read_where_the_vendors_library_answers(monkeypatch):
     assert now["gpu_0_utilization_percentage"] == 40
     assert now["gpu_0_memory_usage_megabytes"] == 2
     assert now["gpu_0_power_usage_watts"] == 300
-    monkeypatch.setattr(system.torch.cuda, "utilization", missing_library)
-    assert not any(name.startswith("gpu") for name in system.readings())
 
 
-def missing_library(number: int) -> int:
-    raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
+@pytest.mark.parametrize("trouble", [ModuleNotFoundError("no nvidia-ml-py"), Exception("Not Supported")])
+def test_a_counter_that_a_gpu_has_not_is_left_out_alone(monkeypatch, trouble):
+    def refuse(number: int) -> int:
+        raise trouble
+
+    monkeypatch.setattr(system.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(system.torch.cuda, "utilization", refuse)
+    monkeypatch.setattr(system.torch.cuda, "device_memory_used", lambda number: 2_000_000)
+    monkeypatch.setattr(system.torch.cuda, "power_draw", refuse)
+    now = system.readings()
+    assert [name for name in now if name.startswith("gpu")] == ["gpu_0_memory_usage_megabytes"]
+    assert now["cpu_utilization_percentage"] >= 0
