@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from spml_dist.cli.arguments import add_verb
 from spml_dist.errors import RunError
 
 if TYPE_CHECKING:
@@ -27,20 +28,20 @@ Every file is read and compared with the manifest by its digest: one that differ
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
-    bank = subparsers.add_parser(
+    bank = add_verb(
+        subparsers,
         "bank",
-        help="look into the bank of segments of a run",
-        description="Look into the bank of segments that a training saved.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "look into the bank of segments of a run",
+        "Look into the bank of segments that a training saved.",
+        EXAMPLES,
     )
     whats = bank.add_subparsers(metavar="WHAT", required=True, dest="what", title="what")
-    parser = whats.add_parser(
+    parser = add_verb(
+        whats,
         "inspect",
-        help="count its rows by class and age, and check them",
-        description="Count the rows of a saved bank by class and by age, and compare them with its manifest.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "count its rows by class and age, and check them",
+        "Count the rows of a saved bank by class and by age, and compare them with its manifest.",
+        EXAMPLES,
     )
     parser.add_argument(
         "path", metavar="PATH", type=Path, help="run folder, checkpoint, or a checkpoint's bank folder"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from spml_dist import __version__
 from spml_dist.cli import train
+from spml_dist.cli.arguments import add_verb, at_least
 from spml_dist.config import Config, load
 from spml_dist.config.cam import cam_experiment
 from spml_dist.errors import ConfigError, DataError, RunError
@@ -50,7 +51,7 @@ where it was interrupted.
 
 def add(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb to the command line."""
-    parser = _parser(
+    parser = add_verb(
         subparsers,
         "cam",
         "seeds from image tags and boxes: train a classifier, label pixels by its maps",
@@ -60,12 +61,12 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True, dest="cam_verb", title="verbs")
     said = "train the classifier of image tags; the same command resumes"
-    training = _parser(verbs, "train", said, f"{said[0].upper()}{said[1:]}.", TRAIN_EXAMPLES)
+    training = add_verb(verbs, "train", said, f"{said[0].upper()}{said[1:]}.", TRAIN_EXAMPLES)
     train.add_arguments(training)
     training.set_defaults(run=run_train)
     said = "label the pictures of a pack by the classifier's maps"
     _add_infer(
-        _parser(verbs, "infer", said, f"{said[0].upper()}{said[1:]}, into a new pack.", INFER_EXAMPLES)
+        add_verb(verbs, "infer", said, f"{said[0].upper()}{said[1:]}, into a new pack.", INFER_EXAMPLES)
     )
 
 
@@ -221,23 +222,5 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to cam.* of the run")
     parser.add_argument("--out", required=True, help="folder or address to write the new pack to")
     workers = "processes that label side by side, on the Ray cluster of RAY_ADDRESS if it is set (default: 1)"
-    parser.add_argument("--workers", metavar="N", type=_count, default=1, help=workers)
+    parser.add_argument("--workers", metavar="N", type=at_least(1), default=1, help=workers)
     parser.set_defaults(run=run_infer)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 1")
-    return int(text)
-
-
-def _parser(
-    subparsers: argparse._SubParsersAction, name: str, help: str, description: str, epilog: str
-) -> argparse.ArgumentParser:
-    return subparsers.add_parser(
-        name,
-        help=help,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
+from spml_dist.cli.arguments import add_verb
+from spml_dist.cli.files import write_text
 from spml_dist.config import flat, load, origins
-from spml_dist.errors import ConfigError
+
+EXAMPLES = """\
+examples:
+  spml-dist config configs/quickstart.yaml
+  spml-dist config configs/quickstart.yaml stream.batch=4 data.test=null --json resolved.json
+"""
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser(
+    parser = add_verb(
+        subparsers,
         "config",
-        help="check an experiment and print it with where each value came from",
-        description="Check an experiment and print it, resolved, with where each value came from.",
+        "check an experiment and print it with where each value came from",
+        "Check an experiment and print it, resolved, with where each value came from.",
+        EXAMPLES,
     )
     parser.add_argument("file", metavar="FILE", help="an experiment, such as configs/quickstart.yaml")
     parser.add_argument(
@@ -29,21 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     config = load(arguments.file, arguments.overrides)
     found = origins(arguments.file, arguments.overrides)
     if arguments.json:
-        _write(arguments.json, {key: {"value": value, "origin": origin} for key, value, origin in found})
+        told = {key: {"value": value, "origin": origin} for key, value, origin in found}
+        write_text(arguments.json, json.dumps(told, indent=2) + "\n")
     lines = flat.lines(config)
     place = {key: origin for key, _, origin in found}
     width = max(len(text) for text, _ in lines) + 2
     for text, key in lines:
         print(f"{text:{width}}# {place[key]}" if key else text)
     return 0
-
-
-def _write(path: Path, content: dict) -> None:
-    aside = path.with_name(f"{path.name}.tmp")
-    try:
-        aside.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(aside, path)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror}", None, "give another --json FILE"
-        ) from error

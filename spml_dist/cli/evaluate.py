@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 from pathlib import Path
 
+from spml_dist.cli.arguments import add_verb
+from spml_dist.cli.files import write_text
 from spml_dist.errors import RunError
 
 SPLITS = ("val", "test", "train")
 
+EXAMPLES = """\
+examples:
+  spml-dist evaluate runs/quickstart
+  spml-dist evaluate runs/gid15_scribble --split test --json test.json
+  spml-dist evaluate runs/quickstart --oracle      # neighbours that are labelled with ground truth
+  spml-dist evaluate runs/quickstart --pictures 20
+
+The splits are those of RUN/config.yaml, packed with masks. Every picture of data.train is a neighbour, and is
+cut into segments first.
+"""
+
 
 def add(subparsers) -> None:
     """Add the verb to the command line."""
-    parser = subparsers.add_parser(
+    parser = add_verb(
+        subparsers,
         "evaluate",
-        help="measure a trained run on a split",
-        description="mIoU of a trained run by its classifier and by nearest neighbours; writes the result, "
-        "pictures and the report into the run folder.",
+        "measure a trained run on a split",
+        "mIoU of a trained run by its classifier and by nearest neighbours; writes the result, pictures and "
+        "the report into the run folder.",
+        EXAMPLES,
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder that `spml-dist train` wrote")
     parser.add_argument("--split", choices=SPLITS, default="val", help="default: val")
@@ -61,10 +75,10 @@ def run(args) -> int:
     table = _table(result)
     written = [folder / f"{stem}.json", folder / f"{stem}.md"]
     text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
-    _write(written[0], text)
-    _write(written[1], table)
+    write_text(written[0], text)
+    write_text(written[1], table)
     if args.json is not None:
-        _write(args.json, text)
+        write_text(args.json, text)
     written += _pictures(folder / "pictures", name, drawn, result)
     written.append(write_report(folder))
     print(table)
@@ -193,12 +207,3 @@ def _track(folder: Path, config) -> None:
     missing = mirror.catch_up(folder, uri, config.tracking.experiment, config.name, flatten(config))
     if missing:
         print(missing, file=sys.stderr)
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written", error.strerror, "choose a writable place") from error

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spml_dist.cli.arguments import add_verb
 from spml_dist.cli.labels import add_boxes, add_heat, add_radius, given, heat, say_idle
 from spml_dist.errors import ConfigError
 
@@ -50,17 +51,15 @@ examples:
 
 def add(
     recipes: argparse._SubParsersAction,
-    parser: Callable[..., argparse.ArgumentParser],
     add_common: Callable[[argparse.ArgumentParser], None],
     run: Run,
 ) -> None:
     """Add the recipe.
 
-    parser: makes a parser from (recipes, name, help, description, epilog); add_common: adds the options that
-    all recipes share; run: packs.
+    add_common: adds the options that all recipes share; run: packs.
     """
     about = "Pack one split of a folder of pictures with any kinds of annotation."
-    made = parser(recipes, "folder", "one split of a folder of pictures", about, EXAMPLES)
+    made = add_verb(recipes, "folder", "one split of a folder of pictures", about, EXAMPLES)
     made.add_argument("dir", metavar="DIR", help="folder with images/, classes.txt, meta.json and SPLIT.txt")
     kinds = "masks and names under weak/, with commas between; on a pixel the first decides"
     made.add_argument("--labels", metavar="KIND[,KIND...]", required=True, help=kinds)

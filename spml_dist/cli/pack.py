@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from spml_dist import __version__
 from spml_dist.cli import folder
 from spml_dist.cli import recipes as published
+from spml_dist.cli.arguments import add_verb, at_least
 
 if TYPE_CHECKING:
     from spml_dist.shards.manifest import Manifest
@@ -41,7 +42,7 @@ examples:
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
-    parser = _parser(
+    parser = add_verb(
         subparsers,
         NAME,
         "write pictures and weak labels as shards",
@@ -51,8 +52,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         EXAMPLES,
     )
     recipes = parser.add_subparsers(metavar="RECIPE", required=True, dest="recipe", title="recipes")
-    folder.add(recipes, _parser, _add_common, run_recipe)
-    published.add(recipes, _parser, _add_common, run_recipe)
+    folder.add(recipes, _add_common, run_recipe)
+    published.add(recipes, _add_common, run_recipe)
     _add_sample(recipes)
 
 
@@ -214,7 +215,7 @@ def _kinds(report: dict[str, Any]) -> dict[str, int]:
 
 
 def _add_sample(recipes: argparse._SubParsersAction) -> None:
-    parser = _parser(
+    parser = add_verb(
         recipes,
         "sample",
         "generated scenes with scribbles",
@@ -223,15 +224,13 @@ def _add_sample(recipes: argparse._SubParsersAction) -> None:
         SAMPLE_EXAMPLES,
     )
     parser.add_argument(
-        "--images", metavar="N", type=_at_least(1), default=160, help="for training (default: 160)"
+        "--images", metavar="N", type=at_least(1), default=160, help="for training (default: 160)"
     )
-    parser.add_argument("--val", metavar="N", type=_at_least(1), default=40, help="held out (default: 40)")
+    parser.add_argument("--val", metavar="N", type=at_least(1), default=40, help="held out (default: 40)")
     parser.add_argument(
-        "--size", metavar="PIXELS", type=_at_least(1), default=160, help="of a side (default: 160)"
+        "--size", metavar="PIXELS", type=at_least(1), default=160, help="of a side (default: 160)"
     )
-    parser.add_argument(
-        "--seed", metavar="S", type=_at_least(0), default=0, help="of the scenes (default: 0)"
-    )
+    parser.add_argument("--seed", metavar="S", type=at_least(0), default=0, help="of the scenes (default: 0)")
     _add_output(parser, 32)
     parser.set_defaults(run=run_sample, strict=True)
 
@@ -256,30 +255,8 @@ def _add_regions(parser: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser, shard_size: int) -> None:
     parser.add_argument("--out", required=True, help="folder to write, or an address: s3://..., gs://...")
     size = f"samples of a tar (default: {shard_size})"
-    parser.add_argument("--shard-size", metavar="N", type=_at_least(1), default=shard_size, help=size)
+    parser.add_argument("--shard-size", metavar="N", type=at_least(1), default=shard_size, help=size)
     workers = "processes that pack side by side, on the Ray cluster of RAY_ADDRESS if it is set (default: 1)"
-    parser.add_argument("--workers", metavar="N", type=_at_least(1), default=1, help=workers)
+    parser.add_argument("--workers", metavar="N", type=at_least(1), default=1, help=workers)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-
-
-def _parser(
-    subparsers: argparse._SubParsersAction, name: str, help: str, description: str, epilog: str
-) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser(
-        name,
-        help=help,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least {least}")
-        return int(text)
-
-    return number

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spml_dist.cli.arguments import add_verb
 from spml_dist.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -43,12 +44,12 @@ Place = tuple[int, int]
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser(
+    parser = add_verb(
+        subparsers,
         NAME,
-        help="draw pictures of a pack with their labels, regions and tags",
-        description="Draw some pictures of a pack, each kind of annotation among them, on one sheet.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "draw pictures of a pack with their labels, regions and tags",
+        "Draw some pictures of a pack, each kind of annotation among them, on one sheet.",
+        EXAMPLES,
     )
     parser.add_argument("shards", metavar="SHARDS", help="a packed folder or its address")
     parser.add_argument(

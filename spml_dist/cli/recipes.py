@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from spml_dist.cli.arguments import add_verb
 from spml_dist.cli.labels import OPTIONS, add_boxes, add_heat, add_radius, given, heat, say_idle
 
 if TYPE_CHECKING:
@@ -113,16 +114,14 @@ examples:
 
 def add(
     recipes: argparse._SubParsersAction,
-    parser: Callable[..., argparse.ArgumentParser],
     add_common: Callable[[argparse.ArgumentParser], None],
     run: Run,
 ) -> None:
     """Add the recipes.
 
-    parser: makes a parser from (recipes, name, help, description, epilog); add_common: adds the options that
-    all recipes share; run: packs.
+    add_common: adds the options that all recipes share; run: packs.
     """
-    made = parser(
+    made = add_verb(
         recipes, "voc2012", "PASCAL VOC 2012 with SBD and its weak labels", "Pack VOC 2012.", VOC2012
     )
     _add_split(made, "masks, scribbles, scribbles80, scribbles50, scribbles30, points, clicks, boxes or tags")
@@ -131,7 +130,7 @@ def add(
     add_common(made)
     made.set_defaults(run=partial(run, open=_voc2012))
 
-    made = parser(recipes, "coco", "COCO's instances or panoptic segments", "Pack COCO 2017.", COCO)
+    made = add_verb(recipes, "coco", "COCO's instances or panoptic segments", "Pack COCO 2017.", COCO)
     _add_split(made, "masks, boxes or tags")
     made.add_argument(
         "--annotations", choices=("instances", "panoptic"), default="instances", help="(default: %(default)s)"
@@ -140,7 +139,7 @@ def add(
     add_common(made)
     made.set_defaults(run=partial(run, open=_coco))
 
-    made = parser(recipes, "densepose", "DensePose-COCO's body parts", "Pack DensePose-COCO.", DENSEPOSE)
+    made = add_verb(recipes, "densepose", "DensePose-COCO's body parts", "Pack DensePose-COCO.", DENSEPOSE)
     _add_split(made, "masks, points or keypoints")
     add_radius(made, 6)
     add_heat(made)
@@ -148,7 +147,7 @@ def add(
     made.set_defaults(run=partial(run, open=_densepose))
 
     about = "Pack all pictures of a folder, without labels."
-    made = parser(recipes, "images", "a bare folder of pictures", about, IMAGES)
+    made = add_verb(recipes, "images", "a bare folder of pictures", about, IMAGES)
     made.add_argument("dir", metavar="DIR", help="folder of pictures, at any depth")
     made.add_argument("--split", default="all", help="what to call it (default: all)")
     made.add_argument(

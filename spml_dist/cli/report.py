@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
+from spml_dist.cli.arguments import add_verb
+from spml_dist.cli.files import write_text
 from spml_dist.errors import RunError
 
 EXAMPLES = """\
@@ -19,13 +20,13 @@ RUN/report.html needs no other file and no network. Training and `spml-dist eval
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser(
+    parser = add_verb(
+        subparsers,
         "report",
-        help="write a page about a run: curves, previews, results",
-        description="Write RUN/report.html from whatever the run has left so far: curves of each relation, "
+        "write a page about a run: curves, previews, results",
+        "Write RUN/report.html from whatever the run has left so far: curves of each relation, "
         "seconds of each phase, memory, previews, IoU of each class, confusion, configuration.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder that `spml-dist train` wrote")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write what the page shows as JSON")
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     path = write_report(args.folder)
     told = read(args.folder)
     if args.json is not None:
-        _write(args.json, json.dumps(summary(told), indent=2, ensure_ascii=False, default=str) + "\n")
+        write_text(args.json, json.dumps(summary(told), indent=2, ensure_ascii=False, default=str) + "\n")
     for name, value in headline(told).items():
         print(f"{value:>10}  {name}")
     print(f"wrote {path}")
@@ -58,12 +59,3 @@ def require_run(folder: Path) -> None:
             None,
             "give the folder that `spml-dist train` wrote, OUTPUT/NAME",
         )
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f"{path.name}.tmp")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written", error.strerror, "give another --json FILE") from error

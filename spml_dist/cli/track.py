@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from spml_dist.cli.arguments import add_verb
 from spml_dist.cli.report import require_run
 from spml_dist.errors import RunError
 
@@ -19,12 +20,12 @@ A training sends by itself while it runs and when it is resumed; this is for the
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser(
+    parser = add_verb(
+        subparsers,
         "track",
-        help="send MLflow what it missed of a run",
-        description="Send MLflow what it missed of a run: metrics, previews, evaluations.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "send MLflow what it missed of a run",
+        "Send MLflow what it missed of a run: metrics, previews, evaluations.",
+        EXAMPLES,
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder that `spml-dist train` wrote")
     parser.add_argument("--uri", help="MLflow's address; default: where the run was sent before")

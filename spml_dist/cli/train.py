@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from spml_dist.cli.arguments import add_verb
 from spml_dist.config import Config, differences, dump, load
 from spml_dist.errors import ConfigError, RunError
 
@@ -49,12 +50,12 @@ FREE = (
 
 
 def add(subparsers) -> None:
-    parser = subparsers.add_parser(
+    parser = add_verb(
+        subparsers,
         "train",
-        help="train from packed shards; the same command resumes",
-        description="Train from packed shards on Ray workers with DeepSpeed. The same command resumes.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "train from packed shards; the same command resumes",
+        "Train from packed shards on Ray workers with DeepSpeed. The same command resumes.",
+        EXAMPLES,
     )
     add_arguments(parser)
     parser.set_defaults(run=run)

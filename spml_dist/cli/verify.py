@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from spml_dist.cli.arguments import add_verb
 from spml_dist.errors import DataError
 
 NAME = "verify"
@@ -23,12 +24,12 @@ examples:
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser(
+    parser = add_verb(
+        subparsers,
         NAME,
-        help="check packed shards against their manifest",
-        description="Check packed shards, byte by byte and sample by sample, against their manifest.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "check packed shards against their manifest",
+        "Check packed shards, byte by byte and sample by sample, against their manifest.",
+        EXAMPLES,
     )
     parser.add_argument(
         "out", metavar="OUT", help="a packed folder or its address, or a local folder of packed folders"

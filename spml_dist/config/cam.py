@@ -16,7 +16,7 @@ def cam_experiment(config: Config) -> Config:
     schedule, relations = config.schedule, config.relations.model_dump()
     changed = {
         "name": f"{config.name}_cam",
-        "data": {"val": None, "test": None},
+        "data": {"val": config.data.train, "test": None},
         "schedule": {
             "steps": config.cam.steps,
             "policy": "poly",

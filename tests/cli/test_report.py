@@ -48,7 +48,7 @@ def test_what_is_no_run_folder_is_one_line(tmp_path, capsys):
 def test_a_place_that_cannot_be_written_is_one_line(crashed, capsys):
     assert cli.main(["report", str(crashed), "--json", str(crashed / "no" / "such.json")]) == 2
     error = capsys.readouterr().err
-    assert "such.json cannot be written" in error and error.count("\n") == 1
+    assert "such.json: cannot be written" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("verb", ["report", "track"])
