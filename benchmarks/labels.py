@@ -67,7 +67,7 @@ def _train(out: Path, name: str, folder: Path, kind: str, steps: int) -> None:
     if kind in LOCALISED:
         packed = _localised(out, name, run, packed, steps)
     data = {"train": packed, "val": held, "test": held}
-    training.train(out, CONFIGS[name], run, steps, SPLITS[name], data)
+    training.train(out, CONFIGS[name], run, steps, SPLITS[name], data, "bank.candidates=recent")
 
 
 def _labels(out: Path, folder: Path, name: str, kind: str) -> Sequence[str]:

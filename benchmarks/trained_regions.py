@@ -47,7 +47,7 @@ def _trained(out: Path, name: str, folder: Path, kind: str, regions: str, steps:
         out, folder, "train", run.replace("_", "/", 1), "--labels", kind, "--regions", regions
     )
     data = {"train": packed, "val": held, "test": held}
-    training.train(out, CONFIGS[name], run, steps, split, data)
+    training.train(out, CONFIGS[name], run, steps, split, data, "bank.candidates=recent")
     readouts = training.result(out, run, split)["readouts"]
     found = {way: 100 * readouts[way]["miou"] for way in WAYS}
     return {"set": f"{name} {split}", "labels": kind, "regions": regions, "steps": steps, **found}
