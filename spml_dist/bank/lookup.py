@@ -72,7 +72,7 @@ def _probe(
     found = np.full((len(queries), depth), -1, np.int64)
     for members, allowed in _groups(store, queries, kind, eligible):
         passed = np.count_nonzero(allowed)
-        if passed <= FEW or cache.exhausted(kind, passed / len(store)):
+        if passed <= FEW or cache.exhausted(kind, passed / max(1, len(store))):
             _compare(found, store, queries, members, k, allowed)
             continue
         entries = allowed[: len(cache.inverted)]
