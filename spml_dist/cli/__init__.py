@@ -43,7 +43,7 @@ that was asked to stop and saved (the same command goes on), 130 and 143 when in
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit status: the verb's own, 2 for a mistake, 130 after an interrupt."""
-    # Threads that wait for one another sleep: spinning on a core that others use takes ten times as long.
+    # Threads that wait for one another sleep: spinning on a core that others use can take ten times as long.
     # OpenMP reads it when torch is imported, which the verbs do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = list(sys.argv[1:] if argv is None else argv)

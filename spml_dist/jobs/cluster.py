@@ -24,7 +24,7 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
-    # Threads that spin on a core which others use take ten times as long as threads that sleep.
+    # Threads that spin on a core which others use can take ten times as long as threads that sleep.
     "OMP_WAIT_POLICY": "PASSIVE",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
