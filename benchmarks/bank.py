@@ -44,14 +44,14 @@ from torch import Tensor
 from benchmarks.bank_filled import FILTERS, Filled, K, most
 from benchmarks.bank_rows import IMAGES, SEGMENTS, Source, clustered, real
 from spml_dist import comm
-from spml_dist.bank import choice, exchange
-from spml_dist.bank.cache import PROBES
+from spml_dist.bank import exchange, sampling
 from spml_dist.bank.counts import count
-from spml_dist.bank.filters import Kind
-from spml_dist.bank.lookup import lookup
-from spml_dist.bank.nearest import Found
 from spml_dist.bank.rows import as_candidates, take
-from spml_dist.schema import BankRows
+from spml_dist.bank.search.exact import Found
+from spml_dist.bank.search.filters import Kind
+from spml_dist.bank.search.index_cache import PROBES
+from spml_dist.bank.search.lookup import lookup
+from spml_dist.records import BankRows
 
 PUBLISHES, LOOKUPS, EXACTS, PATIENCE = 21, 7, 5, 20.0
 """repetitions; seconds after which three are enough"""
@@ -189,7 +189,7 @@ def _whole(filled: Filled) -> dict:
         count(bank._facts(), eligible, queries, bank.classes)
         counted.append(time.perf_counter() - start)
         start = time.perf_counter()
-        choice.drawn(bank.store, eligible.nonzero()[:, 0], (1e-3, 1e-3), bank.seed, step)
+        sampling.drawn(bank.store, eligible.nonzero()[:, 0], (1e-3, 1e-3), bank.seed, step)
         drew.append(time.perf_counter() - start)
     return {
         f"{name}_ms": 1e3 * most(statistics.median(spent))
@@ -210,7 +210,7 @@ def _self_found(filled: Filled, rows: BankRows) -> float:
 
 def _fresh(task: Task) -> list[dict]:
     """Measured by processes that did nothing before."""
-    from spml_dist.jobs import WORKER_ENVIRONMENT
+    from spml_dist.cluster import WORKER_ENVIRONMENT
 
     os.environ |= WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from benchmarks.bank_rows import SHARDS, STORAGE, Source
 from spml_dist import comm
-from spml_dist.bank.filters import Kind, Queries
-from spml_dist.bank.gauge import gauge
-from spml_dist.bank.lookup import _groups, lookup
-from spml_dist.bank.nearest import Found, nearest, ranked
 from spml_dist.bank.rows import as_candidates
+from spml_dist.bank.search.exact import Found, nearest, ranked
+from spml_dist.bank.search.filters import Kind, Queries
+from spml_dist.bank.search.lookup import _groups, lookup
+from spml_dist.bank.search.recall import gauge
 from spml_dist.bank.sharded import GAUGE, Asks, ShardedBank
 from spml_dist.config import load
-from spml_dist.schema import BankRows, Neighbours
+from spml_dist.records import BankRows, Neighbours
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 FILTERS: dict[str, Kind] = {

@@ -12,10 +12,10 @@ from torch.nn.functional import normalize
 
 from spml_dist import comm
 from spml_dist.bank.identity import image_check, image_hash, shard_of
-from spml_dist.bank.manifest import read_manifest
 from spml_dist.bank.rows import ANNOTATED, bitset, by_identity, concatenate, empty, take
 from spml_dist.bank.snapshot import read_shards
-from spml_dist.schema import BankRows
+from spml_dist.bank.snapshot_manifest import read_manifest
+from spml_dist.records import BankRows
 
 IMAGES, SEGMENTS, SHARDS, STORAGE = 16, 36, 64, "float32"
 DIRECTIONS, COSINE, CLASSES, TAGS, TAG_SHARE, ANNOTATED_SHARE = 4_000, 0.8, 21, 20, 0.1, 1 / 3

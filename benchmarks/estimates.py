@@ -35,15 +35,15 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from spml_dist.bank.identity import image_check, image_hash
-from spml_dist.bank.manifest import read_manifest
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.rows import ANNOTATED, PROPAGATED, as_candidates, bitset, by_identity, concatenate, take
 from spml_dist.bank.sharded import RECENT, Asks, ShardedBank
 from spml_dist.bank.snapshot import read_shards
+from spml_dist.bank.snapshot_manifest import read_manifest
 from spml_dist.config import Config, load
-from spml_dist.engine import memory
-from spml_dist.engine.step import Own, across_images, denominators
-from spml_dist.schema import BankRows, Batch, Memory, Pixels, Rows, Segments
+from spml_dist.method.step import Own, across_images, denominators
+from spml_dist.records import BankRows, Batch, Memory, Pixels, Rows, Segments
+from spml_dist.train import run_bank
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 RELATIONS = ("annotation", "cooccurrence", "feature_affinity")
@@ -160,7 +160,7 @@ def estimates(case: Met, sampled: Sequence[int], draws: int, seed: int = 0) -> l
 
     sampled: numbers of rows to draw; draws: how often, each in a step of its own.
     """
-    asks = memory.asks(load(CONFIG))
+    asks = run_bank.asks(load(CONFIG))
     exact = {
         relation: told
         for relation, told in _told(case, _bank(case, "exact", asks, seed)(case.rows, 0)).items()

@@ -42,8 +42,8 @@ def problem(candidates: int):
 def tiled(candidates: int):
     import torch
 
-    from spml_dist.loss import contrast
-    from spml_dist.schema import Block, Relation
+    from spml_dist.method.loss import contrast
+    from spml_dist.records import Block, Relation
 
     embedding, prototype, own, label, image, tags = problem(candidates)
     classes = torch.arange(CLASSES)

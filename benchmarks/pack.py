@@ -25,14 +25,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from spml_dist.jobs.processes import ONE_THREAD
-from spml_dist.schema import Sample
-from spml_dist.shards import parts
-from spml_dist.shards.folder import open_folder
-from spml_dist.shards.pack import Described, pack_parts, part_sizes
-from spml_dist.shards.reading import RecipeParts
-from spml_dist.shards.recipe import Recipe
-from spml_dist.shards.regions import region_source
+from spml_dist.cluster.local_processes import ONE_THREAD
+from spml_dist.data.pack import parts
+from spml_dist.data.pack.pack import Described, pack_parts, part_sizes
+from spml_dist.data.pack.recipe_parts import RecipeParts
+from spml_dist.data.pack.region_sources import region_source
+from spml_dist.data.recipes.folder import open_folder
+from spml_dist.data.recipes.recipe import Recipe
+from spml_dist.records import Sample
 
 STAGES = ("decode", "regions", "jpeg", "png", "write")
 

@@ -22,11 +22,11 @@ from PIL import Image
 from skimage.segmentation import felzenszwalb, slic
 from tqdm import tqdm
 
-from spml_dist.annotations.contours import contours
-from spml_dist.annotations.quality import achievable_accuracy, boundary_recall, undersegmentation_error
-from spml_dist.annotations.ucm import cut_to, hierarchy
+from spml_dist.data.annotations.contours import contours
+from spml_dist.data.annotations.quality import achievable_accuracy, boundary_recall, undersegmentation_error
+from spml_dist.data.annotations.ucm import cut_to, hierarchy
+from spml_dist.data.recipes.image_files import find_picture, read_picture
 from spml_dist.errors import DataError, SpmlError
-from spml_dist.shards.pictures import find_picture, read_picture
 
 TARGETS = (40, 80, 160)
 MEASURES = {

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spml_dist.segments.kmeans import cluster, initial_grid, unit
-from spml_dist.segments.location import location
+from spml_dist.method.kmeans import cluster, initial_grid, unit
+from spml_dist.method.location import location
 
 IMAGES, SIDE, DIMENSIONS, GRID, ITERATIONS = 4, 128, 64, (6, 6), 10
 

@@ -80,17 +80,17 @@ def plain(data: Path, out: Path, steps: int) -> None:
     from torch.nn.functional import cross_entropy, interpolate
 
     from spml_dist.config import load
-    from spml_dist.engine import zero
-    from spml_dist.engine.loop import _stream
-    from spml_dist.engine.task import dropout_seeds
+    from spml_dist.data.format.manifest import read_manifest
     from spml_dist.model.segmenter import build
-    from spml_dist.shards.manifest import read_manifest
+    from spml_dist.train import deepspeed_engine
+    from spml_dist.train.loop import _stream
+    from spml_dist.train.task import dropout_seeds
 
     dist.init_process_group("gloo")
     config = load(CONFIG, [f"data.train={data}/train", "model.classifier_detached=false"])
     manifest = read_manifest(config.data.train)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // dist.get_world_size()))
-    zero.prepare(torch.device("cpu"), print)
+    deepspeed_engine.prepare(torch.device("cpu"), print)
     import deepspeed
 
     model = build(config.model, len(manifest.classes), config.seed)
@@ -133,7 +133,7 @@ def _torchrun(workers: int) -> tuple[str, ...]:
 
 
 def _run(*words: str) -> None:
-    from spml_dist.jobs import WORKER_ENVIRONMENT
+    from spml_dist.cluster import WORKER_ENVIRONMENT
 
     environment = os.environ | WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, *words]

@@ -25,11 +25,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from spml_dist.schema import Sample
-from spml_dist.shards.generated import LABELS, generated
-from spml_dist.shards.manifest import read_manifest
-from spml_dist.shards.pack import pack
-from spml_dist.shards.scenes import BACKGROUND, CLASSES
+from spml_dist.data.format.manifest import read_manifest
+from spml_dist.data.generated.sample import LABELS, generated
+from spml_dist.data.generated.scenes import BACKGROUND, CLASSES
+from spml_dist.data.pack.pack import pack
+from spml_dist.records import Sample
 
 SCENES, COPIES, SIDE, QUALITY, SHARD = 12, 16, 512, 92, 32
 CROP, BATCH, SCALE, SEED, WINDOW = 512, 16, (0.5, 1.5), 0, 16
@@ -79,10 +79,10 @@ class Plain:
 
 
 def _loop(pipe: Connection, folder: Path, process: int, processes: int, keep: bool) -> None:
-    from spml_dist.stream.augment import augment, rng_for
-    from spml_dist.stream.loader import keep_memory
-    from spml_dist.stream.plan import Plan
-    from spml_dist.stream.reader import Reader
+    from spml_dist.data.stream.augment import augment, rng_for
+    from spml_dist.data.stream.loader import keep_memory
+    from spml_dist.data.stream.plan import Plan
+    from spml_dist.data.stream.reader import Reader
 
     if keep:
         keep_memory()
@@ -106,7 +106,7 @@ class Streaming:
     """The stream, taken as fast as it comes."""
 
     def __init__(self, folder: Path, processes: int):
-        from spml_dist.stream.loader import Stream
+        from spml_dist.data.stream.loader import Stream
 
         self.ahead = 3 * processes  # batches that may lie ready
         self.steps = iter(

@@ -75,8 +75,8 @@ def work(rank: int, payloads: Sequence[dict]) -> list[dict]:
 
     Returns for each what this rank did: "steps" it made and "error", the text of what stopped it, or None.
     """
-    from spml_dist.engine import loop
-    from spml_dist.engine.worker import work as train
+    from spml_dist.train import loop
+    from spml_dist.train.worker import work as train
 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     told, optimise = [], loop._optimise

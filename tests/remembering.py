@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from spml_dist.bank.recent import concatenate
-from spml_dist.schema import Memory, Rows
+from spml_dist.records import Memory, Rows
 
 
 def remembering(kept: Sequence[Rows]) -> Callable[[Rows], Memory]:

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from spml_dist.drawing.overlay import write_picture
 from spml_dist.errors import RunError
-from spml_dist.pictures import write_picture
 from spml_dist.report import curves, write_report
 from spml_dist.report.charts import confusion_picture, draw
 from spml_dist.report.confusion import matrix

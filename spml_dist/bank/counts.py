@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from spml_dist import comm
-from spml_dist.bank.filters import Facts, Queries, groups, passing
 from spml_dist.bank.rows import ANNOTATED
+from spml_dist.bank.search.filters import Facts, Queries, groups, passing
 
 
 @dataclass(frozen=True)

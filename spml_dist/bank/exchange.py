@@ -16,7 +16,7 @@ from spml_dist import comm
 from spml_dist.bank.identity import owner_of, shard_of
 from spml_dist.bank.rows import pack, take
 from spml_dist.errors import RunError
-from spml_dist.schema import BankRows
+from spml_dist.records import BankRows
 
 
 @dataclass(frozen=True)

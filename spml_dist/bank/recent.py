@@ -9,7 +9,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from spml_dist.schema import Memory, Rows
+from spml_dist.records import Memory, Rows
 
 
 class RecentBank:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from spml_dist.bank.identity import image_check, image_hash
-from spml_dist.schema import UNLABELLED, BankRows, Batch, Rows, Segments
-from spml_dist.segments.extent import in_picture
+from spml_dist.method.extent import in_picture
+from spml_dist.records import UNLABELLED, BankRows, Batch, Rows, Segments
 
 STORAGE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 ANNOTATED, PROPAGATED = 1, 2

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 from spml_dist import comm
-from spml_dist.bank import choice, exchange, staleness
-from spml_dist.bank.admission import refusal
-from spml_dist.bank.cache import Cache
+from spml_dist.bank import exchange, sampling, staleness
 from spml_dist.bank.counts import count, over_all_ranks
-from spml_dist.bank.filters import Kind, Queries
-from spml_dist.bank.gauge import gauge
 from spml_dist.bank.identity import owned
-from spml_dist.bank.lookup import lookup
-from spml_dist.bank.nearest import Found, in_order
 from spml_dist.bank.rows import ANNOTATED, as_candidates, bitset, by_identity, concatenate, pack, take, unpack
+from spml_dist.bank.search.exact import Found, in_order
+from spml_dist.bank.search.filters import Kind, Queries
+from spml_dist.bank.search.index_cache import Cache
+from spml_dist.bank.search.lookup import lookup
+from spml_dist.bank.search.recall import gauge
 from spml_dist.bank.store import Store
-from spml_dist.config.method import Bank
+from spml_dist.bank.validate import refusal
+from spml_dist.config.method_models import Bank
 from spml_dist.errors import RunError
-from spml_dist.schema import BankRows, Memory, Neighbours, Rows, Standing
+from spml_dist.records import BankRows, Memory, Neighbours, Rows, Standing
 
 GAUGE = 50
 """steps between measurements of the inverted file's recall"""
@@ -197,7 +197,7 @@ class ShardedBank:
         return candidates, answers[-1] if labelled else None
 
     def _taking_turns(self, queries: Queries, step: int) -> Queries:
-        chosen = choice.turn(queries.image, _numbers(queries.image), self.settings.queries, self.seed, step)
+        chosen = sampling.turn(queries.image, _numbers(queries.image), self.settings.queries, self.seed, step)
         return Queries(*(value[chosen] for value in vars(queries).values()))
 
     def _merged(self, found: list[Found]) -> list[Neighbours]:
@@ -227,8 +227,8 @@ class ShardedBank:
         if settings.candidates == "exact":
             everything, _ = self._gathered(eligible.nonzero()[:, 0], none)
             return Memory(as_candidates(everything, self.classes, rows.prototype.dtype))
-        image, segment = choice.nearest_of_all(near, settings.max_candidates)
-        chosen, drawn = choice.held(self.store, image, segment).to(none.device), none
+        image, segment = sampling.nearest_of_all(near, settings.max_candidates)
+        chosen, drawn = sampling.held(self.store, image, segment).to(none.device), none
         if settings.candidates == "nearest":
             everything, _ = self._gathered(chosen, none)
             return Memory(as_candidates(everything, self.classes, rows.prototype.dtype))
@@ -238,10 +238,10 @@ class ShardedBank:
         near_annotated = comm.sum_all(torch.count_nonzero(self.store.rows.source[chosen] == ANNOTATED))
         annotated = (whole.by_class.sum() - near_annotated).item()
         kinds = annotated, whole.rows.item() - len(image) - annotated
-        share = choice.shares(*kinds, settings.sampled)
-        drawn = choice.drawn(self.store, left.nonzero()[:, 0], share, self.seed, step)
+        share = sampling.shares(*kinds, settings.sampled)
+        drawn = sampling.drawn(self.store, left.nonzero()[:, 0], share, self.seed, step)
         everything, count_drawn = self._gathered(chosen, drawn)
-        weight = choice.weights(everything.source, len(everything) - count_drawn, *kinds)
+        weight = sampling.weights(everything.source, len(everything) - count_drawn, *kinds)
         candidates = as_candidates(everything, self.classes, rows.prototype.dtype)
         standing = Standing(whole.by_class, whole.by_propagated, whole.sharing)
         return Memory(candidates, weight.log(), standing)

@@ -21,13 +21,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from spml_dist import comm
-from spml_dist.bank.cache import Cache
 from spml_dist.bank.identity import shard_of
-from spml_dist.bank.manifest import File, Manifest, damaged, read_manifest, sum_of, write_manifest
 from spml_dist.bank.rows import concatenate, digest, empty, take, written
+from spml_dist.bank.search.index_cache import Cache
 from spml_dist.bank.sharded import ShardedBank
+from spml_dist.bank.snapshot_manifest import File, Manifest, damaged, read_manifest, sum_of, write_manifest
 from spml_dist.errors import RunError
-from spml_dist.schema import BankRows
+from spml_dist.records import BankRows
 
 SHARD, INDEX = "shard_{:05d}.safetensors", "index_{:05d}_of_{:05d}.safetensors"
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from spml_dist import comm
 from spml_dist.bank.counts import Counts
-from spml_dist.bank.filters import Queries
-from spml_dist.schema import BankRows, Neighbours
+from spml_dist.bank.search.filters import Queries
+from spml_dist.records import BankRows, Neighbours
 
 OVERLAP = 0.5
 """intersection over union of two boxes that are taken for one place of the picture"""

@@ -12,7 +12,7 @@ from torch import Tensor
 from spml_dist.bank.rows import empty
 from spml_dist.bank.staleness import Placed, drift
 from spml_dist.errors import RunError
-from spml_dist.schema import BankRows
+from spml_dist.records import BankRows
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from spml_dist.errors import RunError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from spml_dist.bank.manifest import Manifest
-    from spml_dist.schema import BankRows
+    from spml_dist.bank.snapshot_manifest import Manifest
+    from spml_dist.records import BankRows
 
 EXAMPLES = """\
 examples:
@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
     folder = _bank(args.path)
     from tqdm import tqdm
 
-    from spml_dist.bank.manifest import read_manifest
     from spml_dist.bank.snapshot import read_shards, verify_indexes
-    from spml_dist.shards.manifest import write_json
+    from spml_dist.bank.snapshot_manifest import read_manifest
+    from spml_dist.data.format.manifest import write_json
 
     manifest = read_manifest(folder)
     pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines

@@ -16,9 +16,9 @@ from spml_dist.config.cam import cam_experiment
 from spml_dist.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
+    from spml_dist.data.format.manifest import Manifest
+    from spml_dist.data.pack.pack import Described
     from spml_dist.labeling.cams import CamParts
-    from spml_dist.shards.manifest import Manifest
-    from spml_dist.shards.pack import Described
 
 EXAMPLES = """\
 the whole path, from tags to a segmenter:
@@ -80,11 +80,11 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def run_infer(args: argparse.Namespace) -> int:
+    from spml_dist.data.format.manifest import read_manifest
+    from spml_dist.data.pack.pack import Described
     from spml_dist.labeling import seeds_note
     from spml_dist.labeling.cams import KIND
     from spml_dist.labeling.seed_quality import measure
-    from spml_dist.shards.manifest import read_manifest
-    from spml_dist.shards.pack import Described
 
     config = _settings(args.run_folder, args.overrides)
     if Path(args.shards).resolve() == Path(args.out).resolve():
@@ -113,8 +113,8 @@ def run_infer(args: argparse.Namespace) -> int:
 
 def _labelled(args: argparse.Namespace, parts: CamParts, described: Described) -> dict:
     """Write the pack, unless this very command has and was cut off later; what its note says of it."""
+    from spml_dist.data.pack.pack import pack_parts
     from spml_dist.labeling import seeds_note
-    from spml_dist.shards.pack import pack_parts
 
     fingerprint = _fingerprint(parts)
     made_by = seeds_note.digest([fingerprint, asdict(described)])
@@ -135,11 +135,11 @@ def _parts(args: argparse.Namespace, config: Config, manifest: Manifest) -> CamP
     """What labels the pack, once the network is known to be one that can."""
     import hashlib
 
+    from spml_dist.data.format.compatibility import first_difference
+    from spml_dist.data.stream.shard_cache import Cache
+    from spml_dist.inference.device import chosen
     from spml_dist.labeling.cams import CamParts
-    from spml_dist.labeling.device import chosen
     from spml_dist.model.export import load as load_network
-    from spml_dist.shards.agreement import first_difference
-    from spml_dist.stream.cache import Cache
 
     folder = args.run_folder.resolve() / "export"
     _, info = load_network(folder, "cam")
@@ -180,7 +180,7 @@ def _require_unmirrored(config: Config) -> None:
 
 
 def _require_tags(folder: str) -> None:
-    from spml_dist.shards.manifest import read_manifest
+    from spml_dist.data.format.manifest import read_manifest
 
     counts = read_manifest(folder).counts
     if not any(counts.images_tagged):

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb
-from spml_dist.cli.files import write_text
-from spml_dist.config import flat, load, origins
+from spml_dist.config import flatten, load, origins
+from spml_dist.files.write import write_text
 
 EXAMPLES = """\
 examples:
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         told = {key: {"value": value, "origin": origin} for key, value, origin in found}
         write_text(arguments.json, json.dumps(told, indent=2) + "\n")
-    lines = flat.lines(config)
+    lines = flatten.lines(config)
     place = {key: origin for key, _, origin in found}
     width = max(len(text) for text, _ in lines) + 2
     for text, key in lines:

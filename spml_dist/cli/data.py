@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from spml_dist.config import Config
+from spml_dist.data.format.compatibility import require_same_classes, require_tars
+from spml_dist.data.format.manifest import Manifest, read_manifest
 from spml_dist.errors import ConfigError, DataError
-from spml_dist.shards.agreement import require_same_classes, require_tars
-from spml_dist.shards.manifest import Manifest, read_manifest
 
 
 def checked(config: Config) -> Manifest:

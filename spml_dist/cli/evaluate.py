@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb
-from spml_dist.cli.files import write_text
 from spml_dist.errors import RunError
+from spml_dist.files.write import write_text
 
 SPLITS = ("val", "test", "train")
 
@@ -111,11 +111,11 @@ def _evaluated(args, config, data, shown: int) -> tuple[dict, list]:
     """The result, and `shown` pictures spread evenly over the split."""
     import numpy as np
 
-    from spml_dist.labeling.device import chosen
-    from spml_dist.labeling.evaluate import evaluate
+    from spml_dist.data.format.manifest import read_manifest
+    from spml_dist.data.stream.shard_cache import Cache
+    from spml_dist.inference.device import chosen
+    from spml_dist.inference.evaluate import evaluate
     from spml_dist.model.export import load
-    from spml_dist.shards.manifest import read_manifest
-    from spml_dist.stream.cache import Cache
 
     model, info = load(args.folder / "export")
     model.to(chosen(config.engine.device))
@@ -165,45 +165,45 @@ def _pictures(folder: Path, name: str, drawn: list, result: dict) -> list[Path]:
     """The contact sheet and the confusion matrices of both read-outs."""
     import numpy as np
 
-    from spml_dist import pictures
+    from spml_dist.drawing import overlay
     from spml_dist.report.charts import confusion_picture
 
     classes = result["classes"]
     titles = {key: key.replace("_oracle", " (oracle)").capitalize() for key in result["readouts"]}
     matrices = [confusion_picture(result["confusion"][key], classes, titles[key]) for key in titles]
     written = [folder / f"confusion_{name}.png"]
-    pictures.write_picture(written[0], np.concatenate(matrices, axis=1))
+    overlay.write_picture(written[0], np.concatenate(matrices, axis=1))
     if drawn:
-        colours = pictures.palette(len(classes), result["background"])
+        colours = overlay.palette(len(classes), result["background"])
         # A split packed with its masks has no weak labels to show.
         weak = any((picture.sample.semantic != picture.sample.mask).any() for picture in drawn)
         rows = [
             [
                 picture.sample.image,
-                *([pictures.overlay(picture.sample.image, picture.sample.semantic, colours, 0.9)] * weak),
-                pictures.outline(picture.sample.image, picture.segments),
+                *([overlay.overlay(picture.sample.image, picture.sample.semantic, colours, 0.9)] * weak),
+                overlay.outline(picture.sample.image, picture.segments),
                 *(
-                    pictures.overlay(picture.sample.image, picture.predictions[key], colours)
+                    overlay.overlay(picture.sample.image, picture.predictions[key], colours)
                     for key in titles
                 ),
-                pictures.overlay(picture.sample.image, picture.sample.mask, colours),
+                overlay.overlay(picture.sample.image, picture.sample.mask, colours),
             ]
             for picture in drawn
         ]
         heads = ["Picture", *(["Weak labels"] * weak), "Segments", *titles.values(), "Ground truth"]
         written.append(folder / f"{name}.png")
-        pictures.write_picture(written[-1], pictures.panel(rows, heads, classes, colours))
+        overlay.write_picture(written[-1], overlay.panel(rows, heads, classes, colours))
     return written
 
 
 def _track(folder: Path, config) -> None:
     """Add the result to the run's MLflow record, if it has one; a server out of reach loses nothing."""
     from spml_dist.config import flatten
-    from spml_dist.engine import mirror
+    from spml_dist.tracking import mlflow_sync
 
-    uri = mirror.address(folder)
+    uri = mlflow_sync.address(folder)
     if uri is None:
         return
-    missing = mirror.catch_up(folder, uri, config.tracking.experiment, config.name, flatten(config))
+    missing = mlflow_sync.catch_up(folder, uri, config.tracking.experiment, config.name, flatten(config))
     if missing:
         print(missing, file=sys.stderr)

@@ -14,7 +14,7 @@ from spml_dist.cli.labels import add_boxes, add_heat, add_radius, given, heat, s
 from spml_dist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spml_dist.shards.recipe import Recipe
+    from spml_dist.data.recipes.recipe import Recipe
 
 Run = Callable[[argparse.Namespace, "Callable[[argparse.Namespace], Recipe]"], int]
 """packs what opens from the arguments"""
@@ -85,8 +85,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _open(arguments: argparse.Namespace) -> Recipe:
-    from spml_dist.shards.folder import open_folder
-    from spml_dist.shards.kinds import Marks
+    from spml_dist.data.recipes.annotation_kinds import Marks
+    from spml_dist.data.recipes.folder import open_folder
 
     _require_another(arguments.out, Path(arguments.dir))
     asked = given(arguments, ("point_radius", "boxes", "heat_maps"))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spml_dist.annotations.keypoints import Heat
+    from spml_dist.data.annotations.keypoints import Heat
 
 
 OPTIONS = {
@@ -47,7 +47,7 @@ def add_heat(parser: argparse._ActionsContainer) -> None:
 
 def heat(arguments: argparse.Namespace) -> Heat:
     """What `add_heat` added. Raises ConfigError for numbers that make no heat map."""
-    from spml_dist.annotations.keypoints import Heat
+    from spml_dist.data.annotations.keypoints import Heat
 
     asked = given(arguments, OPTIONS["keypoints"])
     return Heat(**{name.rpartition("_")[2]: value for name, value in asked.items()})

@@ -18,10 +18,10 @@ from spml_dist.cli import recipes as published
 from spml_dist.cli.arguments import add_verb, at_least
 
 if TYPE_CHECKING:
-    from spml_dist.shards.manifest import Manifest
-    from spml_dist.shards.pack import Described, ReadPart
-    from spml_dist.shards.recipe import Recipe
-    from spml_dist.shards.regions import RegionSource
+    from spml_dist.data.format.manifest import Manifest
+    from spml_dist.data.pack.pack import Described, ReadPart
+    from spml_dist.data.pack.region_sources import RegionSource
+    from spml_dist.data.recipes.recipe import Recipe
 
 NAME = "pack"
 
@@ -58,7 +58,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _regions(arguments: argparse.Namespace) -> RegionSource:
-    from spml_dist.shards.regions import region_source
+    from spml_dist.data.pack.region_sources import region_source
 
     return region_source(arguments.regions, arguments.contours, arguments.keep_contours)
 
@@ -69,8 +69,8 @@ def run_recipe(arguments: argparse.Namespace, open: Callable[[argparse.Namespace
 
 
 def _pack_split(arguments: argparse.Namespace, source: Recipe, data_set: str) -> int:
-    from spml_dist.shards.pack import Described
-    from spml_dist.shards.reading import RecipeParts
+    from spml_dist.data.pack.pack import Described
+    from spml_dist.data.pack.recipe_parts import RecipeParts
 
     name = arguments.name or re.sub(r"[^\w-]", "_", f"{data_set}-{source.split}")
     if not source.is_annotated():
@@ -90,10 +90,10 @@ def _pack_split(arguments: argparse.Namespace, source: Recipe, data_set: str) ->
 
 
 def run_sample(arguments: argparse.Namespace) -> int:
-    from spml_dist.shards.address import join
-    from spml_dist.shards.generated import LABELS, SPLITS, GeneratedParts
-    from spml_dist.shards.pack import Described
-    from spml_dist.shards.scenes import BACKGROUND, CLASSES
+    from spml_dist.data.generated.sample import LABELS, SPLITS, GeneratedParts
+    from spml_dist.data.generated.scenes import BACKGROUND, CLASSES
+    from spml_dist.data.pack.pack import Described
+    from spml_dist.files.address import join
 
     manifests = {}
     for split, images in zip(SPLITS, (arguments.images, arguments.val), strict=True):
@@ -111,7 +111,7 @@ def _pack(
     described: Described,
     ids: tuple[str, ...] = (),
 ) -> Manifest:
-    from spml_dist.shards.pack import pack_parts, part_sizes
+    from spml_dist.data.pack.pack import pack_parts, part_sizes
 
     return pack_parts(
         read,
@@ -140,7 +140,7 @@ def _fingerprint(arguments: argparse.Namespace, ids: tuple[str, ...]) -> str:
 
 
 def _said_of(regions: RegionSource, arguments: argparse.Namespace) -> str:
-    from spml_dist.shards.regions import Ready
+    from spml_dist.data.pack.region_sources import Ready
 
     if isinstance(regions, Ready):  # where the folder lies says nothing elsewhere, what it is called may
         return f"folder {regions.folder.resolve().name}"
@@ -167,8 +167,8 @@ def summary(manifest: Manifest) -> dict[str, Any]:
 
 
 def _report(arguments: argparse.Namespace, manifests: dict[str, Manifest]) -> int:
-    from spml_dist.shards.hints import hints
-    from spml_dist.shards.manifest import write_json
+    from spml_dist.data.format.diagnose import hints
+    from spml_dist.data.format.manifest import write_json
 
     reports = {split: summary(manifest) for split, manifest in manifests.items()}
     print("\n\n".join(_table(report) for report in reports.values()))

@@ -18,9 +18,9 @@ from spml_dist.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import numpy as np
 
-    from spml_dist.shards.manifest import Manifest
-    from spml_dist.sheet import Chip
-    from spml_dist.stream.reader import Reader
+    from spml_dist.data.format.manifest import Manifest
+    from spml_dist.data.stream.reader import Reader
+    from spml_dist.drawing.contact_sheet import Chip
 
 NAME = "preview"
 
@@ -65,11 +65,11 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
-    from spml_dist.pictures import palette, write_picture
-    from spml_dist.shards import views
-    from spml_dist.shards.manifest import read_manifest
-    from spml_dist.sheet import sheet
-    from spml_dist.stream.reader import Reader
+    from spml_dist.data.format import sample_card
+    from spml_dist.data.format.manifest import read_manifest
+    from spml_dist.data.stream.reader import Reader
+    from spml_dist.drawing.contact_sheet import sheet
+    from spml_dist.drawing.overlay import palette, write_picture
 
     manifest = read_manifest(arguments.shards)
     reader = Reader(arguments.shards, manifest, masks=arguments.masks)
@@ -80,8 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     colours = palette(len(manifest.classes), manifest.background)
     entries, labels = [], set()
     for sample in (reader.read(*place) for place in places):
-        entries.append(views.entry(sample, manifest, colours, arguments.masks))
-        labels |= views.shown(sample, arguments.masks)
+        entries.append(sample_card.entry(sample, manifest, colours, arguments.masks))
+        labels |= sample_card.shown(sample, arguments.masks)
     drawn = sheet(_heading(manifest, len(entries)), entries, _legend(manifest, labels, colours))
     try:
         write_picture(arguments.out, drawn)
@@ -134,7 +134,7 @@ def _drawn(manifest: Manifest, seed: int) -> Iterator[Place]:
 
 def named(reader: Reader, ids: Sequence[str]) -> list[Place]:
     """The samples of these image ids, in their order. Raises DataError for those that the pack has not."""
-    from spml_dist.shards.keys import key_of
+    from spml_dist.data.format.keys import key_of
 
     wanted = [key_of(image_id) for image_id in ids]
     found: dict[str, Place] = {}
@@ -151,8 +151,8 @@ def named(reader: Reader, ids: Sequence[str]) -> list[Place]:
 
 def _rejected(reader: Reader) -> dict[str, str]:
     """Image ids that the pack has rejected, with the reasons; none where the list is out of reach."""
-    from spml_dist.shards import address
-    from spml_dist.shards.place import REJECTED
+    from spml_dist.data.pack.output_store import REJECTED
+    from spml_dist.files import address
 
     lines, place = b"", address.join(reader.folder, REJECTED)
     if reader.manifest.rejected:
@@ -173,7 +173,7 @@ def _heading(manifest: Manifest, count: int) -> str:
 
 
 def _legend(manifest: Manifest, labels: set[int], colours: np.ndarray) -> list[Chip]:
-    from spml_dist.schema import IGNORED, UNLABELLED
+    from spml_dist.records import IGNORED, UNLABELLED
 
     names = dict(enumerate(manifest.classes)) | {UNLABELLED: "unlabelled", IGNORED: "ignored (hatched)"}
     return [(names[label], tuple(map(int, colours[label]))) for label in sorted(labels)]

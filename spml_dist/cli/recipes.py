@@ -12,7 +12,7 @@ from spml_dist.cli.arguments import add_verb
 from spml_dist.cli.labels import OPTIONS, add_boxes, add_heat, add_radius, given, heat, say_idle
 
 if TYPE_CHECKING:
-    from spml_dist.shards.recipe import Recipe
+    from spml_dist.data.recipes.recipe import Recipe
 
 Run = Callable[[argparse.Namespace, "Callable[[argparse.Namespace], Recipe]"], int]
 """packs what opens from the arguments"""
@@ -159,7 +159,7 @@ def add(
 
 
 def _voc2012(arguments: argparse.Namespace) -> Recipe:
-    from spml_dist.shards.voc2012 import AUGMENTED, open_voc2012
+    from spml_dist.data.recipes.voc2012 import AUGMENTED, open_voc2012
 
     asked = (arguments.dir, arguments.split, arguments.labels)
     recipe = open_voc2012(*asked, **given(arguments, ("point_radius", "boxes")))
@@ -171,7 +171,7 @@ def _voc2012(arguments: argparse.Namespace) -> Recipe:
 
 
 def _coco(arguments: argparse.Namespace) -> Recipe:
-    from spml_dist.shards.coco import open_coco
+    from spml_dist.data.recipes.coco import open_coco
 
     _say_reading(arguments)
     asked = (arguments.dir, arguments.split, arguments.labels)
@@ -181,7 +181,7 @@ def _coco(arguments: argparse.Namespace) -> Recipe:
 
 
 def _densepose(arguments: argparse.Namespace) -> Recipe:
-    from spml_dist.shards.densepose import open_densepose
+    from spml_dist.data.recipes.densepose import open_densepose
 
     _say_reading(arguments)
     asked = (arguments.dir, arguments.split, arguments.labels)
@@ -191,7 +191,7 @@ def _densepose(arguments: argparse.Namespace) -> Recipe:
 
 
 def _images(arguments: argparse.Namespace) -> Recipe:
-    from spml_dist.shards.images import open_images
+    from spml_dist.data.recipes.images import open_images
 
     return open_images(arguments.dir, arguments.split, arguments.classes)
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb
-from spml_dist.cli.files import write_text
 from spml_dist.errors import RunError
+from spml_dist.files.write import write_text
 
 EXAMPLES = """\
 examples:

@@ -35,14 +35,14 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     require_run(args.folder)
     from spml_dist.config import flatten, load
-    from spml_dist.engine import mirror
-    from spml_dist.engine.tracking import absolute_uri
+    from spml_dist.tracking import mlflow_sync
+    from spml_dist.tracking.mlflow_client import absolute_uri
 
     config = load(args.folder / "config.yaml")
-    uri = absolute_uri(args.uri or mirror.address(args.folder) or config.tracking.uri, Path.cwd())
-    missing = mirror.catch_up(args.folder, uri, config.tracking.experiment, config.name, flatten(config))
+    uri = absolute_uri(args.uri or mlflow_sync.address(args.folder) or config.tracking.uri, Path.cwd())
+    missing = mlflow_sync.catch_up(args.folder, uri, config.tracking.experiment, config.name, flatten(config))
     if missing:
         raise RunError(missing.what, missing.error, "try again when it answers, or give --uri ADDRESS")
-    run_id = json.loads((args.folder / mirror.NOTE).read_text(encoding="utf-8"))["run_id"]
+    run_id = json.loads((args.folder / mlflow_sync.NOTE).read_text(encoding="utf-8"))["run_id"]
     print(f"MLflow has all of {args.folder}: run {run_id}")
     return 0

@@ -112,24 +112,24 @@ def launched(config: Config, network: str, alone: bool) -> bool:
         _require_same_data(config, manifest, folder)
         print(f"already trained to step {steps}; for another run give another name=", flush=True)
         return False
-    from spml_dist import jobs
-    from spml_dist.engine import stopping
+    from spml_dist import cluster
+    from spml_dist.train import stopping
 
     log = folder / "train.log"
-    with _reported(folder), stopping.on_signals(folder), jobs.following(log, _show):
+    with _reported(folder), stopping.on_signals(folder), cluster.following(log, _show):
         launch(config, folder, payload)
     return True
 
 
 def _on_ray(config: Config, folder: Path, payload: dict) -> None:
-    from spml_dist import jobs
-    from spml_dist.engine import stopping
-    from spml_dist.engine.worker import work
-    from spml_dist.labeling.device import chosen
+    from spml_dist import cluster
+    from spml_dist.inference.device import chosen
+    from spml_dist.train import stopping
+    from spml_dist.train.worker import work
 
     print(f"starting Ray and {config.engine.workers} workers", flush=True)
     far = os.environ.get("RAY_ADDRESS")  # its nodes may have GPUs where this one has none
-    jobs.train(
+    cluster.train(
         work,
         payload,
         name=config.name,
@@ -144,8 +144,8 @@ def _on_ray(config: Config, folder: Path, payload: dict) -> None:
 def _under_torchrun(config: Config, folder: Path, payload: dict) -> None:
     """This process is one of torchrun's. Rank 0 alone has claimed the folder and answers to signals."""
     from spml_dist import comm
-    from spml_dist.engine.worker import work
-    from spml_dist.labeling.device import chosen
+    from spml_dist.inference.device import chosen
+    from spml_dist.train.worker import work
 
     device = chosen(config.engine.device)
     comm.join("nccl" if device == "cuda" else "gloo")
@@ -154,8 +154,8 @@ def _under_torchrun(config: Config, folder: Path, payload: dict) -> None:
 
 
 def _alone(config: Config, folder: Path, payload: dict) -> None:
-    from spml_dist.engine.worker import work
-    from spml_dist.labeling.device import chosen
+    from spml_dist.inference.device import chosen
+    from spml_dist.train.worker import work
 
     work(payload | {"device": chosen(config.engine.device)})
 
@@ -177,8 +177,8 @@ def _reported(folder: Path) -> Iterator[None]:
 
 def absolute(config: Config, root: Path) -> Config:
     """The configuration with every path absolute, so that workers anywhere on the file system agree."""
-    from spml_dist.engine.tracking import absolute_uri
-    from spml_dist.shards.address import scheme
+    from spml_dist.files.address import scheme
+    from spml_dist.tracking.mlflow_client import absolute_uri
 
     def path(place: str | None) -> str | None:
         return place if place is None or scheme(place) else os.path.abspath(root / place)
@@ -238,8 +238,8 @@ def finished(folder: Path) -> int | None:
 
 def _require_same_data(config: Config, manifest, folder: Path) -> None:
     """A pack that was made anew is told from the one that the run has learnt, as when it is resumed."""
-    from spml_dist.engine import checkpoint
-    from spml_dist.stream.loader import fingerprint, start_of
+    from spml_dist.data.stream.loader import fingerprint, start_of
+    from spml_dist.train import checkpoint
 
     try:
         last = checkpoint.latest(folder / "checkpoints")

@@ -39,8 +39,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from spml_dist.shards import address
-    from spml_dist.shards.manifest import write_json
+    from spml_dist.data.format.manifest import write_json
+    from spml_dist.files import address
 
     reports = [_verified(folder) for folder in _packs(arguments.out)]
     print(_table(reports))
@@ -59,8 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _packs(out: str) -> list[str]:
-    from spml_dist.shards import address
-    from spml_dist.shards.manifest import FILE
+    from spml_dist.data.format.manifest import FILE
+    from spml_dist.files import address
 
     if address.is_remote(out) or (Path(out) / FILE).exists():
         return [out]
@@ -70,7 +70,7 @@ def _packs(out: str) -> list[str]:
 def _verified(folder: str) -> dict[str, Any]:
     from tqdm import tqdm
 
-    from spml_dist.shards.verify import verify
+    from spml_dist.data.format.verify import verify
 
     pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
     return verify(folder, lambda shards: tqdm(shards, desc=folder, unit=" tars", mininterval=pause))

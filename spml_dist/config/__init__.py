@@ -6,8 +6,8 @@ names the dotted key, where it was written, what is allowed, and the nearest val
 
 from __future__ import annotations
 
-from spml_dist.config.flat import differences, dump, flatten
+from spml_dist.config.flatten import differences, dump, flatten
 from spml_dist.config.load import load, origins
-from spml_dist.config.sections import Config
+from spml_dist.config.models import Config
 
 __all__ = ["Config", "differences", "dump", "flatten", "load", "origins"]

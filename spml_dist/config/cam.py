@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spml_dist.config.sections import Config
+from spml_dist.config.models import Config
 
 
 def cam_experiment(config: Config) -> Config:

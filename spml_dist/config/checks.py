@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from spml_dist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spml_dist.config.sections import Config
+    from spml_dist.config.models import Config
 
 
 def check(config: Config) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from spml_dist.config import advice, document
+from spml_dist.config import document, suggest
 from spml_dist.config.document import OVERRIDE, Entry
-from spml_dist.config.flat import leaves, text_of
-from spml_dist.config.sections import Config
+from spml_dist.config.flatten import leaves, text_of
+from spml_dist.config.models import Config
 from spml_dist.errors import ConfigError
 
 
@@ -52,8 +52,8 @@ def _override(text: str) -> tuple[str, dict[str, Entry]]:
         raise ConfigError(
             f"{key} on the command line is not YAML", value, "quote it or correct it"
         ) from error
-    if key not in advice.fields():
-        raise advice.unknown(key, Entry(parsed, OVERRIDE), present=advice.fields())
+    if key not in suggest.fields():
+        raise suggest.unknown(key, Entry(parsed, OVERRIDE), present=suggest.fields())
     return key, dict(_flat(key, parsed))
 
 
@@ -65,14 +65,14 @@ def _flat(key: str, value: Any) -> list[tuple[str, Entry]]:
 
 def _validated(found: dict[str, Entry], path: Path) -> Config:
     for key, entry in found.items():
-        if key not in advice.fields():
-            raise advice.unknown(key, entry, present=found)
+        if key not in suggest.fields():
+            raise suggest.unknown(key, entry, present=found)
     for key, entry in found.items():
-        if advice.is_section(key):
+        if suggest.is_section(key):
             raise _unfit(key, entry)
-    for key in advice.fields():
-        if not advice.is_section(key) and key not in found:
-            raise advice.missing(key, path, present=found)
+    for key in suggest.fields():
+        if not suggest.is_section(key) and key not in found:
+            raise suggest.missing(key, path, present=found)
     try:
         return Config.model_validate(_nested(found))
     except ValidationError as error:
@@ -81,7 +81,7 @@ def _validated(found: dict[str, Entry], path: Path) -> Config:
 
 
 def _unfit(key: str, entry: Entry) -> ConfigError:
-    return ConfigError(f"{key} {entry.place}", text_of(entry.value), advice.remedy(key))
+    return ConfigError(f"{key} {entry.place}", text_of(entry.value), suggest.remedy(key))
 
 
 def _prefixes(location: tuple[str | int, ...]) -> list[str]:

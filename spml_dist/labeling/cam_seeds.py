@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spml_dist.annotations.boxes import area, whole, window
-from spml_dist.config.method import Cam
-from spml_dist.schema import IGNORED, UNLABELLED, Box, Sample
+from spml_dist.config.method_models import Cam
+from spml_dist.data.annotations.boxes import area, whole, window
+from spml_dist.records import IGNORED, UNLABELLED, Box, Sample
 
 
 def shown(sample: Sample) -> tuple[int, ...] | None:

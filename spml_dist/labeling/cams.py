@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, relu
 
-from spml_dist.config.method import Cam as CamConfig
+from spml_dist.config.method_models import Cam as CamConfig
+from spml_dist.data.format.keys import image_id_of
+from spml_dist.data.format.manifest import Manifest
+from spml_dist.data.pack.pack import Rejected
+from spml_dist.data.stream.augment import normalise
+from spml_dist.data.stream.reader import CorruptSample, Reader
+from spml_dist.data.stream.shard_cache import Cache
 from spml_dist.errors import DataError, RunError
 from spml_dist.labeling import cam_seeds
 from spml_dist.model import export
 from spml_dist.model.cam import Cam
-from spml_dist.schema import Sample
-from spml_dist.shards.keys import image_id_of
-from spml_dist.shards.manifest import Manifest
-from spml_dist.shards.pack import Rejected
-from spml_dist.stream.augment import normalise
-from spml_dist.stream.cache import Cache
-from spml_dist.stream.reader import CorruptSample, Reader
+from spml_dist.records import Sample
 
 KIND = "cam"
 """what a picture's kinds of annotation gain by seeds"""

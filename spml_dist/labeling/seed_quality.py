@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from spml_dist import metrics
-from spml_dist.shards.manifest import read_manifest
-from spml_dist.stream.cache import Cache
-from spml_dist.stream.reader import samples
+from spml_dist.data.format.manifest import read_manifest
+from spml_dist.data.stream.reader import samples
+from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.inference import metrics
 
 
 def measure(folder: str | Path, kind: str, *, progress: bool = True, cache: Cache | None = None) -> dict:

@@ -13,9 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from spml_dist.data.format.manifest import Manifest, read_manifest, write_json
 from spml_dist.errors import DataError
-from spml_dist.shards import address
-from spml_dist.shards.manifest import Manifest, read_manifest, write_json
+from spml_dist.files import address
 
 FILE = "seeds.json"
 MEASURED = "all"

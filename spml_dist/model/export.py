@@ -10,7 +10,7 @@ from typing import Literal
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from spml_dist.config.sections import Model as ModelConfig
+from spml_dist.config.models import Model as ModelConfig
 from spml_dist.errors import RunError
 from spml_dist.model import cam, segmenter
 from spml_dist.model.cam import Cam

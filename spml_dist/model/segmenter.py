@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize, pad
 
-from spml_dist.config.sections import Model as ModelConfig
+from spml_dist.config.models import Model as ModelConfig
 from spml_dist.errors import ConfigError
 from spml_dist.model import backbone
+from spml_dist.model.batch_norm import GlobalBatchNorm, globalise
 from spml_dist.model.heads import ClassifierHead, DeepLabHead, PSPNetHead
-from spml_dist.model.norm import GlobalBatchNorm, globalise
 
 GRID_STRIDE = 4
 """Image pixels per cell of the embedding grid, along each side"""

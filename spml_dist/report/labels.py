@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from spml_dist.pictures import palette
+from spml_dist.drawing.overlay import palette
 
 
 def section(labels: dict[str, Any]) -> Iterable[str]:

@@ -11,8 +11,8 @@ from statistics import mean
 
 import cv2
 
+from spml_dist.drawing.overlay import palette
 from spml_dist.errors import RunError
-from spml_dist.pictures import palette
 from spml_dist.report import curves, labels, run_folder
 from spml_dist.report.charts import draw
 from spml_dist.report.confusion import WRITTEN, matrix

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from spml_dist.bank.filters import Queries
 from spml_dist.bank.identity import image_check, image_hash
 from spml_dist.bank.rows import ANNOTATED, STORAGE, bitset, from_bitset, pack, take
-from spml_dist.schema import BankRows
+from spml_dist.bank.search.filters import Queries
+from spml_dist.records import BankRows
 
 CLASSES, DIM = 5, 6
 

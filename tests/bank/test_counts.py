@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_dist.bank.counts import count, over_all_ranks
-from spml_dist.bank.filters import Queries
-from spml_dist.schema import BankRows
+from spml_dist.bank.search.filters import Queries
+from spml_dist.records import BankRows
 from tests.bank.builders import CLASSES, may_answer, queries_of, rows_of
 
 COUNTED = ("rows", "by_class", "by_propagated", "sharing", "apart")

@@ -9,7 +9,7 @@ from spml_dist.bank import exchange
 from spml_dist.bank.identity import owner_of, shard_of
 from spml_dist.bank.rows import by_identity, concatenate, digest, pack, take, unpack
 from spml_dist.errors import RunError
-from spml_dist.schema import BankRows
+from spml_dist.records import BankRows
 from tests.bank.builders import CLASSES, DIM, contents, rows_of
 from tests.spawn import spawn
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spml_dist.bank.recent import RecentBank, concatenate
-from spml_dist.schema import Rows
+from spml_dist.records import Rows
 
 
 def rows(step: int, count: int = 3) -> Rows:

@@ -27,7 +27,7 @@ from spml_dist.bank.rows import (
     unpack,
     written,
 )
-from spml_dist.schema import UNLABELLED, BankRows, Batch, Segments
+from spml_dist.records import UNLABELLED, BankRows, Batch, Segments
 from tests.bank.builders import CLASSES, DIM, contents, rows_of, shuffled
 
 NAMES = [f.name for f in fields(BankRows)]

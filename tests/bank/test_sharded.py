@@ -11,11 +11,7 @@ import pytest
 import torch
 
 from spml_dist import comm
-from spml_dist.bank import cache as cache_module
-from spml_dist.bank import lookup as lookup_module
 from spml_dist.bank import sharded as sharded_module
-from spml_dist.bank.choice import shares
-from spml_dist.bank.filters import Queries
 from spml_dist.bank.identity import image_hash, uniform
 from spml_dist.bank.rows import (
     ANNOTATED,
@@ -27,13 +23,17 @@ from spml_dist.bank.rows import (
     take,
     written,
 )
+from spml_dist.bank.sampling import shares
+from spml_dist.bank.search import index_cache as cache_module
+from spml_dist.bank.search import lookup as lookup_module
+from spml_dist.bank.search.filters import Queries
 from spml_dist.bank.sharded import Asks, ShardedBank
 from spml_dist.config import load
-from spml_dist.config.method import Bank
+from spml_dist.config.method_models import Bank
 from spml_dist.errors import RunError
-from spml_dist.schema import BankRows, Memory, Rows
+from spml_dist.records import BankRows, Memory, Rows
 from tests.bank.builders import CLASSES, DIM, brute_force, may_answer, rows_of
-from tests.bank.test_choice import slowly
+from tests.bank.test_sampling import slowly
 from tests.conftest import QUICKSTART
 from tests.spawn import spawn
 

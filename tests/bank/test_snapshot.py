@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spml_dist.bank import snapshot
-from spml_dist.bank.manifest import MANIFEST, read_manifest, sum_of
 from spml_dist.bank.rows import by_identity, concatenate, digest, empty, pack, take, written
 from spml_dist.bank.sharded import Asks, ShardedBank
+from spml_dist.bank.snapshot_manifest import MANIFEST, read_manifest, sum_of
 from spml_dist.config import load
 from spml_dist.errors import RunError
-from spml_dist.schema import BankRows, Memory, Rows
+from spml_dist.records import BankRows, Memory, Rows
 from tests.bank.builders import CLASSES, DIM, rows_of
 from tests.conftest import QUICKSTART
 from tests.spawn import spawn
@@ -209,8 +209,8 @@ class TestIndex:
 
     def test_interrupted_twice_it_answers_as_if_it_never_had_been(self, tmp_path, monkeypatch):
         """With lists that are really probed, rows that the inverted file is told of late, and evictions."""
-        monkeypatch.setattr("spml_dist.bank.lookup.FEW", 0)
-        monkeypatch.setattr("spml_dist.bank.cache.NEW", 8)
+        monkeypatch.setattr("spml_dist.bank.search.lookup.FEW", 0)
+        monkeypatch.setattr("spml_dist.bank.search.index_cache.NEW", 8)
         told = history(12)
 
         def fresh() -> ShardedBank:
@@ -265,8 +265,8 @@ class TestIndex:
 
     def test_equal_rows_are_the_same_neighbours_after_a_restore(self, tmp_path, monkeypatch):
         """Blank parts of pictures are alike to the bit, and more of them than are looked up."""
-        monkeypatch.setattr("spml_dist.bank.lookup.FEW", 0)
-        monkeypatch.setattr("spml_dist.bank.cache.NEW", 8)
+        monkeypatch.setattr("spml_dist.bank.search.lookup.FEW", 0)
+        monkeypatch.setattr("spml_dist.bank.search.index_cache.NEW", 8)
         blank = torch.nn.functional.normalize(torch.ones(DIM), dim=0)
 
         def step(number: int) -> BankRows:

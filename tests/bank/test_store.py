@@ -13,7 +13,7 @@ from spml_dist.bank.identity import image_hash, shard_of
 from spml_dist.bank.rows import concatenate, digest, pack, take
 from spml_dist.bank.store import Store
 from spml_dist.errors import RunError
-from spml_dist.schema import BankRows
+from spml_dist.records import BankRows
 from tests.bank.builders import CLASSES, DIM, contents, rows_of, shuffled
 
 KEYS = [f"image {i}" for i in range(9)]

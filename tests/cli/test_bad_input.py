@@ -15,7 +15,7 @@ from PIL import Image
 
 from spml_dist.cli import main
 from spml_dist.config import dump, load
-from spml_dist.shards.manifest import read_manifest
+from spml_dist.data.format.manifest import read_manifest
 
 Mend = Callable[[Path], None]
 

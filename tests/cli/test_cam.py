@@ -14,13 +14,13 @@ import torch
 
 from spml_dist import cli
 from spml_dist.config import dump, load
+from spml_dist.data.format.manifest import Manifest, read_manifest
+from spml_dist.data.pack.pack import pack
+from spml_dist.data.stream.reader import Reader, samples
 from spml_dist.errors import RunError
+from spml_dist.files import address
 from spml_dist.labeling import seed_quality
-from spml_dist.schema import IGNORED, UNLABELLED, Sample
-from spml_dist.shards import address
-from spml_dist.shards.manifest import Manifest, read_manifest
-from spml_dist.shards.pack import pack
-from spml_dist.stream.reader import Reader, samples
+from spml_dist.records import IGNORED, UNLABELLED, Sample
 from tests import servers
 
 pytestmark = pytest.mark.timeout(600)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spml_dist.cli import main
-from spml_dist.shards import address
+from spml_dist.files import address
 from tests import servers
 
 

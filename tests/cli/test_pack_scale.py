@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from spml_dist.cli import main
-from spml_dist.shards.manifest import read_manifest
-from spml_dist.shards.verify import verify
-from tests.shards.conftest import picture
-from tests.shards.test_pack import digests
+from spml_dist.data.format.manifest import read_manifest
+from spml_dist.data.format.verify import verify
+from tests.data.conftest import picture
+from tests.data.pack.test_pack import digests
 
 SCENES = ["--images", "60", "--val", "1", "--size", "96", "--seed", "3", "--shard-size", "4"]
 

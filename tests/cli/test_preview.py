@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from spml_dist.cli import main, preview
-from spml_dist.shards.keys import key_of
-from spml_dist.shards.manifest import read_manifest
-from spml_dist.shards.pack import Described, Rejected, pack, pack_parts
-from spml_dist.stream.reader import Reader
-from tests.shards.conftest import samples
+from spml_dist.data.format.keys import key_of
+from spml_dist.data.format.manifest import read_manifest
+from spml_dist.data.pack.pack import Described, Rejected, pack, pack_parts
+from spml_dist.data.stream.reader import Reader
+from tests.data.conftest import samples
 
 IDS = [f"größe.{number}" for number in range(12)]
 KINDS = [("lines",)] * 9 + [("boxes", "tags"), (), ("points",)]
@@ -141,7 +141,7 @@ def test_an_image_that_was_rejected_is_told_from_one_that_is_not_known(tmp_path,
 def test_a_sheet_that_no_jpeg_can_hold_asks_for_fewer_pictures(
     packed, tmp_path, monkeypatch, capsys, chosen, flag
 ):
-    monkeypatch.setattr("spml_dist.sheet.sheet", lambda *_: np.zeros((65501, 1, 3), np.uint8))
+    monkeypatch.setattr("spml_dist.drawing.contact_sheet.sheet", lambda *_: np.zeros((65501, 1, 3), np.uint8))
     assert main(["preview", str(packed), "--out", str(tmp_path / "a.jpg"), *chosen]) == 2
     said = capsys.readouterr().err
     assert f"{flag}: " in said and "(got 65501 x 1 pixels); show fewer, or write a .png" in said

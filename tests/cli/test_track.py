@@ -9,8 +9,8 @@ import pytest
 
 from spml_dist import cli
 from spml_dist.config import dump, load
-from spml_dist.engine import mirror
-from spml_dist.engine.mirror import Missing
+from spml_dist.tracking import mlflow_sync
+from spml_dist.tracking.mlflow_sync import Missing
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
@@ -31,7 +31,7 @@ def sent(monkeypatch):
         calls.append((uri, experiment, name, params["seed"]))
         return Missing(folder, uri, 0, 0, None)
 
-    monkeypatch.setattr(mirror, "catch_up", catch_up)
+    monkeypatch.setattr(mlflow_sync, "catch_up", catch_up)
     return calls
 
 
@@ -50,7 +50,7 @@ def test_without_that_where_its_configuration_says_and_else_where_it_is_told(fol
 
 
 def test_a_server_that_is_still_away_is_one_line(folder, monkeypatch, capsys):
-    monkeypatch.setattr(mirror, "catch_up", lambda folder, uri, *_: Missing(folder, uri, 5, 1, "gone"))
+    monkeypatch.setattr(mlflow_sync, "catch_up", lambda folder, uri, *_: Missing(folder, uri, 5, 1, "gone"))
     assert cli.main(["track", str(folder)]) == 2
     assert capsys.readouterr().err == (
         "spml-dist: error: MLflow at http://before lacks 5 numbers and 1 files (got gone); "

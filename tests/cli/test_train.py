@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from spml_dist import cli
-from spml_dist.shards.manifest import read_manifest
-from spml_dist.stream.plan import Plan
+from spml_dist.data.format.manifest import read_manifest
+from spml_dist.data.stream.plan import Plan
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spml_dist.config import flatten, load
-from spml_dist.config.advice import fields, remedy
+from spml_dist.config.suggest import fields, remedy
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from spml_dist.config import dump, flatten, load, origins
-from spml_dist.config.advice import fields
+from spml_dist.config.suggest import fields
 from spml_dist.errors import ConfigError
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from spml_dist.config import load
-from spml_dist.config.sections import Optimizer
-from spml_dist.engine.optimizer import parameter_groups
+from spml_dist.config.models import Optimizer
+from spml_dist.method.colour import smoothing
 from spml_dist.model.segmenter import Segmenter, build
-from spml_dist.segments.colour import smoothing
+from spml_dist.train.optimizer import parameter_groups
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = {"deeplab101_voc": "voc12_scribble", "pspnet101_densepose": "densepose_point"}

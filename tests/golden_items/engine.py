@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from spml_dist.config.sections import Schedule
-from spml_dist.engine.optimizer import Sgd, learning_rate
+from spml_dist.config.models import Schedule
+from spml_dist.train.optimizer import Sgd, learning_rate
 
 
 def j_lr(z):

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import torch
 
-from spml_dist.loss import contrast
-from spml_dist.schema import Block, Relation
+from spml_dist.method.loss import contrast
+from spml_dist.records import Block, Relation
 
 
 def _compare(z, suffix, relation, embedding, prototype, own):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from spml_dist import metrics
-from spml_dist.bank.index import nearest
-from spml_dist.labeling.neighbours import majority, precision, vote
-from spml_dist.segments.prototypes import prototypes
+from spml_dist.bank.search.faiss_index import nearest
+from spml_dist.inference import metrics
+from spml_dist.inference.neighbours import majority, precision, vote
+from spml_dist.method.prototypes import prototypes
 
 Row = tuple[str, float, float]
 

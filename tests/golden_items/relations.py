@@ -14,11 +14,11 @@ import torch
 from spml_dist import comm
 from spml_dist.bank.recent import RecentBank
 from spml_dist.config import load
-from spml_dist.engine.step import TERMS, losses, segments_of
+from spml_dist.method.relations import feature_affinity
+from spml_dist.method.step import TERMS, losses, segments_of
+from spml_dist.model.batch_norm import globalise
 from spml_dist.model.heads import ClassifierHead
-from spml_dist.model.norm import globalise
-from spml_dist.relations import affinity
-from spml_dist.schema import UNLABELLED, Batch, Rows
+from spml_dist.records import UNLABELLED, Batch, Rows
 from tests.remembering import remembering
 from tests.spawn import spawn
 
@@ -259,7 +259,7 @@ DENSEPOSE = (
 
 def _given(z):
     """A step that takes the item's local features, which has no image to make them from."""
-    return patch("spml_dist.engine.step.local_features", lambda *_: torch.from_numpy(z["local_features"]))
+    return patch("spml_dist.method.step.local_features", lambda *_: torch.from_numpy(z["local_features"]))
 
 
 def _remembered_densepose(z, dtype) -> list[Rows]:
@@ -270,7 +270,7 @@ def _remembered_densepose(z, dtype) -> list[Rows]:
             for name in ("", "_with_loc", "_semantic_label", "_batch_index")
         )
         labelled = semantic < k
-        propagated, _ = affinity.propagate(
+        propagated, _ = feature_affinity.propagate(
             vectors, semantic, vectors[labelled], semantic[labelled], k, 0.95, (image, image[labelled])
         )
         tags = torch.zeros(len(semantic), k, dtype=torch.bool)

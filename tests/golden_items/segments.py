@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from spml_dist.engine.step import local_features
-from spml_dist.segments.colour import smoothing
-from spml_dist.segments.kmeans import cluster, initial_grid, unit
-from spml_dist.segments.location import location
-from spml_dist.segments.prototypes import prototypes
-from spml_dist.segments.segment import resize_labels, segment
+from spml_dist.method.colour import smoothing
+from spml_dist.method.kmeans import cluster, initial_grid, unit
+from spml_dist.method.location import location
+from spml_dist.method.prototypes import prototypes
+from spml_dist.method.segments import resize_labels, segment
+from spml_dist.method.step import local_features
 
 
 def _error(ours, golden) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spml_dist.stream.augment import augment
+from spml_dist.data.stream.augment import augment
 
 
 def q_augment(z) -> list[tuple[str, float, float]]:

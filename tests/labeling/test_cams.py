@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spml_dist.config import load
-from spml_dist.config.method import Cam
+from spml_dist.config.method_models import Cam
+from spml_dist.data.format.manifest import read_manifest
+from spml_dist.data.pack.pack import Rejected
 from spml_dist.errors import RunError
 from spml_dist.labeling import cams
 from spml_dist.labeling.cam_seeds import box_seeds, seeds, shown, tag_seeds
 from spml_dist.labeling.seed_quality import measure
-from spml_dist.schema import IGNORED, UNLABELLED, Sample
-from spml_dist.shards.manifest import read_manifest
-from spml_dist.shards.pack import Rejected
+from spml_dist.records import IGNORED, UNLABELLED, Sample
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 CONFIG = load(QUICKSTART).cam

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, batch_norm, conv2d, interpolate
 
+from spml_dist.model.batch_norm import globalise
 from spml_dist.model.heads import ClassifierHead, DeepLabHead, PSPNetHead, SampleDropout
-from spml_dist.model.norm import globalise
 
 
 def test_deeplab_is_the_sum_of_its_dilated_convolutions():

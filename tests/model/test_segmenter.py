@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate, pad
 
 from spml_dist.config import load
 from spml_dist.errors import ConfigError
-from spml_dist.model.norm import GlobalBatchNorm
+from spml_dist.model.batch_norm import GlobalBatchNorm
 from spml_dist.model.segmenter import Segmenter, build
 
 CONFIGS = Path(__file__).parents[2] / "configs"

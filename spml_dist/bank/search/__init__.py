@@ -1,0 +1,1 @@
+"""Searching the rows of one worker: exactly, and by an inverted file."""

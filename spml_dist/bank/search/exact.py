@@ -1,0 +1,202 @@
+"""The nearest of some rows: exact, tiled, on any device; and the one way in which answers are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spml_dist.bank.search.filters import Facts, Kind, Queries, facts_of, groups, passing
+from spml_dist.bank.store import Store
+
+TILE = 1 << 13
+"""rows compared at a time: with 600 queries their similarities take 20 MB"""
+
+SLACK = 16
+"""answers kept beyond k until their similarities are computed one by one, since those of a matrix product
+depend on its shape in the last bits"""
+
+PARTS = 16
+"""entries of which the largest is looked at first"""
+
+SETTLED = 32
+"""queries answered at a time among all rows that are about as similar as their k-th"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows of one store, best first."""
+
+    similarity: Tensor
+    """[Q, k]; -inf where there are fewer"""
+    slot: Tensor
+    """[Q, k] int64; -1 where there are fewer"""
+
+
+def nearest(
+    store: Store, queries: Queries, kinds: Sequence[Kind], k: int, slots: Tensor
+) -> dict[Kind, Found]:
+    """The k nearest of the rows in `slots` for every kind, exactly; equal ones by (image, segment).
+
+    One product with the rows serves all kinds. Rows of a query's own image never answer.
+    """
+    if not len(slots):
+        return {kind: _nothing(queries, k) for kind in kinds}
+    best = {kind: _nothing(queries, k + SLACK) for kind in kinds}
+    for kind, similarity, part in _tiles(store, queries, kinds, slots):
+        best[kind] = _better(best[kind], similarity, part)
+    result = {}
+    for kind, found in best.items():
+        result[kind] = ranked(store, queries, found.slot, k)
+        undecided = _undecided(found, k, queries.vector.shape[1])
+        for start in range(0, len(undecided), SETTLED):
+            _settle(store, queries, kind, k, slots, result[kind], undecided[start : start + SETTLED])
+    return result
+
+
+def among(store: Store, queries: Queries, k: int, slots: Tensor) -> Tensor:
+    """[Q, ≤ k + SLACK] int64: rows among which the k nearest of those in `slots` are, whatever the kind; -1 =
+    none. For few rows: their similarities are computed at once."""
+    vectors = _full(queries)
+    similarity = vectors @ store.rows.vector.index_select(0, slots).to(vectors.dtype).T
+    own = torch.isin(store.rows.image[slots], queries.image).nonzero()[:, 0]
+    if len(own):
+        similarity[:, own] += _barred(
+            queries.image[:, None] != store.rows.image[slots[own]], similarity.dtype
+        )
+    values, index = _top(similarity, min(k + SLACK, len(slots)))
+    proposed = torch.where(values == -torch.inf, -1, slots[index])
+    undecided = _undecided(Found(values, proposed), k, vectors.shape[1]) if len(slots) > k + SLACK else ()
+    if len(undecided):
+        settled = nearest(store, _these(queries, undecided), ["any"], k, slots)["any"].slot
+        proposed[undecided] = -1
+        proposed[undecided, :k] = settled
+    return proposed
+
+
+def ranked(store: Store, queries: Queries, slot: Tensor, k: int) -> Found:
+    """The k best of the proposed rows, each by the similarity of its own product.
+
+    slot: [Q, m] int64, any order, -1 = none; no row twice for a query.
+    """
+    if not slot.shape[1]:
+        return _nothing(queries, k)
+    vectors = _full(queries)
+    rows = store.rows.vector[slot.clamp(min=0)].to(vectors.dtype)
+    similarity = (rows * vectors[:, None]).sum(dim=2).masked_fill_(slot < 0, -torch.inf)
+    image, segment = (value[slot.clamp(min=0)] for value in (store.rows.image, store.rows.segment))
+    order = in_order(similarity, image, segment)[:, :k]
+    found = _nothing(queries, k)
+    found.similarity[:, : order.shape[1]] = similarity.gather(1, order)
+    found.slot[:, : order.shape[1]] = slot.gather(1, order)
+    return found
+
+
+def in_order(similarity: Tensor, image: Tensor, segment: Tensor) -> Tensor:
+    """[Q, m] int64: columns by similarity, best first, then by image and segment. How answers are merged."""
+    best, order = torch.sort(similarity, dim=1, descending=True, stable=True)
+    if not ((best[:, 1:] == best[:, :-1]) & (best[:, 1:] > -torch.inf)).any():
+        return order
+    order = torch.argsort(segment, dim=1, stable=True)
+    order = order.gather(1, torch.argsort(image.gather(1, order), dim=1, stable=True))
+    return order.gather(1, torch.argsort(similarity.gather(1, order), dim=1, descending=True, stable=True))
+
+
+def _tiles(
+    store: Store, queries: Queries, kinds: Sequence[Kind], slots: Tensor
+) -> Iterator[tuple[Kind, Tensor, Tensor]]:
+    """By tile and kind: similarities, [Q, t], -inf where a row may not answer; and the tile's slots, [t]."""
+    vectors, asked = _full(queries), {kind: groups(kind, queries) for kind in kinds}
+    asked = {kind: those for kind, those in asked.items() if len(those[1])}
+    for part in slots.split(TILE) if asked else ():
+        image = store.rows.image[part]
+        similarity = vectors @ store.rows.vector.index_select(0, part).to(vectors.dtype).T
+        own = torch.isin(image, queries.image).nonzero()[:, 0]
+        similarity[:, own] += _barred(queries.image[:, None] != image[own], similarity.dtype)
+        facts = facts_of(store.rows, part)
+        for kind, (group, members) in asked.items():
+            yield kind, _allowed(similarity, kind, queries, group, members, facts), part
+
+
+def _allowed(
+    similarity: Tensor, kind: Kind, queries: Queries, group: Tensor, members: Tensor, facts: Facts
+) -> Tensor:
+    if kind == "any":
+        return similarity
+    bars = _barred(passing(kind, queries, members, facts), similarity.dtype)
+    bars = bars.index_select(0, group.clamp(min=0))
+    bars[group < 0] = -torch.inf
+    return bars.add_(similarity)
+
+
+def _barred(passes: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a row passes, -inf elsewhere: adding is three times as fast as filling by mask."""
+    return torch.zeros_like(passes, dtype=dtype).masked_fill_(~passes, -torch.inf)
+
+
+def _better(found: Found, similarity: Tensor, slots: Tensor) -> Found:
+    """The best of what was found and of a tile."""
+    kept = found.slot.shape[1]
+    values, index = _top(similarity, min(kept, len(slots)))
+    slot = torch.where(values == -torch.inf, -1, slots[index])
+    values, slot = torch.cat([found.similarity, values], 1), torch.cat([found.slot, slot], 1)
+    values, index = values.topk(kept, dim=1)
+    return Found(values, slot.gather(1, index))
+
+
+def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As `topk`. On a CPU twice as fast: the k largest are in the k of `PARTS` strided parts whose largest
+    entries are the largest, but for entries as large as the k-th."""
+    queries, rows = similarity.shape
+    if similarity.device.type != "cpu" or rows < 4 * PARTS * max(1, k):
+        return similarity.topk(k, dim=1)
+    whole = rows - rows % PARTS
+    largest = similarity[:, :whole].view(queries, PARTS, -1).amax(dim=1)
+    parts = largest.topk(k, dim=1, sorted=False).indices
+    columns = (parts[:, None] + torch.arange(0, whole, whole // PARTS)[None, :, None]).flatten(1)
+    columns = torch.cat([columns, torch.arange(whole, rows).expand(queries, -1)], dim=1)
+    values, index = similarity.gather(1, columns).topk(k, dim=1)
+    return values, columns.gather(1, index)
+
+
+def _nothing(queries: Queries, k: int) -> Found:
+    vectors = _full(queries)
+    similarity = vectors.new_full((len(vectors), k), -torch.inf)
+    return Found(similarity, torch.full_like(similarity, -1, dtype=torch.int64))
+
+
+def _full(queries: Queries) -> Tensor:
+    return queries.vector.to(torch.promote_types(queries.vector.dtype, torch.float32))
+
+
+def _rounding(dtype: torch.dtype, dim: int) -> float:
+    """How far two ways to add up a product of unit vectors may be apart."""
+    return torch.finfo(dtype).eps * dim**0.5
+
+
+def _undecided(found: Found, k: int, dim: int) -> Tensor:
+    """[q] int64: queries for which a row may have been left out that is as similar as the k-th."""
+    kept, last = found.similarity[:, k - 1], found.similarity[:, -1]
+    near = kept - last <= _rounding(last.dtype, dim)
+    return (near & (last > -torch.inf)).nonzero()[:, 0]
+
+
+def _settle(
+    store: Store, queries: Queries, kind: Kind, k: int, slots: Tensor, found: Found, some: Tensor
+) -> None:
+    """Answer some queries again among all rows that are about as similar as their k-th or more."""
+    asking = _these(queries, some)
+    least = found.similarity[some, k - 1] - _rounding(found.similarity.dtype, queries.vector.shape[1])
+    near = [[] for _ in some]
+    for _, similarity, part in _tiles(store, asking, [kind], slots):
+        for slot, close in zip(near, similarity >= least[:, None], strict=True):
+            slot.append(part[close])
+    for query, slot in zip(some.split(1), near, strict=True):
+        again = ranked(store, _these(queries, query), torch.cat(slot)[None], k)
+        found.similarity[query], found.slot[query] = again.similarity, again.slot
+
+
+def _these(queries: Queries, which: Tensor) -> Queries:
+    return Queries(*(value[which] for value in vars(queries).values()))

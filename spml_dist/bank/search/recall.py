@@ -1,0 +1,56 @@
+"""Whether the inverted file still finds what exact search finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spml_dist.bank.search.exact import Found
+from spml_dist.bank.search.filters import Kind, Queries, groups
+from spml_dist.bank.search.index_cache import Cache
+from spml_dist.bank.search.lookup import lookup
+from spml_dist.bank.store import Store
+
+SAMPLE = 64
+"""queries that recall is measured on"""
+
+
+def gauge(
+    store: Store,
+    cache: Cache,
+    queries: Queries,
+    kinds: Sequence[Kind],
+    k: int,
+    eligible: Tensor,
+    least: float,
+) -> dict[Kind, tuple[int, int]]:
+    """Rows found and rows to be found for a fixed sample of the queries, by kind; recall@k is their ratio.
+
+    A kind whose recall is below `least` is searched more widely until it is not.
+    """
+    seen = {}
+    for kind in kinds:
+        sample = _sample(kind, queries)
+        exact = lookup(store, None, sample, [kind], k, eligible)[kind]
+        while True:
+            found = lookup(store, cache, sample, [kind], k, eligible)[kind]
+            seen[kind] = _hits(found, exact), int((exact.slot >= 0).sum())
+            if seen[kind][0] >= least * seen[kind][1] or cache.exhausted(kind):
+                break
+            cache.widen(kind)
+    cache.gauged |= any(whole for _, whole in seen.values())
+    return seen
+
+
+def _sample(kind: Kind, queries: Queries) -> Queries:
+    """Some of those that ask, evenly spread."""
+    asking = (groups(kind, queries)[0] >= 0).nonzero()[:, 0]
+    return Queries(*(value[asking[:: max(1, len(asking) // SAMPLE)]] for value in vars(queries).values()))
+
+
+def _hits(found: Found, exact: Found) -> int:
+    """Rows found that are no less similar than the last of the exact ones: of equal rows any will do."""
+    last = exact.similarity.masked_fill(exact.slot < 0, torch.inf).amin(dim=1, keepdim=True)
+    return int(torch.count_nonzero((found.slot >= 0) & (found.similarity >= last)))

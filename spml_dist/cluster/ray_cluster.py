@@ -1,0 +1,215 @@
+"""Work on a Ray cluster: the only file that knows Ray. It is handed functions and knows none."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from spml_dist.cluster import capacity
+from spml_dist.cluster.local_processes import ONE_THREAD
+from spml_dist.errors import RunError, SpmlError
+
+WORKER_ENVIRONMENT = {
+    # glibc hands large buffers back to the system at every step; keeping them halves a step on a CPU.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "MALLOC_TOP_PAD_": "268435456",
+    # Threads that spin on a core which others use can take ten times as long as threads that sleep.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
+
+GROWTH_SECONDS = 600
+"""how long nodes may take to join a cluster: those of a job that has just begun, or of an autoscaler"""
+
+
+def train(
+    worker: Callable[[dict], None],
+    payload: dict,
+    *,
+    name: str,
+    workers: int,
+    device: str,
+    storage: Path,
+    say: Callable[[str], None],
+    stopped: Callable[[], bool],
+) -> None:
+    """Run `worker(payload | {"device": "cuda" or "cpu"})` on `workers` processes that share a process group.
+
+    On the cluster that RAY_ADDRESS names, else on a cluster of this machine's own that ends with the call.
+    device: cuda reserves a GPU for every worker and cpu a core, auto is decided by what the cluster has;
+    storage: folder that all nodes see; say: is told where the workers compute and what is waited for;
+    stopped: whether somebody asks to wait no longer, which raises Stopped. What others use is waited for
+    without end. RunError: too few GPUs or cores, on the cluster that RAY_ADDRESS names still after
+    GROWTH_SECONDS; this machine's own cores are shared. An SpmlError of a worker is raised here as it was
+    raised there.
+    """
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    if not os.environ.get("RAY_ADDRESS"):  # nobody preempts a machine's own cluster
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    with _cluster(workers):
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        device = _placed(workers, device, say, stopped)
+        gpu = device == "cuda"
+        trainer = TorchTrainer(
+            partial(_noted, worker),
+            train_loop_config=payload | {"device": device},
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+            run_config=RunConfig(
+                name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=0)
+            ),
+        )
+        error = _interruptible(trainer.fit)
+        if error is not None:
+            raise _cause(error) from None
+
+
+def _placed(workers: int, device: str, say: Callable[[str], None], stopped: Callable[[], bool]) -> str:
+    """The device of all workers, once there is room for them. Ray itself would wait in silence, and would not
+    hear who asks to stop."""
+    from ray import available_resources, cluster_resources
+
+    address = os.environ.get("RAY_ADDRESS")
+    where = f"the cluster at {address}" if address else "this machine"
+    device = capacity.device_for(device, workers, cluster_resources)
+    gpus = capacity.counted(cluster_resources().get("GPU", 0), "GPU")
+    say(f"{workers} workers on {device}; {where} has {gpus}")
+    room = partial(capacity.wait, workers, device, where=where, say=say, stopped=stopped)
+    if not address:
+        room(cluster_resources, patience=0)
+        return device
+    name = capacity.RESOURCE[device]
+    with _asked_for([{name: 1}] * workers) as granted:
+        room(cluster_resources, patience=GROWTH_SECONDS)
+        # Until the jobs of others leave some, or nodes are added.
+        room(lambda: {name: workers} if granted() else available_resources(), patience=math.inf)
+    return device
+
+
+@contextmanager
+def _asked_for(bundles: list[dict[str, float]]) -> Iterator[Callable[[], bool]]:
+    """Let an autoscaler see what is wanted: it adds nodes for placement groups that wait. Yields whether the
+    cluster has set it aside, which ends with the block."""
+    from ray.util import placement_group, remove_placement_group
+
+    group = placement_group(bundles)
+    try:
+        yield lambda: group.wait(0.1)
+    finally:
+        remove_placement_group(group)
+
+
+def spread(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
+    """function(item) for every item, as they finish, by so many Ray tasks at a time of one core each.
+
+    Relative paths mean on a worker what they mean here. Ray itself repeats the task of a worker that dies.
+    """
+    waiting = iter(items)
+    with _cluster(workers, ONE_THREAD):
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        task = ray.remote(num_cpus=1)(_applied)
+        held = [ray.put(function)]  # in a list, because Ray would unpack an argument for every task
+        running = [task.remote(held, os.getcwd(), item) for item in islice(waiting, workers)]
+        while running:
+            (done,), running = ray.wait(running, num_returns=1)
+            try:
+                result = ray.get(done)
+            except RayTaskError as error:
+                raise error.cause from None
+            except RayError as error:
+                raise RunError("a Ray worker failed", str(error), "the same command goes on") from error
+            running += [task.remote(held, os.getcwd(), item) for item in islice(waiting, 1)]
+            yield result
+
+
+def _applied(held: list, folder: str, item: Any) -> Any:
+    os.chdir(folder)
+    return _unpacked(held[0])(item)
+
+
+@lru_cache(maxsize=1)
+def _unpacked(reference: Any) -> Callable[[Any], Any]:
+    import ray
+
+    return ray.get(reference)
+
+
+@contextmanager
+def _cluster(workers: int, environment: Mapping[str, str] = WORKER_ENVIRONMENT) -> Iterator[None]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    runtime = {"env_vars": dict(environment)}
+    options = {"runtime_env": runtime, "log_to_driver": False, "logging_level": logging.ERROR}
+    terminated = signal.getsignal(signal.SIGTERM)
+    try:
+        if address:
+            ray.init(address=address, **options)
+        else:
+            cores = max(os.cpu_count() or 1, workers)
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
+    except (ConnectionError, RuntimeError, ValueError) as problem:
+        raise RunError(
+            "Ray cannot be started or reached", address or "a local cluster", str(problem)
+        ) from problem
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminated)  # Ray has put its own there, which aborts
+    for quiet in ("ray", "ray.train", "ray.data"):
+        logging.getLogger(quiet).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _noted(worker: Callable[[dict], None], payload: dict) -> None:
+    """The worker, with the traceback as a note on what it raises: Ray passes on the exception alone."""
+    from ray.train import get_context
+
+    try:
+        worker(payload)
+    except Exception as error:
+        error.add_note(f"on rank {get_context().get_world_rank()}: {traceback.format_exc()}")
+        raise
+
+
+def _interruptible(call: Callable[[], object]) -> BaseException | None:
+    """What the call raised. It runs beside the main thread, where Ray would answer Ctrl-C in its own way."""
+    raised = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="ray train", daemon=True)
+    thread.start()
+    thread.join()
+    return raised[0] if raised else None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """A worker's own SpmlError if there is one, else all that the workers raised, else Ray's error."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    for failure in failures:
+        if isinstance(failure, SpmlError):
+            return failure
+    return ExceptionGroup("workers failed", failures) if failures else error

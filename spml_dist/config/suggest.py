@@ -1,0 +1,132 @@
+"""What to tell the user about a key: what it takes, and which valid key a wrong one is nearest to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Container, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from spml_dist.config.document import Entry
+from spml_dist.config.flatten import text_of
+from spml_dist.config.models import Config
+from spml_dist.config.strict import Section
+from spml_dist.errors import ConfigError
+
+
+@cache
+def fields() -> dict[str, type[Section]]:
+    """Every dotted key, sections and leaves, in order → the model that owns it."""
+    return dict(_fields(Config, ""))
+
+
+def _fields(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in model.model_fields.items():
+        yield prefix + name, model
+        if _is_model(field.annotation):
+            yield from _fields(field.annotation, f"{prefix}{name}.")
+
+
+def is_section(key: str) -> bool:
+    return key in fields() and _is_model(_annotation(key))
+
+
+def _annotation(key: str) -> Any:
+    return fields()[key].model_fields[_name(key)].annotation
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def remedy(key: str) -> str:
+    """The values that `key` takes and what it means."""
+    name = _name(key)
+    if is_section(key):
+        takes = f"expected a section with the keys {', '.join(_annotation(key).model_fields)}"
+    else:
+        takes = _takes(fields()[key].model_json_schema()["properties"][name])
+    return f"{takes}. {fields()[key].model_fields[name].description}"
+
+
+def unknown(key: str, entry: Entry, present: Container[str]) -> ConfigError:
+    """The error for a key that is not in the models; `present` are the keys that the file has already."""
+    value = text_of(entry.value)
+    while "." in key and key.rpartition(".")[0] not in fields():
+        key, value = key.rpartition(".")[0], None
+    return ConfigError(f"{key} {entry.place} is not a configuration key", value, _nearest(key, present))
+
+
+def missing(key: str, path: Path, present: Container[str]) -> ConfigError:
+    """The error for a key that the file lacks; named by its section if all of that is absent."""
+    section = key.rpartition(".")[0]
+    while section and _is_absent(section, present):
+        key, section = section, section.rpartition(".")[0]
+    return ConfigError(f"{key} is missing from {path}", None, f"add it: {remedy(key)}")
+
+
+def _nearest(key: str, present: Container[str]) -> str:
+    """Where the user probably wanted to go: a sibling that the file lacks, else the same name in another
+    section, else any sibling, else whatever reads alike."""
+    section, _, name = key.rpartition(".")
+    siblings = {_name(k): k for k in fields() if k.rpartition(".")[0] == section}
+    lacking = {n: k for n, k in siblings.items() if _is_absent(k, present)}
+    near = (
+        [lacking[n] for n in difflib.get_close_matches(name, lacking, n=1, cutoff=0.5)]
+        or [k for k in fields() if _name(k) == name]
+        or [siblings[n] for n in difflib.get_close_matches(name, siblings, n=1, cutoff=0.5)]
+        or [k for k in difflib.get_close_matches(key, fields(), n=1) if not key.startswith(f"{k}.")]
+    )
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"{section or 'a configuration'} has {', '.join(siblings)}"
+
+
+def _name(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _is_absent(key: str, present: Container[str]) -> bool:
+    return not any(k in present for k in fields() if k == key or k.startswith(f"{key}."))
+
+
+def _takes(schema: dict[str, Any]) -> str:
+    """A field's JSON schema in words."""
+    if "enum" in schema or "const" in schema:
+        return f"allowed: {', '.join(map(str, schema.get('enum', [schema.get('const')])))}"
+    return f"expected {_noun(schema)}"
+
+
+def _noun(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_noun(option) for option in schema["anyOf"])
+    match schema["type"]:
+        case "array" if "prefixItems" in schema:
+            return f"a list of {len(schema['prefixItems'])}, each {_noun(schema['prefixItems'][0])}"
+        case "array":
+            at_least = f" of at least {schema['minItems']}" if "minItems" in schema else ""
+            return f"a list{at_least}, each {_noun(schema['items'])}"
+        case "integer":
+            return f"an integer{_bounds(schema)}"
+        case "number":
+            return f"a number{_bounds(schema)}"
+        case "string":
+            return "a text"
+        case "boolean":
+            return "true or false"
+        case kind:
+            return kind
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    words = {
+        "exclusiveMinimum": "above",
+        "minimum": "of at least",
+        "exclusiveMaximum": "below",
+        "maximum": "of at most",
+    }
+    said = [f"{word} {schema[bound]}" for bound, word in words.items() if bound in schema]
+    return f" {' and '.join(said)}" if said else ""

@@ -1,0 +1,1 @@
+"""From annotations and published archives to shards, and from shards to batches."""

@@ -1,0 +1,135 @@
+"""Boxes: certain outside of all, where every object has one, and by geometry certain near their middles."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+import numpy as np
+
+from spml_dist.data.annotations.outside import Outside
+from spml_dist.errors import ConfigError, DataError
+from spml_dist.records import UNLABELLED, Box
+
+CORE = 0.2
+"""share of a box's area around its middle that takes the box's class"""
+
+INSIDE = ("cam", "geometry")
+"""what labels the inside of boxes: class activation maps, later and elsewhere, or their middles, at once"""
+
+_FORM = "[class, x0, y0, x1, y1]"
+
+
+def box_labels(
+    boxes: Iterable[Box], shape: tuple[int, int], background: int | None, inside: str = "cam"
+) -> np.ndarray:
+    """Labels of the boxes of all objects: background outside, the inside by geometry or left to maps.
+
+    inside: `cam` leaves it unlabelled, for class activation maps; `geometry` is `box_seeds`. shape: (H, W).
+    Returns [H, W] uint8: 0..K-1, or 254. Raises ConfigError for another `inside`.
+    """
+    if inside not in INSIDE:
+        raise ConfigError("inside of boxes", inside, f"choose from {', '.join(INSIDE)}")
+    if inside == "geometry":
+        return box_seeds(boxes, shape, background)
+    semantic = np.full(shape, UNLABELLED if background is None else background, np.uint8)
+    for _, *corners in boxes:
+        semantic[window(*corners, whole(shape))] = UNLABELLED
+    return semantic
+
+
+def checked_boxes(
+    boxes: object, shape: tuple[int, int], num_classes: int, background: int | None, source: str
+) -> tuple[Box, ...]:
+    """Boxes as a file lists them: [[class, x0, y0, x1, y1], ...] in pixels, x1 and y1 exclusive.
+
+    shape: (H, W) of the picture. source: names the file and image in errors. Raises DataError for anything
+    else, and for boxes that are empty, reach beyond the picture, or are of no class or the background.
+    """
+    if not isinstance(boxes, list):
+        raise DataError(f"{source}: not a list of boxes", boxes, f"write [{_FORM}, ...]")
+    return tuple(_checked_box(box, shape, num_classes, background, source) for box in boxes)
+
+
+def box_seeds(
+    boxes: Iterable[Box], shape: tuple[int, int], background: int | None, core: float = CORE
+) -> np.ndarray:
+    """Label the inner part of every box, and what lies outside all boxes as background.
+
+    The rest of a box stays unlabelled; where boxes overlap, the smaller one is in front, its unlabelled part
+    included (Khoreva et al., Simple does it, CVPR 2017, "Box^i").
+
+    shape: (H, W). background: None = outside stays unlabelled. core: share of the area, 0..1.
+    Returns [H, W] uint8: 0..K-1, or 254.
+    """
+    semantic = np.full(shape, UNLABELLED if background is None else background, np.uint8)
+    for label, *corners in sorted(boxes, key=area, reverse=True):
+        covered = window(*corners, whole(shape))
+        semantic[covered] = UNLABELLED
+        semantic[window(*_shrunk(*corners, core**0.5), covered)] = label
+    return semantic
+
+
+def _checked_box(
+    box: object, shape: tuple[int, int], num_classes: int, background: int | None, source: str
+) -> Box:
+    if not _is_box(box):
+        named = isinstance(box, list) and box and isinstance(box[0], str)
+        ids = "; classes are ids, not names" if named else ""
+        raise DataError(f"{source}: not a box", box, f"write {_FORM} in pixels{ids}")
+    label, x0, y0, x1, y1 = box
+    height, width = shape
+    size = f"the picture is {width}×{height}"
+    if not 0 <= label < num_classes:
+        raise DataError(f"{source}: a box's class is not in classes.txt", label, f"use 0..{num_classes - 1}")
+    if label == background:
+        raise DataError(f"{source}: a box of the background", box, "draw boxes around objects only")
+    if x1 <= x0 or y1 <= y0:
+        raise DataError(f"{source}: a box is empty", box, f"write {_FORM}, x0 < x1 and y0 < y1; {size}")
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        raise Outside(f"{source}: a box lies outside the picture", box, f"{size}; write {_FORM}")
+    if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+        remedy = f"{size}: cut the box at its border; write {_FORM}"
+        raise Outside(f"{source}: a box reaches beyond the picture", box, remedy)
+    return label, float(x0), float(y0), float(x1), float(y1)
+
+
+def _is_box(entry: object) -> bool:
+    """Whether an entry has the form [class, x0, y0, x1, y1] in numbers that a float can hold.
+
+    true and false are no numbers.
+    """
+    if not isinstance(entry, list) or len(entry) != 5 or type(entry[0]) is not int:
+        return False
+    return all(type(number) in (int, float) and abs(number) <= sys.float_info.max for number in entry[1:])
+
+
+def area(box: Box) -> float:
+    """Square pixels."""
+    _, x0, y0, x1, y1 = box
+    return (x1 - x0) * (y1 - y0)
+
+
+def _shrunk(x0: float, y0: float, x1: float, y1: float, scale: float) -> tuple[float, float, float, float]:
+    x, y, half_width, half_height = (x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2
+    return (
+        x - scale * half_width,
+        y - scale * half_height,
+        x + scale * half_width,
+        y + scale * half_height,
+    )
+
+
+def whole(shape: tuple[int, int]) -> tuple[slice, slice]:
+    """All pixels of a picture of (H, W)."""
+    return slice(0, shape[0]), slice(0, shape[1])
+
+
+def window(x0: float, y0: float, x1: float, y1: float, within: tuple[slice, slice]) -> tuple[slice, slice]:
+    """The pixels whose area a box covers by half or more along each axis, at least one of each."""
+    return _range(y0, y1, within[0]), _range(x0, x1, within[1])
+
+
+def _range(start: float, stop: float, within: slice) -> slice:
+    first = min(max(round(start), within.start), within.stop - 1)
+    return slice(first, max(min(round(stop), within.stop), first + 1))

@@ -1,0 +1,48 @@
+"""PNG annotations of class ids: scribbles and other sparse labels, and whole masks."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from spml_dist.errors import DataError
+from spml_dist.records import IGNORED, UNLABELLED
+
+
+def read_label_map(path: Path, num_classes: int) -> np.ndarray:
+    """Class ids of an 8-bit PNG, greyscale or with a palette: [H, W] uint8 of 0..K-1, or 255.
+
+    Raises DataError for a file that is no such PNG and for a value in K..254.
+    """
+    labels = _indices(path)
+    outside = labels[(labels >= num_classes) & (labels != IGNORED)]
+    if outside.size:
+        raise DataError(
+            f"{path}: a label is not in classes.txt",
+            outside.min(),
+            f"use 0..{num_classes - 1}, or 255 for pixels without a label",
+        )
+    return labels
+
+
+def seeds(labels: np.ndarray) -> np.ndarray:
+    """A sparse label map as training sees it: 255, nobody's pixel, becomes unlabelled (254)."""
+    return np.where(labels == IGNORED, np.uint8(UNLABELLED), labels)
+
+
+def _indices(path: Path) -> np.ndarray:
+    remedy = "write 8-bit class ids, greyscale or with a palette"
+    try:
+        encoded = path.read_bytes()
+        with Image.open(io.BytesIO(encoded), formats=["PNG"]) as picture:
+            if picture.mode not in ("L", "P"):
+                raise DataError(f"{path}: not a PNG of class ids", f"colour mode {picture.mode}", remedy)
+            # 2- and 4-bit greys come out of the decoder stretched to 0..255; byte 24 is the bit depth.
+            if picture.mode == "L" and encoded[24] != 8:
+                raise DataError(f"{path}: not a PNG of class ids", f"{encoded[24]} bits a pixel", remedy)
+            return np.array(picture, np.uint8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be decoded", str(error), "replace the file") from error

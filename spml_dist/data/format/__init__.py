@@ -1,0 +1,1 @@
+"""The shard format: members of a sample, manifest, checks."""

@@ -1,0 +1,134 @@
+"""The members of a sample in a tar, KEY.MEMBER each: picture, weak labels, regions, tags, ground truth."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from spml_dist.errors import DataError
+from spml_dist.records import IGNORED, UNLABELLED, Box, Sample
+
+REQUIRED = ("jpg", "semantic.png", "regions.png", "tags.json")
+OPTIONAL = ("weak.json", "mask.png")
+WEAK = ("kinds", "boxes", "contradicted", "unlisted")
+"""fields of a sample that weak.json holds"""
+
+
+def encode(sample: Sample, jpeg: bytes) -> list[tuple[str, bytes]]:
+    """(member, bytes) of a sample in the order of a tar; the same bytes for the same sample."""
+    tags = None if sample.tags is None else sorted(sample.tags)
+    members = [
+        ("jpg", jpeg),
+        ("semantic.png", _png(sample.semantic)),
+        ("regions.png", _png(sample.regions)),
+        ("tags.json", json.dumps(tags).encode()),
+        ("weak.json", json.dumps({name: getattr(sample, name) for name in WEAK}).encode()),
+    ]
+    return members if sample.mask is None else [*members, ("mask.png", _png(sample.mask))]
+
+
+def encode_jpeg(sample: Sample) -> bytes:
+    """The sample's picture as a JPEG of quality 95 without chroma subsampling."""
+    encoded = io.BytesIO()
+    Image.fromarray(sample.image).save(encoded, "JPEG", quality=95, subsampling=0)
+    return encoded.getvalue()
+
+
+def decode(key: str, members: Mapping[str, bytes], num_classes: int) -> Sample:
+    """The sample that `encode` wrote. Raises DataError, starting with the member, for anything else."""
+    missing = [member for member in REQUIRED if member not in members]
+    unknown = [member for member in members if member not in REQUIRED + OPTIONAL]
+    if missing or unknown:
+        raise DataError(f"{key}: members missing {missing}, unknown {unknown}", None, "pack again")
+    image = _pixels(key, members, "jpg", "RGB")
+    sample = Sample(
+        key=key,
+        image=image,
+        semantic=_pixels(key, members, "semantic.png", "L"),
+        regions=_pixels(key, members, "regions.png", "I;16"),
+        tags=_tags(key, members["tags.json"], num_classes),
+        mask=_pixels(key, members, "mask.png", "L") if "mask.png" in members else None,
+        **(_weak(key, members["weak.json"], num_classes) if "weak.json" in members else {}),
+    )
+    _check(sample, num_classes)
+    return sample
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    _, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    return encoded.tobytes()
+
+
+def _pixels(key: str, members: Mapping[str, bytes], member: str, mode: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(members[member])) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{key}.{member}: cannot be decoded", str(error), "pack again") from error
+    if picture.mode != mode:
+        raise DataError(f"{key}.{member}: colour mode is not {mode}", picture.mode, "pack again")
+    return np.array(picture)
+
+
+def _tags(key: str, encoded: bytes, num_classes: int) -> tuple[int, ...] | None:
+    try:
+        tags = json.loads(encoded)
+    except ValueError as error:
+        raise DataError(f"{key}.tags.json: not JSON", str(error), "pack again") from error
+    if tags is None:
+        return None
+    if not isinstance(tags, list) or any(type(tag) is not int or not 0 <= tag < num_classes for tag in tags):
+        raise DataError(f"{key}.tags.json: not null or a list of ids below {num_classes}", tags, "pack again")
+    return tuple(tags)
+
+
+def _weak(key: str, encoded: bytes, num_classes: int) -> dict[str, Any]:
+    try:
+        said = json.loads(encoded)
+        if sorted(said) != sorted(WEAK):
+            raise ValueError(f"not {', '.join(WEAK)}")
+        boxes = None if said["boxes"] is None else tuple(_box(*box, num_classes) for box in said["boxes"])
+        kinds, unlisted = tuple(map(str, said["kinds"])), tuple(map(int, said["unlisted"]))
+        return {
+            "kinds": kinds,
+            "boxes": boxes,
+            "contradicted": int(said["contradicted"]),
+            "unlisted": unlisted,
+        }
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{key}.weak.json: not what is known of a sample", str(error), "pack again"
+        ) from error
+
+
+def _box(label: int, x0: float, y0: float, x1: float, y1: float, num_classes: int) -> Box:
+    if type(label) is not int or not 0 <= label < num_classes:
+        raise ValueError(f"a box of class {label}")
+    return label, float(x0), float(y0), float(x1), float(y1)
+
+
+def _check(sample: Sample, num_classes: int) -> None:
+    size = sample.image.shape[:2]
+    maps = {"semantic.png": (sample.semantic, (UNLABELLED, IGNORED)), "regions.png": (sample.regions, None)}
+    if sample.mask is not None:
+        maps["mask.png"] = (sample.mask, (IGNORED,))
+    for member, (pixels, beyond) in maps.items():
+        if pixels.shape != size:
+            raise DataError(
+                f"{sample.key}.{member}: not of the picture's size",
+                f"{pixels.shape[1]}×{pixels.shape[0]}, picture {size[1]}×{size[0]}",
+                "pack again",
+            )
+        if beyond is None:
+            continue
+        outside = pixels[(pixels >= num_classes) & ~np.isin(pixels, beyond)]
+        if outside.size:
+            raise DataError(
+                f"{sample.key}.{member}: a label outside the classes", outside.min(), "pack again"
+            )

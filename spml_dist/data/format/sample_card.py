@@ -1,0 +1,107 @@
+"""A sample as people see it: the picture, its labels and boxes, its regions, what is known of it in words."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from spml_dist.data.format.keys import image_id_of
+from spml_dist.data.format.manifest import Manifest
+from spml_dist.drawing.contact_sheet import Chip, Entry, fitted
+from spml_dist.drawing.overlay import outline, overlay
+from spml_dist.records import IGNORED, UNLABELLED, Box, Sample
+
+
+def entry(sample: Sample, manifest: Manifest, colours: np.ndarray, masks: bool = False) -> Entry:
+    """The sample's place on a contact sheet. colours: [256, 3] from `palette`; masks: show ground truth too.
+
+    A labelled pixel is seen however much smaller the picture becomes.
+    """
+    size = fitted(*sample.semantic.shape)
+    picture = cv2.resize(sample.image, size[::-1], interpolation=cv2.INTER_AREA)
+    semantic = reduced(sample.semantic, size)
+    labels = _boxed(_tinted(picture, semantic, colours), sample, colours)
+    regions = cv2.resize(sample.regions, size[::-1], interpolation=cv2.INTER_NEAREST)
+    count = len(np.unique(sample.regions))
+    views = [
+        (f"{sample.image.shape[1]} × {sample.image.shape[0]} pixels", picture),
+        (_labelled(sample), labels),
+        (f"{count:,} region{'s' * (count != 1)}", outline(picture, regions)),
+    ]
+    if masks:
+        views.append(_mask(sample, picture, colours))
+    return Entry(
+        image_id_of(sample.key), note(sample, manifest), _tags(sample, manifest, colours), tuple(views)
+    )
+
+
+def shown(sample: Sample, masks: bool = False) -> set[int]:
+    """The labels that its place on the sheet shows: pixels', boxes' and tags'; 254 and 255 among them."""
+    found = set(np.unique(sample.semantic).tolist()) | set(sample.tags or ())
+    found |= {box[0] for box in sample.boxes or ()}
+    return found | set(np.unique(sample.mask).tolist()) if masks and sample.mask is not None else found
+
+
+def note(sample: Sample, manifest: Manifest) -> str:
+    """Kinds of annotation, what is known of the tags, and what contradicts, in a line."""
+    labelled = bool((sample.semantic < UNLABELLED).any())
+    kinds = sample.kinds or ((manifest.labels,) if labelled else ())  # version 1 names none
+    said = [", ".join(kinds) or "not annotated"]
+    if sample.tags is None:
+        said.append("tags unknown")
+    elif not sample.tags:
+        said.append("known to show no class")
+    if sample.unlisted:
+        said.append("not listed: " + ", ".join(manifest.classes[label] for label in sample.unlisted))
+    if sample.contradicted:
+        said.append(f"contradicted pixels: {sample.contradicted:,}")
+    return " · ".join(said)
+
+
+def reduced(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A label map [H, W] in another size (h, w): where pixels fall together, a class beats unlabelled."""
+    rows, columns = (
+        np.arange(new) * old // new for new, old in zip(size, labels.shape, strict=True)
+    )  # unlabelled and ignored are the highest labels
+    return np.minimum.reduceat(np.minimum.reduceat(labels, rows, axis=0), columns, axis=1)
+
+
+def _labelled(sample: Sample) -> str:
+    share = (sample.semantic < UNLABELLED).mean()
+    said = f"{share:.1%} labelled" if share >= 0.0005 else "less than 0.1% labelled" if share else "no label"
+    if sample.boxes is not None:
+        said += f", {len(sample.boxes)} box{'es' * (len(sample.boxes) != 1)}"
+    return said
+
+
+def _tinted(picture: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Thin labels in their full colour; what is ignored is hatched, lest it be taken for a white picture."""
+    thin = (labels < UNLABELLED).mean() < 0.2
+    drawn = overlay(picture, labels, colours, 0.95 if thin else 0.7)
+    lines = np.add.outer(*map(np.arange, labels.shape)) % 9 < 2
+    return np.where(((labels == IGNORED) & lines)[..., None], np.uint8(170), drawn)
+
+
+def _boxed(drawn: np.ndarray, sample: Sample, colours: np.ndarray) -> np.ndarray:
+    scale = np.array(drawn.shape[1::-1]) / sample.semantic.shape[::-1]
+    for box in sample.boxes or ():
+        first, last = _corners(box, scale)
+        cv2.rectangle(drawn, first, last, (255, 255, 255), 4)
+        cv2.rectangle(drawn, first, last, tuple(map(int, colours[box[0]])), 2)
+    return drawn
+
+
+def _corners(box: Box, scale: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
+    first, last = np.array(box[1:3]) * scale, np.array(box[3:5]) * scale - 1
+    return tuple(map(int, first.round())), tuple(map(int, last.round()))
+
+
+def _mask(sample: Sample, picture: np.ndarray, colours: np.ndarray) -> tuple[str, np.ndarray]:
+    if sample.mask is None:
+        return "no whole mask", np.full_like(picture, 245)
+    mask = cv2.resize(sample.mask, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    return "whole mask", _tinted(picture, mask, colours)
+
+
+def _tags(sample: Sample, manifest: Manifest, colours: np.ndarray) -> tuple[Chip, ...]:
+    return tuple((manifest.classes[tag], tuple(map(int, colours[tag]))) for tag in sample.tags or ())

@@ -1,0 +1,1 @@
+"""Generated scenes: a data set that needs no download."""

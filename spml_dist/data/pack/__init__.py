@@ -1,0 +1,1 @@
+"""Samples written as tars beside one manifest."""

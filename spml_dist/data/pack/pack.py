@@ -1,0 +1,216 @@
+"""Samples -> NAME-000000.tar … and manifest.json, byte for byte the same for the same samples.
+
+A pack is made of parts, one tar each, that any number of processes write side by side. What is finished
+survives a kill: the same pack started again goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, fields
+from itertools import chain, islice
+from pathlib import Path
+
+from spml_dist import cluster
+from spml_dist.data.format.manifest import VERSION, Counts, Manifest, total
+from spml_dist.data.format.members import encode_jpeg
+from spml_dist.data.pack.output_store import REJECTED, Folder, Place, place_of
+from spml_dist.data.pack.parts import Described, Part, PartWriter, ReadPart, Rejected, part_name, part_sizes
+from spml_dist.data.pack.progress import progress
+from spml_dist.errors import ConfigError, DataError
+from spml_dist.files.address import join
+from spml_dist.records import Sample
+
+__all__ = ["Described", "ReadPart", "Rejected", "pack", "pack_parts", "part_sizes"]
+
+_MISTAKES = (DataError, ConfigError)
+
+
+def pack_parts(
+    read_part: ReadPart,
+    sizes: Sequence[int],
+    out: str | Path,
+    described: Described,
+    *,
+    workers: int = 1,
+    strict: bool = False,
+    fingerprint: str = "",
+) -> Manifest:
+    """Write a pack into a folder or to an address: part number n becomes NAME-nnnnnn.tar.
+
+    read_part: travels to the workers, so it must pickle unless there is one worker. sizes: pictures of each
+    part. fingerprint: what the pack is made from; the parts that an interrupted pack of the same fingerprint,
+    sizes and description has left are taken over; "" = begin anew.
+    Pictures that read_part rejects are listed in rejected.jsonl and counted; with `strict` the first is an
+    error. A part without any sound picture gives no tar. An earlier pack in a folder is replaced when the new
+    one is complete. After a mistake in the data (DataError) nothing unfinished is kept; after anything else
+    that ends it, a full disk or a kill, finished parts are.
+    Raises ConfigError for fewer than one worker; DataError for an empty set, a set without a sound picture,
+    a key that comes twice, a name that is no plain word, a place that cannot be written, and whatever
+    read_part raises.
+    """
+    if workers < 1:
+        raise ConfigError("--workers", workers, "give at least 1")
+    _require_plain(described.name)
+    place = place_of(out)
+    counted = [each.name for each in fields(Counts)]  # records of another release may count less
+    said = json.dumps([VERSION, counted, asdict(described), list(sizes), strict, fingerprint])
+    identity = hashlib.sha256(said.encode()).hexdigest() if fingerprint else ""
+    names = [part_name(described.name, number) for number in range(len(sizes))]
+    with _writable(out), _going_on(identity):
+        parts = _finished(place, place.begin(identity), names)
+        if parts:
+            print(f"{described.name}: {len(parts)} of {len(names)} tars are there already", file=sys.stderr)
+        with _forgetting(place, _MISTAKES if fingerprint else BaseException), _visible(place) as seen:
+            writer = PartWriter(read_part, place, described, strict, seen)
+            left = [number for number in range(len(sizes)) if number not in parts]
+            pictures = dict(zip(names, sizes, strict=True))
+            with (
+                progress(described.name, pictures, {names[number] for number in parts}, seen) as finish,
+                closing(cluster.spread(writer, left, workers)) as written,
+            ):
+                for part in written:
+                    parts[part.number] = part
+                    finish(names[part.number])
+            ordered = [parts[number] for number in sorted(parts)]
+            manifest = _manifest(described, ordered)
+        _complete(place, manifest, ordered, out)
+    return manifest
+
+
+def pack(
+    samples: Iterable[Sample],
+    out: str | Path,
+    name: str,
+    *,
+    split: str,
+    labels: str,
+    classes: tuple[str, ...],
+    background: int | None = None,
+    shard_size: int = 256,
+    jpeg: Callable[[Sample], bytes] = encode_jpeg,
+) -> Manifest:
+    """Write a stream of samples, in their order, as tars of `shard_size` samples into the folder `out`.
+
+    Samples are drawn one at a time, by this process. jpeg: gives the bytes that stand for a sample's picture.
+    The first sample that cannot be packed is an error; otherwise as `pack_parts` without a fingerprint.
+    """
+    _require_plain(name)
+    place = place_of(out)
+    described = Described(name, split, labels, tuple(classes), background)
+    with _writable(out):
+        place.begin("")
+        with _forgetting(place, BaseException):
+            parts = []
+            for number, part in enumerate(_cut(samples, shard_size)):
+                read = ((sample, jpeg(sample)) for sample in part)
+                parts.append(PartWriter(lambda _, read=read: read, place, described, strict=True)(number))
+            manifest = _manifest(described, parts)
+        _complete(place, manifest, parts, out)
+    return manifest
+
+
+def _cut(samples: Iterable[Sample], size: int) -> Iterator[Iterator[Sample]]:
+    stream = iter(samples)
+    for first in stream:
+        yield chain([first], islice(stream, size - 1))
+
+
+def _require_plain(name: str) -> None:
+    if not name or not all(letter.isalnum() or letter in "-_" for letter in name):
+        raise DataError("name of the tars", repr(name), "use letters, digits, - and _")
+
+
+def _finished(place: Place, records: dict[str, bytes], names: Sequence[str]) -> dict[int, Part]:
+    tars, parts = place.tars() if records else {}, {}
+    for number, name in enumerate(names):
+        if record := records.get(f"{name}.json"):
+            part = Part.of_json(record)
+            if part.shard is None or tars.get(part.shard.url) == part.shard.bytes:
+                parts[number] = part
+    return parts
+
+
+def _manifest(described: Described, parts: Sequence[Part]) -> Manifest:
+    _require_one_part_a_key(parts)
+    rejected = [each for part in parts for each in part.rejected]
+    shards = tuple(part.shard for part in parts if part.shard)
+    if not shards and rejected:
+        seen = f"all {len(rejected)} rejected, the first for: {rejected[0].reason}"
+        raise DataError(f"{described.name}: no picture that can be packed", seen, "mend the pictures")
+    if not shards:
+        raise DataError(f"{described.name}: no samples to pack", None, "give at least one image")
+    return Manifest(
+        name=described.name,
+        split=described.split,
+        labels=described.labels,
+        classes=tuple(described.classes),
+        background=described.background,
+        samples=sum(shard.samples for shard in shards),
+        counts=total(part.counts for part in parts),
+        shards=shards,
+        regions=described.regions,
+        rejected=len(rejected),
+    )
+
+
+def _require_one_part_a_key(parts: Iterable[Part]) -> None:
+    known: dict[str, Part] = {}
+    for part in parts:
+        for key in part.keys:
+            if (other := known.setdefault(key, part)) is not part:
+                tars = f"in {other.shard.url} and {part.shard.url}"
+                raise DataError(f"{key}: two samples of one key", tars, "give every image its own id")
+
+
+def _complete(place: Place, manifest: Manifest, parts: Iterable[Part], out: str | Path) -> None:
+    rejected = [each for part in parts for each in part.rejected]
+    lines = [json.dumps({"image": e.image_id, "reason": e.reason}, ensure_ascii=False) for e in rejected]
+    place.complete(manifest, "".join(f"{line}\n" for line in lines))
+    if rejected:
+        said = f"{len(rejected)} of {manifest.samples + len(rejected)} pictures rejected"
+        print(f"{said}; {join(out, REJECTED)} says why", file=sys.stderr)
+
+
+@contextmanager
+def _writable(out: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = "make room or choose another --out; what was finished is kept"
+        raise DataError(f"{error.filename or out}: cannot be written", error.strerror, remedy) from error
+
+
+@contextmanager
+def _going_on(identity: str) -> Iterator[None]:
+    """An interrupt says so where the same pack started again takes over what is finished."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(*(["the same command goes on"] if identity else [])) from interrupt
+
+
+@contextmanager
+def _forgetting(
+    place: Place, mistakes: type[BaseException] | tuple[type[BaseException], ...]
+) -> Iterator[None]:
+    """Keep nothing that is unfinished after a mistake: what was made from it would outlive its correction."""
+    try:
+        yield
+    except mistakes:
+        place.clear()
+        raise
+
+
+@contextmanager
+def _visible(place: Place) -> Iterator[Path]:
+    """A folder for what running parts have seen; it holds nothing else, because it is looked at often."""
+    with tempfile.TemporaryDirectory(
+        prefix="seen-", dir=place.aside if isinstance(place, Folder) else None
+    ) as folder:
+        yield Path(folder)

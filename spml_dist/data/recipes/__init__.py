@@ -1,0 +1,1 @@
+"""Recipes: what each kind of source holds, read image by image."""

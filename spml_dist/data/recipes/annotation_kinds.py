@@ -1,0 +1,230 @@
+"""Kinds of annotation in a folder: masks/, and what stands under weak/, known by its name and its form."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spml_dist.data.annotations.boxes import box_labels, checked_boxes
+from spml_dist.data.annotations.keypoints import Heat, heat_labels
+from spml_dist.data.annotations.label_maps import read_label_map, seeds
+from spml_dist.data.annotations.mixture import Said
+from spml_dist.data.annotations.points import checked_points, discs
+from spml_dist.data.recipes.recipe import classes_in
+from spml_dist.errors import DataError
+from spml_dist.files.text import read_json
+
+MASKS = "masks"
+CAM = "cam"
+"""no kind of a folder: what `spml-dist cam infer` labels is called so in its pack"""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """How single marks become labelled pixels."""
+
+    point_radius: float = 3
+    """of the disc that a point becomes, in pixels"""
+    boxes: str = "cam"
+    """what labels the inside of boxes: `cam`, `geometry`"""
+    heat_maps: tuple[str, ...] = ()
+    """kinds of points that are keypoints, besides those whose name begins with `keypoints`"""
+    heat: Heat = field(default_factory=Heat)
+    """of keypoints"""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Classes of a folder by their ids."""
+
+    number: int
+    background: int | None
+
+
+Form = Callable[[Any, tuple[int, int], Classes, Marks, str], Said]
+"""reads one image's entry: entry, (H, W), classes, marks, source for errors; raises DataError"""
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """FOLDER/ID.png of class ids; 255 is ignored in masks/, and in a sparse kind nobody's pixel."""
+
+    folder: Path
+    classes: Classes
+    sparse: bool
+
+    def has(self, image_id: str) -> bool:
+        """Whether the image is annotated."""
+        return self._path(image_id).is_file()
+
+    def files(self) -> set[str]:
+        """Names below the folder of all its files but hidden ones: those of images are ID.png."""
+        paths = (os.path.join(folder, name) for folder, _, names in os.walk(self.folder) for name in names)
+        below = (path[len(str(self.folder)) :] for path in paths)
+        return {name[1:] for name in below if "/." not in name}
+
+    def said(self, image_id: str, shape: tuple[int, int]) -> Said:
+        """Labels of the file's own size. Only a whole mask can say that a picture holds no class."""
+        labels = read_label_map(self._path(image_id), self.classes.number)
+        if self.sparse:
+            return _seeds(seeds(labels), self.classes)
+        shown = classes_in(labels, self.classes.number, self.classes.background)
+        return Said(labels, shown if (labels < self.classes.number).any() else None)
+
+    def _path(self, image_id: str) -> Path:
+        return self.folder / f"{image_id}.png"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """weak/KIND.json: what is said of each image by its id."""
+
+    path: Path
+    classes: Classes
+    marks: Marks
+    form: Form = field(repr=False)
+    entries: dict[str, Any] = field(repr=False)
+
+    def has(self, image_id: str) -> bool:
+        """Whether the image is annotated."""
+        return image_id in self.entries
+
+    def said(self, image_id: str, shape: tuple[int, int]) -> Said:
+        """What the image's entry says."""
+        source = f"{self.path}, image {image_id}"
+        return self.form(self.entries[image_id], shape, self.classes, self.marks, source)
+
+
+Kind = LabelMaps | Listed
+
+
+def points(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
+    """[[class, x, y], ...]: a disc around each point."""
+    return _seeds(discs(entry, shape, marks.point_radius, classes.number, source), classes)
+
+
+def keypoints(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
+    """[[class, x, y], ...]: a heat map around each keypoint."""
+    checked = checked_points(entry, shape, classes.number, source)
+    labels = heat_labels(checked, shape, marks.heat, classes.background)
+    # A keypoint may be of the background: what its heat labels is said, the cold rest is only implied.
+    hot = heat_labels(checked, shape, marks.heat, None)
+    return replace(_seeds(labels, classes), implied=labels != hot)
+
+
+def boxes(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
+    """[[class, x0, y0, x1, y1], ...]: one for every object; without a box the picture shows no class."""
+    drawn = checked_boxes(entry, shape, classes.number, classes.background, source)
+    labels = box_labels(drawn, shape, classes.background, marks.boxes)
+    shown = tuple(sorted({label for label, *_ in drawn}))
+    return Said(labels, shown, boxes=drawn, implied=labels == classes.background)
+
+
+def tags(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
+    """[class, ...]: what the picture shows somewhere, without the background; [] says that it shows none."""
+    if not isinstance(entry, list):
+        raise DataError(f"{source}: not a list of class ids", entry, "write [class, ...]")
+    for tag in entry:
+        if isinstance(tag, str):
+            raise DataError(f"{source}: not a class id", tag, "write ids of classes.txt, not names")
+        if type(tag) is not int or not 0 <= tag < classes.number:
+            raise DataError(
+                f"{source}: a tag is not in classes.txt", tag, f"use ids in 0..{classes.number - 1}"
+            )
+    return Said(listed=tuple(sorted(set(entry) - {classes.background})))
+
+
+def _seeds(labels: np.ndarray, classes: Classes) -> Said:
+    """Sparse labels: the background alone does not say that there is nothing else."""
+    return Said(labels, classes_in(labels, classes.number, classes.background) or None)
+
+
+def open_kind(root: Path, kind: str, classes: Classes, marks: Marks) -> Kind:
+    """The annotations of one kind. A folder weak/KIND/ comes before a file weak/KIND.json.
+
+    Raises DataError, with the kinds that can be packed, if there is no such kind.
+    """
+    if kind == MASKS and (root / MASKS).is_dir():
+        return open_masks(root, classes)
+    maps, listed = root / "weak" / kind, root / "weak" / f"{kind}.json"
+    if kind == CAM:
+        remedy = f"rename it under {root / 'weak'}: that is the name of what `spml-dist cam infer` labels"
+        raise DataError(f"{root}: no kind of annotation can have this name", kind, remedy)
+    if not kind.strip(".") or "/" in kind:
+        raise DataError(f"{root}: no annotations of this kind", repr(kind), _remedy(root, kind))
+    if maps.is_dir():
+        return LabelMaps(maps, classes, sparse=True)
+    if listed.is_file():
+        entries = read_by_image(listed)
+        form = _form(kind, entries)
+        if form is None:
+            raise DataError(
+                f"{listed}: not a kind of points, boxes, tags or label maps",
+                f"{kind}: {_first(entries)}",
+                _remedy(root, kind),
+            )
+        form = keypoints if form is points and kind in marks.heat_maps else form
+        return Listed(listed, classes, marks, form, entries)
+    raise DataError(f"{root}: no annotations of this kind", kind, _remedy(root, kind))
+
+
+def open_masks(root: Path, classes: Classes) -> LabelMaps:
+    """The whole masks of a folder, which may hold none."""
+    return LabelMaps(root / MASKS, classes, sparse=False)
+
+
+def kinds_of(root: Path) -> list[str]:
+    """Names of the kinds in a folder that can be packed."""
+    found = {MASKS} if (root / MASKS).is_dir() else set()
+    found |= {path.name for path in (root / "weak").glob("*") if path.is_dir()}
+    found |= {path.stem for path in (root / "weak").glob("*.json") if _may_be_packed(path)}
+    return sorted(found - {CAM})
+
+
+def _may_be_packed(listed: Path) -> bool:
+    try:
+        return _form(listed.stem, read_by_image(listed)) is not None
+    except DataError:  # what is wrong with it is told when it is asked for
+        return True
+
+
+def read_by_image(path: Path, entry: str = "annotation") -> dict[str, Any]:
+    """A JSON object by image id. Raises DataError for anything else, saying what an entry is."""
+    remedy = f"write {{image id: {entry}}}"
+    entries = read_json(path, remedy)
+    if not isinstance(entries, dict):
+        raise DataError(f"{path}: not an object", type(entries).__name__, remedy)
+    return entries
+
+
+def _form(kind: str, entries: dict[str, Any]) -> Form | None:
+    """What a JSON file holds: tags by its name, points and boxes by its first entry, empty ones by name."""
+    forms = (tags, keypoints, points, boxes)
+    named = next((form for form in forms if kind.startswith(form.__name__)), None)
+    listed = [entry for entry in entries.values() if isinstance(entry, list) and entry]
+    length = len(listed[0][0]) if listed and isinstance(listed[0][0], list) else 0
+    if named is tags or length not in (3, 5):
+        return named
+    return boxes if length == 5 else keypoints if named is keypoints else points
+
+
+def _first(entries: dict[str, Any]) -> str:
+    """The first entry that is not empty, shortened."""
+    filled = [item for item in entries.items() if item[1]] or entries.items()
+    return reprlib.repr(dict(list(filled)[:1]))
+
+
+def _remedy(root: Path, kind: str) -> str:
+    kinds = kinds_of(root)
+    if not kinds:
+        return "add masks/, weak/KIND/ID.png, weak/KIND.json of points or boxes, or weak/tags.json"
+    near = difflib.get_close_matches(kind, kinds, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"{meant}can be packed: {', '.join(kinds)}"

@@ -1,0 +1,180 @@
+"""The `folder` recipe: one's own pictures and annotations, in the folder layout of shards/README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from spml_dist.data.annotations.mixture import Said, boxes_of, labels_of, tags_of, unlisted
+from spml_dist.data.annotations.outside import Outside
+from spml_dist.data.recipes.annotation_kinds import (
+    MASKS,
+    Classes,
+    Kind,
+    LabelMaps,
+    Listed,
+    Marks,
+    keypoints,
+    open_kind,
+    open_masks,
+    read_by_image,
+)
+from spml_dist.data.recipes.folder_layout import read_background, read_classes, read_ids, read_split
+from spml_dist.data.recipes.image_files import find_picture, is_turned
+from spml_dist.data.recipes.recipe import Annotation, Recipe, require_size
+from spml_dist.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The annotations of a folder, of one kind or several."""
+
+    root: Path
+    kinds: dict[str, Kind]
+    """by their names; on a pixel the first one decides"""
+    masks: LabelMaps
+    only: dict[str, tuple[str, ...]] | None = field(default=None, repr=False)
+    """kinds that count, by image id: none for an id that is not there; None = all kinds, for every image"""
+
+    def picture(self, image_id: str) -> Path:
+        """The picture file. Raises DataError if there is none, or more than one."""
+        return find_picture(self.root / "images", image_id)
+
+    def has(self, image_id: str) -> tuple[str, ...]:
+        """The kinds of annotation that the image has."""
+        allowed = self.kinds if self.only is None else self.only.get(image_id, ())
+        return tuple(name for name, kind in self.kinds.items() if name in allowed and kind.has(image_id))
+
+    def annotation(self, image_id: str, shape: tuple[int, int]) -> Annotation:
+        """What the image's kinds say together, and its mask for evaluation.
+
+        Weak labels never look at masks/: what nobody annotated stays unlabelled, ignored pixels included.
+        """
+        names, path = self.has(image_id), self.picture(image_id)
+        said = [self._said(name, image_id, shape, path) for name in names]
+        for name, each in zip(names, said, strict=True):
+            require_size(path, shape, each.semantic, name)
+        semantic, contradicted = labels_of(said)
+        return Annotation(
+            semantic=semantic,
+            tags=tags_of(said),
+            mask=self.masks.said(image_id, shape).semantic if self.masks.has(image_id) else None,
+            kinds=names,
+            boxes=boxes_of(said),
+            contradicted=contradicted,
+            unlisted=unlisted(said),
+        )
+
+    def unseen(self, ids: Iterable[str]) -> set[str]:
+        """The kinds that none of the images has."""
+        missing = set(self.kinds)
+        for image_id in ids:
+            with suppress(OSError):  # an id that is no file's name, say: told when that image is read
+                missing -= set(self.has(image_id))
+            if not missing:
+                break
+        return missing
+
+    def _said(self, name: str, image_id: str, shape: tuple[int, int], path: Path) -> Said:
+        try:
+            return self.kinds[name].said(image_id, shape)
+        except Outside as error:
+            if not is_turned(path):
+                raise
+            remedy = f"{error.remedy}; an EXIF orientation turned the picture: mark it as it is shown"
+            raise DataError(error.what, error.value, remedy) from error
+
+
+def open_folder(
+    root: str | Path,
+    split: str,
+    labels: str,
+    marks: Marks | None = None,
+    labels_from: str | Path | None = None,
+) -> Recipe:
+    """A split of a folder with the kinds of annotation `labels`: `masks`, names under weak/, commas between.
+
+    On a pixel the kind that `labels` names first decides. labels_from: JSON file {image id: [kind, ...]}:
+    each image has only these of the kinds, none if it is left out. Raises DataError for a folder, split, kind
+    or image id that is not there, naming those that are.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder", None, "give a folder in the layout of shards/README.md")
+    names = read_classes(root)
+    classes = Classes(len(names), read_background(root, names))
+    ids = read_split(root, split)
+    kinds = _open_kinds(root, labels, classes, marks or Marks())
+    only = None if labels_from is None else _read_only(Path(labels_from), root, ids, tuple(kinds))
+    folder = Folder(root, kinds, open_masks(root, classes), only)
+    unseen = folder.unseen(ids)
+    annotated = unseen != set(kinds)
+    # Where no image is annotated at all, the recipe says so itself.
+    notes = [f"{split}: no image has {name} annotations" for name in kinds if name in unseen and annotated]
+    return Recipe(
+        name=root.resolve().name,
+        split=split,
+        labels=",".join(kinds),
+        classes=names,
+        background=classes.background,
+        ids=ids,
+        picture=folder.picture,
+        annotation=folder.annotation,
+        annotated=annotated,
+        forms=frozenset(kind.form.__name__ for kind in kinds.values() if isinstance(kind, Listed)),
+        notes=(*_strays(root, {**kinds, MASKS: folder.masks}, ids), *notes),
+    )
+
+
+def _strays(root: Path, kinds: dict[str, Kind], ids: tuple[str, ...]) -> Iterator[str]:
+    """What to say of each kind whose annotations do not all have an image in a split."""
+    for name, kind in kinds.items():
+        if isinstance(kind, Listed):
+            source, found, suffix, such = kind.path.name, set(kind.entries), "", "ids are in no split"
+        else:
+            source, found, suffix, such = name, kind.files(), ".png", "files are no ID.png of a split"
+        strange = found - {image_id + suffix for image_id in ids}
+        # The other splits are read only where this one does not explain every name.
+        if strange and (strange := sorted(strange - {image_id + suffix for image_id in read_ids(root)})):
+            yield f"{source}: {len(strange)} of its {len(found)} {such}, e.g. {', '.join(strange[:3])}"
+
+
+def _open_kinds(root: Path, labels: str, classes: Classes, marks: Marks) -> dict[str, Kind]:
+    names = [name.strip() for name in labels.split(",")]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError("labels: a kind is there twice", ", ".join(twice), "name every kind once")
+    kinds = {name: open_kind(root, name, classes, marks) for name in names}
+    for name in marks.heat_maps:
+        kind = kinds.get(name)
+        if not isinstance(kind, Listed) or kind.form is not keypoints:
+            remedy = f"name kinds of points among the labels {', '.join(kinds)}"
+            raise ConfigError("heat maps: not a kind of points that is packed", name, remedy)
+    return kinds
+
+
+def _read_only(
+    path: Path, root: Path, ids: tuple[str, ...], kinds: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    """Kinds by image id. Ids may be of any split of the folder, so that one file does for all."""
+    entries = read_by_image(path, "[KIND, ...]")
+    strange = set(entries) - set(ids)
+    if strange and (strange := sorted(strange - read_ids(root))):
+        raise DataError(
+            f"{path}: {len(strange)} of its {len(entries)} image ids are in no split of {root}",
+            ", ".join(strange[:3]),
+            "write the ids as the split files do",
+        )
+    for image_id, chosen in entries.items():
+        if not isinstance(chosen, list) or not all(isinstance(name, str) for name in chosen):
+            raise DataError(f"{path}, image {image_id}: not a list of kinds", chosen, "write [kind, ...]")
+        unknown = [name for name in chosen if name not in kinds]
+        if unknown:
+            raise DataError(
+                f"{path}, image {image_id}: not among the kinds that are packed",
+                ", ".join(unknown),
+                f"choose from {', '.join(kinds)}, or add it to the labels",
+            )
+    return {image_id: tuple(chosen) for image_id, chosen in entries.items()}

@@ -1,0 +1,127 @@
+"""The annotation files published for PASCAL VOC 2012: object boxes, scribbles, clicks, and SBD's masks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from spml_dist.data.annotations.boxes import Box
+from spml_dist.data.recipes.archives import UNPACK_AGAIN, read_mat, read_xml
+from spml_dist.errors import DataError
+from spml_dist.records import IGNORED
+
+CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+
+
+def read_boxes(path: Path) -> list[Box]:
+    """The objects of an annotation of VOC's devkit: <object> with <name> and <bndbox>.
+
+    Boxes count pixels from 1 and include their last one; here they count from 0 and end before x1, y1.
+    Raises DataError for a file that does not say what its objects are.
+    """
+    objects = read_xml(path).findall("object")
+    if not objects:
+        raise DataError(f"{path}: names no object", None, "give VOC's Annotations, not another XML file")
+    return [_box(path, found) for found in objects]
+
+
+def read_strokes(path: Path, shape: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
+    """The scribbles of a ScribbleSup file: <polygon> with its class in <tag> and a <point> of <X>, <Y> each.
+
+    shape: (H, W) of the picture; points beyond its border are moved onto it.
+    Returns (class, [n, 2] float64 of x, y). Raises DataError for a file without classes or of another size.
+    """
+    root = read_xml(path)
+    polygons = root.findall("polygon")
+    if not polygons:
+        raise DataError(f"{path}: holds no scribble", None, "give ScribbleSup's pascal_2012/*.xml")
+    _require_size(path, root, shape)
+    strokes = []
+    for polygon in polygons:
+        label = _class(path, polygon, "tag")
+        points = [
+            (_number(path, point, "X"), _number(path, point, "Y")) for point in polygon.findall("point")
+        ]
+        if points:
+            strokes.append((label, np.clip(points, 0, (shape[1] - 1, shape[0] - 1)).astype(np.float64)))
+    return strokes
+
+
+def clicked(clicks: Any, shape: tuple[int, int], source: str) -> list[list[int]]:
+    """[class, x, y] of What's the Point's clicks {"x", "y", "cls", ...}, which count classes from 1.
+
+    Clicks beside the picture (workers made some) are left out. source: names file and image in errors.
+    """
+    try:
+        points = [[int(click["cls"]), round(click["x"]), round(click["y"])] for click in clicks]
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise DataError(f"{source}: not a list of clicks", repr(error), UNPACK_AGAIN) from error
+    return [point for point in points if 0 <= point[1] < shape[1] and 0 <= point[2] < shape[0]]
+
+
+def read_sbd(path: Path) -> np.ndarray:
+    """GTcls.Segmentation of SBD's cls/ID.mat: [H, W] uint8 of 0..20, or 255.
+
+    Raises DataError for a damaged file, one of inst/, and any other .mat.
+    """
+    remedy = "give SBD's dataset/cls/*.mat, which hold GTcls.Segmentation"
+    found = read_mat(path, "GTcls", remedy)
+    if found.dtype.names is None or "Segmentation" not in found.dtype.names or found.size != 1:
+        raise DataError(f"{path}: GTcls holds no Segmentation", found.dtype.names, remedy)
+    labels = np.asarray(found["Segmentation"].item())
+    if labels.ndim != 2 or not labels.size or labels.dtype.kind not in "uif":
+        raise DataError(f"{path}: GTcls.Segmentation is no map of classes", labels.shape, remedy)
+    outside = labels[((labels < 0) | (labels >= len(CLASSES))) & (labels != IGNORED)]
+    if outside.size:
+        raise DataError(f"{path}: not a class of VOC", outside.flat[0], remedy)
+    return labels.astype(np.uint8)
+
+
+def _box(path: Path, found: ElementTree.Element) -> Box:
+    label, corners = _class(path, found, "name"), found.find("bndbox")
+    if corners is None:
+        raise DataError(f"{path}: an object without <bndbox>", CLASSES[label], UNPACK_AGAIN)
+    x0, y0, x1, y1 = (_number(path, corners, name) for name in ("xmin", "ymin", "xmax", "ymax"))
+    if x1 < x0 or y1 < y0:
+        raise DataError(f"{path}: a box ends before it begins", (x0, y0, x1, y1), UNPACK_AGAIN)
+    return label, x0 - 1, y0 - 1, x1, y1
+
+
+def _class(path: Path, element: ElementTree.Element, child: str) -> int:
+    name = (element.findtext(child) or "").strip().lower()
+    if name not in CLASSES:
+        what = f"{path}: no class of VOC in <{child}> of a <{element.tag}>"
+        raise DataError(what, name or "nothing", f"use {', '.join(CLASSES)}")
+    return CLASSES.index(name)
+
+
+def _number(path: Path, element: ElementTree.Element, child: str) -> float:
+    text = element.findtext(child)
+    try:
+        number = float(text or "")
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{path}: <{child}> of a <{element.tag}> is no number", text, UNPACK_AGAIN)
+    return number
+
+
+def _require_size(path: Path, root: ElementTree.Element, shape: tuple[int, int]) -> None:
+    size = root.find("size")
+    if size is None:
+        return
+    width, height = _number(path, size, "width"), _number(path, size, "height")
+    if (height, width) != tuple(shape):
+        raise DataError(
+            f"{path}: drawn on a picture of another size",
+            f"{width:.0f}×{height:.0f}, the picture is {shape[1]}×{shape[0]}",
+            "take picture and scribbles from the same release of the data set",
+        )

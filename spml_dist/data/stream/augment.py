@@ -1,0 +1,107 @@
+"""Training augmentation: mirror, scale, pad, crop, normalise (SPML paper, section 4)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from spml_dist.records import IGNORED
+
+# One thread an image: loader processes and workers share the cores already.
+cv2.setNumThreads(0)
+
+MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+"""ImageNet's mean colour, RGB in [0, 1]; crops are padded with it, which is 0 after normalisation"""
+DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+"""ImageNet's standard deviation, RGB in [0, 1]"""
+
+Augmented = tuple[np.ndarray, tuple[np.ndarray, ...], np.ndarray]
+"""a view: image, labels, window"""
+
+
+def rng_for(seed: int, epoch: int, key: str) -> np.random.RandomState:
+    """The random numbers of one image in one epoch, whoever draws them and wherever."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{key}".encode(), digest_size=32).digest()
+    return np.random.RandomState(np.frombuffer(digest, dtype="<u4"))
+
+
+def augment(
+    image: np.ndarray,
+    labels: tuple[np.ndarray, ...],
+    rng: np.random.RandomState,
+    crop: tuple[int, int],
+    scale: tuple[float, float],
+    mirror: bool,
+    swaps: Sequence[tuple[int, int]] = (),
+) -> Augmented:
+    """A random view of a picture and its label maps.
+
+    image: [H, W, 3] RGB, uint8 or float32 in [0, 1]; labels: [H, W] maps, uint8 or uint16, the semantic one
+    first; crop: height and width in pixels; scale: bounds of the uniform factor; mirror: flip left and right
+    in half of the views; swaps: pairs of classes that change places in a flipped view (left and right hand).
+    Returns the image as [3, *crop] float32, normalised, the labels as [*crop] of their own dtypes, and the
+    window, [4] float32: where the view lies in the picture, as (top, left, bottom, right) in shares of its
+    height and width; left > right in a flipped view. The view is padded at the bottom and on the right
+    (there the window leaves 0..1), labels with 255: since the semantic label of those pixels is then
+    *ignored*, their other labels mean nothing.
+
+    Four numbers are drawn whatever the settings: mirror, scale, top, left.
+    """
+    flip = rng.uniform(0, 1) >= 0.5
+    factor = rng.uniform(*scale)
+    maps = (_as_float(image), *labels)
+    mirrored = mirror and flip
+    if mirrored:
+        image, semantic, *others = (cv2.flip(array, 1) for array in maps)
+        maps = (image, _swapped(semantic, swaps), *others)
+    height, width = (max(1, int(factor * side)) for side in image.shape[:2])
+    top = int(rng.uniform(0, max(height - crop[0], 0)))
+    left = int(rng.uniform(0, max(width - crop[1], 0)))
+
+    image, *labels = (_resize(array, height, width) for array in maps)
+    view = slice(top, top + crop[0]), slice(left, left + crop[1])
+    return (
+        normalise(_pad(image[view], crop, MEAN.tolist())),
+        tuple(_pad(label[view], crop, IGNORED) for label in labels),
+        _window(view, height, width, mirrored),
+    )
+
+
+def normalise(image: np.ndarray) -> np.ndarray:
+    """[H, W, 3] RGB, uint8 or float32 in [0, 1] → [3, H, W] float32 by ImageNet's mean and deviation."""
+    return np.ascontiguousarray(((_as_float(image) - MEAN) / DEVIATION).transpose(2, 0, 1))
+
+
+def _window(view: tuple[slice, slice], height: int, width: int, mirrored: bool) -> np.ndarray:
+    """A view of a picture that was scaled to height × width, in shares of the unmirrored picture's sides."""
+    rows, columns = view
+    left, right = columns.start / width, columns.stop / width
+    if mirrored:
+        left, right = 1 - left, 1 - right
+    return np.array([rows.start / height, left, rows.stop / height, right], dtype=np.float32)
+
+
+def _swapped(label: np.ndarray, swaps: Sequence[tuple[int, int]]) -> np.ndarray:
+    if not swaps:
+        return label
+    classes = np.arange(np.iinfo(label.dtype).max + 1, dtype=label.dtype)
+    for one, other in swaps:
+        classes[[one, other]] = other, one
+    return classes[label]
+
+
+def _as_float(image: np.ndarray) -> np.ndarray:
+    return image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image
+
+
+def _resize(array: np.ndarray, height: int, width: int) -> np.ndarray:
+    method = cv2.INTER_LINEAR if array.ndim == 3 else cv2.INTER_NEAREST
+    return cv2.resize(array, (width, height), interpolation=method)
+
+
+def _pad(array: np.ndarray, crop: tuple[int, int], value: object) -> np.ndarray:
+    bottom, right = crop[0] - array.shape[0], crop[1] - array.shape[1]
+    return cv2.copyMakeBorder(array, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=value)

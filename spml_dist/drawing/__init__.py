@@ -1,0 +1,1 @@
+"""Images for people: overlays, lettering, contact sheets."""

@@ -1,0 +1,108 @@
+"""A contact sheet: pictures beside each other, what is known of each above it, a legend below. RGB uint8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from spml_dist.drawing.lettering import Lettering
+
+SIDE = 270
+"""pixels of the longer side of a picture on the sheet"""
+_WIDEST = 1760
+_MARGIN, _GAP, _LINE, _SWATCH = 32, 10, 21, 13
+_INK, _SOFT, _RULE = (32, 36, 42), (96, 102, 112), (222, 225, 230)
+
+Chip = tuple[str, tuple[int, int, int]]
+"""a name and its colour"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture on the sheet, seen in several ways."""
+
+    title: str
+    note: str
+    chips: tuple[Chip, ...]
+    views: tuple[tuple[str, np.ndarray], ...]
+    """caption and [h, w, 3] uint8, neither side longer than SIDE; every entry has as many"""
+
+
+def fitted(height: int, width: int) -> tuple[int, int]:
+    """(height, width) of a picture on the sheet: its longer side is SIDE."""
+    scale = SIDE / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def sheet(heading: str, entries: Sequence[Entry], legend: Sequence[Chip]) -> np.ndarray:
+    """[H, W, 3]: the entries in reading order, side by side where there is room. There is at least one."""
+    cell = max(picture.shape[1] for entry in entries for _, picture in entry.views)
+    card = max(320, len(entries[0].views) * (cell + _GAP) - _GAP)
+    columns = min(len(entries), max(1, (_WIDEST - _MARGIN) // (card + _MARGIN)))
+    width = _MARGIN + columns * (card + _MARGIN)
+    cards = [_card(entry, cell, card) for entry in entries]
+    rows = [_row(cards[i : i + columns], card, width) for i in range(0, len(cards), columns)]
+    parts = [_heading(heading, width), *rows, _legend(legend, width)]
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+def _paper(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height), "white")
+
+
+def _heading(text: str, width: int) -> Image.Image:
+    paper = _paper(width, _MARGIN + 38)
+    Lettering(20, bold=True).write(paper, text, (_MARGIN, _MARGIN - 4), _INK, width - 2 * _MARGIN)
+    return paper
+
+
+def _row(cards: Sequence[Image.Image], card: int, width: int) -> Image.Image:
+    paper = _paper(width, max(each.height for each in cards) + 30)
+    ImageDraw.Draw(paper).line((_MARGIN, 0, width - _MARGIN, 0), fill=_RULE)
+    for column, each in enumerate(cards):
+        # Cards stand on one line: so do their pictures, however many lines their tags take.
+        paper.paste(each, (_MARGIN + column * (card + _MARGIN), paper.height - 16 - each.height))
+    return paper
+
+
+def _card(entry: Entry, cell: int, width: int) -> Image.Image:
+    chips = _chips(entry.chips, width)
+    captions = 2 * _LINE + chips.height + 4
+    pictures = captions + _LINE
+    paper = _paper(width, pictures + max(len(picture) for _, picture in entry.views))
+    Lettering(15, bold=True).write(paper, entry.title, (0, 0), _INK, width)
+    Lettering(14).write(paper, entry.note, (0, _LINE), _SOFT, width)
+    paper.paste(chips, (0, 2 * _LINE))
+    for column, (caption, picture) in enumerate(entry.views):
+        left = column * (cell + _GAP)
+        Lettering(13).write(paper, caption, (left, captions), _SOFT, cell)
+        paper.paste(Image.fromarray(picture), (left, pictures))
+    return paper
+
+
+def _legend(chips: Sequence[Chip], width: int) -> Image.Image:
+    drawn = _chips(chips, width - 2 * _MARGIN)
+    paper = _paper(width, drawn.height + 2 * _MARGIN)
+    ImageDraw.Draw(paper).line((_MARGIN, 0, width - _MARGIN, 0), fill=_RULE)
+    paper.paste(drawn, (_MARGIN, 16))
+    return paper
+
+
+def _chips(chips: Sequence[Chip], width: int) -> Image.Image:
+    """Names behind swatches of their colours, on as many lines as they take; no height without any."""
+    letters, places, left, line = Lettering(14), [], 0, 0
+    for name, _ in chips:
+        advance = _SWATCH + 6 + letters.width(name) + 16
+        if left and left + advance > width:
+            left, line = 0, line + 1
+        places.append((left, line * _LINE))
+        left += advance
+    paper = _paper(width, (line + 1) * _LINE if chips else 0)
+    drawn = ImageDraw.Draw(paper)
+    for (name, colour), (x, y) in zip(chips, places, strict=True):
+        drawn.rectangle((x, y + 2, x + _SWATCH, y + 2 + _SWATCH), fill=colour, outline=_SOFT)
+        letters.write(paper, name, (x + _SWATCH + 6, y), _INK, width - x - _SWATCH - 6)
+    return paper

@@ -1,0 +1,129 @@
+"""Whole-picture inference: a picture's embedding, its segments and the classifier's scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from spml_dist.data.stream.augment import normalise
+from spml_dist.method.kmeans import cluster, unit
+from spml_dist.method.location import location
+from spml_dist.records import IGNORED
+
+MULTIPLE = 8
+"""Pictures are padded to sides that are multiples of this, in pixels"""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a picture's pixels and the cells of the embedding grid meet: nearest neighbours both ways.
+
+    The picture of H×W is resized, padded at the bottom and right, and embedded on a grid of h×w.
+    """
+
+    resized: tuple[int, int]
+    padded: tuple[int, int]
+    row_of_cell: np.ndarray
+    """[h] int64: picture row of each grid row, -1 in the padding"""
+    column_of_cell: np.ndarray
+    """[w] int64"""
+    cell_of_row: np.ndarray
+    """[H] int64: grid row of each picture row"""
+    cell_of_column: np.ndarray
+    """[W] int64"""
+
+    @property
+    def valid(self) -> np.ndarray:
+        """[h, w] bool: the cell lies in the picture."""
+        return (self.row_of_cell[:, None] >= 0) & (self.column_of_cell[None, :] >= 0)
+
+    def to_grid(self, labels: np.ndarray) -> np.ndarray:
+        """Labels [H, W] on the grid, [h, w]; the padding is ignored (255)."""
+        picked = labels[np.ix_(self.row_of_cell, self.column_of_cell)]
+        return np.where(self.valid, picked, IGNORED)
+
+    def to_picture(self, cells: np.ndarray) -> np.ndarray:
+        """Values [h, w] painted on the picture, [H, W]."""
+        return cells[np.ix_(self.cell_of_row, self.cell_of_column)]
+
+
+@dataclass(frozen=True)
+class View:
+    """What the network sees of one picture."""
+
+    raw: Tensor
+    """[1, C, h, w] embedding as the network gives it"""
+    unit: Tensor
+    """[h, w, C] unit vectors"""
+    geometry: Geometry
+
+
+@torch.inference_mode()
+def view(model, image: np.ndarray, longer_side: int | None = None) -> View:
+    """Embed a whole picture [H, W, 3] uint8 RGB, its longer side scaled to `longer_side` pixels if given."""
+    height, width = image.shape[:2]
+    resized = _resized(height, width, longer_side)
+    scaled = image.astype(np.float32) / np.float32(255)
+    if resized != (height, width):
+        scaled = cv2.resize(scaled, resized[::-1], interpolation=cv2.INTER_LINEAR)
+    padded = tuple(-(-side // MULTIPLE) * MULTIPLE for side in resized)
+    canvas = np.zeros((3, *padded), np.float32)
+    canvas[:, : resized[0], : resized[1]] = normalise(scaled)
+    device = next(model.parameters()).device
+    raw = model.embed(torch.from_numpy(canvas)[None].to(device))
+    return View(raw, unit(raw[0].movedim(0, -1)), geometry((height, width), resized, padded, raw.shape[-2:]))
+
+
+def geometry(
+    picture: tuple[int, int], resized: tuple[int, int], padded: tuple[int, int], grid: tuple[int, int]
+) -> Geometry:
+    """Nearest neighbours by index = floor(i · in / out), as label maps are resized everywhere."""
+    axes = [_axis(*sides) for sides in zip(picture, resized, padded, grid, strict=True)]
+    (row_of_cell, cell_of_row), (column_of_cell, cell_of_column) = axes
+    return Geometry(tuple(resized), tuple(padded), row_of_cell, column_of_cell, cell_of_row, cell_of_column)
+
+
+@torch.inference_mode()
+def segments(seen: View, grid: tuple[int, int], iterations: int) -> np.ndarray:
+    """Segment of each cell of the picture's grid, [h, w] int64; -1 in the padding.
+
+    Spherical k-means on L2norm([u, location]) over the whole picture, labels unseen.
+    """
+    h, w, _ = seen.unit.shape
+    valid = torch.from_numpy(seen.geometry.valid).to(seen.unit.device)
+    place = location(h, w, seen.unit.device, seen.unit.dtype)
+    features = unit(torch.cat([seen.unit, place], dim=-1))
+    numbers = cluster(features[None], tuple(grid), iterations, valid[None])[0]
+    return torch.where(valid, numbers, -1).cpu().numpy()
+
+
+@torch.inference_mode()
+def classify(model, seen: View) -> np.ndarray:
+    """The classifier's scores (logits) at the picture's own size, resized bilinearly: [K, H, W] float32."""
+    shape = seen.geometry
+    scores = interpolate(model.classify(seen.raw).float(), size=shape.padded, mode="bilinear")
+    scores = scores[..., : shape.resized[0], : shape.resized[1]]
+    picture = len(shape.cell_of_row), len(shape.cell_of_column)
+    if shape.resized != picture:
+        scores = interpolate(scores, size=picture, mode="bilinear")
+    return scores[0].cpu().numpy()
+
+
+def _resized(height: int, width: int, longer_side: int | None) -> tuple[int, int]:
+    if longer_side is None:
+        return height, width
+    scale = longer_side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _axis(picture: int, resized: int, padded: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Along one axis: the picture's pixel of each cell (-1 in the padding) and the cell of each pixel."""
+    pixel = np.arange(cells) * padded // cells
+    pixel_of_cell = np.where(pixel < resized, pixel * picture // resized, -1)
+    cell_of_pixel = np.arange(picture) * resized // picture * cells // padded
+    return pixel_of_cell, cell_of_pixel

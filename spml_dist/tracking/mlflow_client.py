@@ -1,0 +1,134 @@
+"""Everything that is said to MLflow, in its own words: a run found or made, points, parameters, files.
+
+The only file that imports mlflow, and inside functions: importing it takes seconds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from spml_dist.errors import ConfigError
+from spml_dist.tracking.pending import Point
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+PARAMS_A_CALL = 100
+LONGEST_PARAM = 6000
+"""MLflow's own limits; a parameter's is in characters"""
+
+TAG = "spml_dist.training"
+SQLITE = "sqlite:///"
+
+ENVIRONMENT = {
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+"""What mlflow finds unless the user has set it: by itself it waits for a dead server for many minutes,
+and repeats a request that made a run but was answered too late, which makes a second one."""
+
+
+def absolute_uri(uri: str, root: str | Path) -> str:
+    """The tracking address with a relative SQLite path made absolute under `root`; others as they are.
+
+    ConfigError: a plain folder, which MLflow no longer takes.
+    """
+    if urlsplit(uri).scheme in ("", "file"):
+        raise ConfigError("tracking.uri", uri, "use sqlite:///runs/mlflow.db or a server's http:// address")
+    if not uri.startswith(SQLITE):
+        return uri
+    return SQLITE + os.path.abspath(Path(root) / uri.removeprefix(SQLITE))
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of the tracking address; a SQLite database is made if need be."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    for name in ("mlflow", "alembic"):  # after the import, which sets them
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with _alone_at(uri):
+        database = Path(uri.removeprefix(SQLITE))
+        if uri.startswith(SQLITE) and not database.exists():
+            # Made aside: half of the tables, left by a process that was killed, could never be completed.
+            aside = database.with_name(f"{database.name}.tmp")
+            aside.unlink(missing_ok=True)
+            MlflowClient(tracking_uri=f"{SQLITE}{aside}")
+            aside.replace(database)
+        return MlflowClient(tracking_uri=uri)
+
+
+@contextmanager
+def _alone_at(uri: str) -> Iterator[None]:
+    """Two processes that set up the tables of one SQLite file at once would break each other."""
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    database = Path(uri.removeprefix(SQLITE))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_name(f".{database.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def resume(client: MlflowClient, uri: str, experiment: str, name: str, run_id: str | None, tag: str) -> Run:
+    """The run of that id; else the one with that tag, whose making was never confirmed; else a new one."""
+    run = _active(client, run_id) if run_id else None
+    if run:
+        return run
+    place = _experiment(client, uri, experiment)
+    found = client.search_runs([place], f"tags.`{TAG}` = '{tag}'", max_results=1)
+    return found[0] if found else client.create_run(place, run_name=name, tags={TAG: tag})
+
+
+def last_step(run: Run, prefix: str) -> int:
+    """The last step of all the run's metrics whose names start so; -1 for none."""
+    return max((m.step for m in run.data.to_proto().metrics if m.key.startswith(prefix)), default=-1)
+
+
+def log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> None:
+    """At most 1000 points; MLflow keeps one that it is told twice only once."""
+    from mlflow.entities import Metric
+
+    client.log_batch(run_id, metrics=[Metric(*point) for point in points], synchronous=True)
+
+
+def log_params(client: MlflowClient, run: Run, params: Mapping[str, Any]) -> None:
+    """Those that the run does not have yet: MLflow lets none change."""
+    from mlflow.entities import Param
+
+    new = (Param(k, str(v)[:LONGEST_PARAM]) for k, v in params.items() if k not in run.data.params)
+    while some := list(islice(new, PARAMS_A_CALL)):
+        client.log_batch(run.info.run_id, params=some, synchronous=True)
+
+
+def _active(client: MlflowClient, run_id: str) -> Run | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return run if run.info.lifecycle_stage == "active" else None
+
+
+def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+    known = client.get_experiment_by_name(name)
+    if known:
+        return known.experiment_id
+    beside = uri.startswith(SQLITE) and Path(uri.removeprefix(SQLITE)).with_name("mlartifacts").as_uri()
+    return client.create_experiment(name, artifact_location=beside or None)

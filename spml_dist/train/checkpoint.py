@@ -1,0 +1,194 @@
+"""Checkpoints of a run, written aside and renamed into place.
+
+checkpoints/
+  latest                  name of the newest whole checkpoint
+  step_000400/
+    engine/               weights.safetensors (with batch-norm statistics), momentum.safetensors;
+                          slow.safetensors of a momentum encoder
+    bank/                 of the last steps: rows.safetensors; of the data set: manifest.json, a file for each
+                          virtual shard, and one for each rank's inverted file (spml_dist.bank.snapshot)
+    stream.json           where the stream goes on
+    config.yaml
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from spml_dist import comm
+from spml_dist.bank import snapshot
+from spml_dist.bank.recent import RecentBank
+from spml_dist.bank.sharded import ShardedBank
+from spml_dist.bank.snapshot_manifest import MANIFEST
+from spml_dist.config import Config, dump
+from spml_dist.errors import RunError
+from spml_dist.train.deepspeed_engine import Zero
+from spml_dist.train.momentum_encoder import SlowEncoder
+from spml_dist.train.torch_engine import Plain
+
+ENGINE, SLOW = ("weights", "momentum"), "slow"
+BANK, ROWS = "bank", "rows.safetensors"
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds beside the bank; nothing of it depends on the number of workers."""
+
+    engine: dict[str, dict[str, Tensor]]
+    """"weights" and "momentum" by name, and "slow" of a momentum encoder, on the CPU"""
+    stream: dict
+    """where the stream goes on"""
+
+
+def save(
+    engine: Zero | Plain,
+    bank: RecentBank | ShardedBank,
+    stream_state: dict,
+    config: Config,
+    folder: Path,
+    slow: SlowEncoder | None = None,
+) -> Path:
+    """Write checkpoints/step_NNNNNN; a collective. Only whole checkpoints ever bear that name.
+
+    Raises RunError on every rank if one of them cannot write.
+    """
+    state = engine.state() | ({SLOW: slow.state()} if slow else {})
+    final = folder / f"step_{stream_state['step']:06d}"
+    aside = folder / (final.name + ".tmp")
+
+    def write() -> None:
+        for part, tensors in state.items():
+            _tensors(aside / "engine" / f"{part}.safetensors", tensors)
+        if isinstance(bank, RecentBank):
+            _tensors(aside / BANK / ROWS, bank.state())
+        (aside / "stream.json").write_text(json.dumps(stream_state) + "\n")
+        (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(aside, final)
+        _write(folder / "latest", final.name + "\n")
+        _prune(final, config.checkpoint.keep)
+
+    _on_rank_zero(lambda: _emptied(aside), final)
+    if isinstance(bank, ShardedBank):
+        snapshot.save(bank, aside / BANK)
+    _on_rank_zero(write, final)
+    return final
+
+
+def _on_rank_zero(work: Callable[[], None], final: Path) -> None:
+    """Do what one rank does for all, before any goes on; its trouble is everybody's. A collective."""
+    trouble = None
+    if comm.rank() == 0:
+        try:
+            work()
+        except (OSError, SafetensorError) as problem:
+            remedy = "make room; the same command goes on from the checkpoint before"
+            trouble = RunError(f"{final} cannot be written", problem, remedy)
+    comm.agree(trouble)
+
+
+def _emptied(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path)
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, or None."""
+    try:
+        path = folder / (folder / "latest").read_text().strip()
+    except FileNotFoundError:
+        return None
+    if not (path / "stream.json").is_file():
+        raise RunError(
+            f"{path} is missing although {folder / 'latest'} names it", None, "restore it or remove the run"
+        )
+    return path
+
+
+def step_of(path: Path) -> int:
+    """Steps that a checkpoint has behind it."""
+    return int(path.name.removeprefix("step_"))
+
+
+def read(path: Path) -> Saved:
+    """What `save` wrote beside the bank, whichever engine and number of workers wrote it."""
+    try:
+        files = {part: path / "engine" / f"{part}.safetensors" for part in (*ENGINE, SLOW)}
+        if not files[SLOW].exists():
+            del files[SLOW]
+        engine = {part: load_file(file) for part, file in files.items()}
+    except (OSError, ValueError, SafetensorError) as problem:
+        raise _unreadable(path, problem) from problem
+    return Saved(engine, stream_state(path))
+
+
+def stream_state(path: Path) -> dict:
+    """Where a checkpoint's stream of samples was. Raises RunError for a damaged file."""
+    try:
+        return json.loads((path / "stream.json").read_text())
+    except (OSError, ValueError) as problem:
+        raise _unreadable(path, problem) from problem
+
+
+def restore_bank(bank: RecentBank | ShardedBank, path: Path, device: torch.device = CPU) -> None:
+    """Fill an empty bank with what `save` wrote; a collective.
+
+    device: where a bank of the last steps keeps its rows. Raises RunError on every rank for a bank of another
+    kind and for a missing or damaged file.
+    """
+    comm.agree(_other_kind(bank, path))
+    if isinstance(bank, ShardedBank):
+        snapshot.restore(bank, path / BANK)
+        return
+    trouble = None
+    try:
+        bank.restore(load_file(path / BANK / ROWS, str(device)))
+    except (OSError, KeyError, SafetensorError) as problem:
+        trouble = _unreadable(path, problem)
+    comm.agree(trouble)
+
+
+def _other_kind(bank: RecentBank | ShardedBank, path: Path) -> RunError | None:
+    recent = isinstance(bank, RecentBank)
+    if not (path / BANK / (MANIFEST if recent else ROWS)).exists():
+        return None
+    remedy = f"give bank.candidates as {path / 'config.yaml'} has it, or another name= to start anew"
+    saved = "the whole data set" if recent else "the last steps"
+    asked = "recent" if recent else bank.settings.candidates
+    return RunError(f"bank.candidates asks for another bank than {path} holds, one of {saved}", asked, remedy)
+
+
+def _unreadable(path: Path, problem: Exception) -> RunError:
+    return RunError(f"{path} cannot be read", problem, "remove it and name an older one in latest")
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(text)
+    os.replace(aside, path)
+
+
+def _prune(newest: Path, keep: int) -> None:
+    """Later ones than the newest are from before a return to an older one: they will be written again. Others
+    that somebody put there under a name of his own stay."""
+    ours = [path for path in newest.parent.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+    whole = [path for path in ours if step_of(path) <= step_of(newest)]
+    for old in (*sorted(whole, key=step_of)[:-keep], *newest.parent.glob("step_*.tmp")):
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,111 @@
+"""Seeds from boxes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spml_dist.data.annotations.boxes import box_labels, box_seeds, checked_boxes
+from spml_dist.errors import ConfigError, DataError
+
+SHAPE = (24, 32)
+CORNER = st.floats(-8, 40)
+BOXES = st.lists(
+    st.tuples(st.integers(1, 5), CORNER, CORNER, st.floats(0, 40), st.floats(0, 40)).map(
+        lambda box: (box[0], box[1], box[2], box[1] + box[3], box[2] + box[4])
+    ),
+    max_size=5,
+)
+
+
+def test_the_middle_is_labelled_the_rest_of_the_box_is_not_and_outside_is_background():
+    semantic = box_seeds([(3, 4, 2, 24, 22)], SHAPE, 0, core=0.25)
+    expected = np.zeros(SHAPE)
+    expected[2:22, 4:24] = 254
+    expected[7:17, 9:19] = 3
+    assert np.array_equal(semantic, expected) and semantic.dtype == np.uint8
+
+
+def test_where_boxes_overlap_the_smaller_is_in_front_whatever_their_order():
+    large, small = (1, 0, 0, 30, 24), (2, 10, 8, 18, 16)
+    semantic = box_seeds([small, large], SHAPE, 0)
+    assert np.array_equal(semantic, box_seeds([large, small], SHAPE, 0))
+    assert semantic[12, 14] == 2 and semantic[8, 10] == 254 and (semantic == 1).any()
+
+
+def test_without_a_background_nothing_is_said_outside():
+    assert set(np.unique(box_seeds([(3, 4, 2, 24, 22)], SHAPE, None)).tolist()) == {3, 254}
+
+
+def test_a_whole_core_fills_the_box():
+    assert set(np.unique(box_seeds([(3, 4, 2, 24, 22)], SHAPE, 0, core=1)).tolist()) == {0, 3}
+
+
+@given(BOXES)
+def test_no_box_labels_a_pixel_of_another_class_and_the_smallest_always_shows(boxes):
+    semantic = box_seeds(boxes, SHAPE, 0)
+    assert semantic.shape == SHAPE
+    assert set(np.unique(semantic).tolist()) <= {0, 254} | {label for label, *_ in boxes}
+    if boxes:
+        areas = [(x1 - x0) * (y1 - y0) for _, x0, y0, x1, y1 in boxes]
+        smallest = [label for (label, *_), area in zip(boxes, areas, strict=True) if area == min(areas)]
+        assert (semantic == smallest[-1]).any()
+
+
+def test_for_activation_maps_the_inside_stays_unlabelled():
+    boxes = [(3, 4, 2, 24, 22), (1, 20.5, 1, 30, 4)]
+    expected = np.zeros(SHAPE)
+    expected[2:22, 4:24] = expected[1:4, 20:30] = 254
+    semantic = box_labels(boxes, SHAPE, 0)
+    assert np.array_equal(semantic, expected) and semantic.dtype == np.uint8
+    assert (box_labels(boxes, SHAPE, None) == 254).all()
+    assert (box_labels([], SHAPE, 0) == 0).all()
+
+
+@given(BOXES)
+def test_geometry_labels_the_inside_and_nothing_else(boxes):
+    by_geometry, by_maps = (box_labels(boxes, SHAPE, 0, inside) for inside in ("geometry", "cam"))
+    assert np.array_equal(by_geometry, box_seeds(boxes, SHAPE, 0))
+    assert np.array_equal(by_geometry == 0, by_maps == 0)
+
+
+def test_another_way_to_label_the_inside_is_refused():
+    with pytest.raises(ConfigError, match=r"got sam.*cam, geometry"):
+        box_labels([], SHAPE, 0, "sam")
+
+
+def test_boxes_may_be_floats_and_touch_the_border():
+    listed = [[1, 0, 0, 32, 24], [2, 0.5, 3.25, 4.75, 9]]
+    expected = ((1, 0.0, 0.0, 32.0, 24.0), (2, 0.5, 3.25, 4.75, 9.0))
+    assert checked_boxes(listed, SHAPE, 3, 0, "boxes.json") == expected
+
+
+@pytest.mark.parametrize(
+    ("boxes", "seen"),
+    [
+        ({"1": []}, "not a list of boxes"),
+        ([[1, 0, 0, 4]], "not a box"),
+        ([[1, 0, 0, 4, "5"]], "not a box"),
+        ([[True, 0, 0, 4, 5]], "not a box"),
+        ([[1.0, 0, 0, 4, 5]], "not a box"),
+        ([[1, 0, 0, 4, math.nan]], "not a box"),
+        ([[1, 0, 0, 4, math.inf]], "not a box"),
+        ([[1, 0, 0, 4, 10**400]], "not a box"),
+        ([[3, 0, 0, 4, 5]], "class is not in classes.txt (got 3); use 0..2"),
+        ([[0, 0, 0, 4, 5]], "a box of the background"),
+        ([[1, 4, 0, 4, 5]], "a box is empty"),
+        ([[1, 0, 5, 4, 2]], "a box is empty"),
+        ([[1, 32, 0, 40, 5]], "lies outside the picture (got [1, 32, 0, 40, 5]); the picture is 32×24"),
+        ([[1, -8, 0, -2, 5]], "lies outside the picture"),
+        ([[1, 4, 0, 32.5, 5]], "reaches beyond the picture (got [1, 4, 0, 32.5, 5]); the picture is 32×24"),
+        ([[1, 4, -1, 8, 5]], "reaches beyond the picture"),
+    ],
+)
+def test_anything_but_boxes_of_objects_inside_the_picture_is_refused_by_name(boxes, seen):
+    with pytest.raises(DataError) as raised:
+        checked_boxes(boxes, SHAPE, 3, 0, "boxes.json, image 7")
+    assert str(raised.value).startswith("boxes.json, image 7: ") and seen in str(raised.value)

@@ -1,0 +1,167 @@
+"""The folder recipe."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spml_dist.data.recipes.annotation_kinds import Marks
+from spml_dist.data.recipes.folder import open_folder
+from spml_dist.errors import DataError
+from tests.data.conftest import HEIGHT, WIDTH, picture, whole_mask, write_json
+
+
+def packed(root, labels, split="train", labels_from=None, **marks):
+    recipe = open_folder(root, split, labels, Marks(**marks), labels_from)
+    return {sample.key: sample for sample in recipe.samples()}
+
+
+def test_weak_maps_keep_their_labels_and_the_rest_is_unlabelled_whatever_the_mask_says(root):
+    sample = packed(root, "lines")["a"]
+    expected = np.full((HEIGHT, WIDTH), 254)
+    expected[20:22, 10:30] = 1
+    expected[3, 10:30] = 0
+    assert np.array_equal(sample.semantic, expected)
+    assert np.array_equal(sample.mask, whole_mask(0))
+
+
+def test_masks_are_full_supervision_with_their_ignored_pixels(root):
+    sample = packed(root, "masks")["b"]
+    assert np.array_equal(sample.semantic, whole_mask(1))
+    assert sample.tags == (2,)
+
+
+def test_points_become_discs_of_the_radius(root):
+    assert (packed(root, "dots", point_radius=0)["a"].semantic < 254).sum() == 2
+    assert (packed(root, "dots", point_radius=2)["a"].semantic == 1).sum() == 13
+
+
+def test_listed_tags_count_where_they_are_asked_for_without_the_background(root):
+    write_json(root / "weak/tags.json", {"a": [2, 1], "b": [2, 0], "c": []})
+    alone, beside = packed(root, "tags"), packed(root, "lines,tags")
+    assert [alone[key].tags for key in "abcd"] == [(1, 2), (2,), (), None]
+    assert [beside[key].tags for key in "abcd"] == [(1, 2), (2,), (1,), None]
+    assert packed(root, "lines")["a"].tags == (1,)
+    assert all((sample.semantic == 254).all() for sample in alone.values())
+
+
+def test_tags_come_from_the_labels(root):
+    found = packed(root, "lines")
+    assert (found["a"].tags, found["b"].tags, found["d"].tags) == ((1,), (2,), None)
+    assert packed(root, "dots")["c"].tags is None
+
+
+def test_labels_of_the_background_alone_leave_the_tags_unknown(root):
+    write_json(root / "weak/dots.json", {"a": [[0, 5, 5]]})
+    assert packed(root, "dots")["a"].tags is None
+
+
+def test_a_whole_mask_without_objects_says_that_there_are_none(root):
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(root / "masks/a.png")
+    Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint8)).save(root / "masks/b.png")
+    found = packed(root, "masks")
+    assert found["a"].tags == () and found["b"].tags is None
+
+
+def test_an_image_without_any_annotation_is_unlabelled(root):
+    sample = packed(root, "lines")["d"]
+    assert (sample.semantic == 254).all() and sample.tags is None and sample.mask is None
+
+
+def test_a_split_nobody_annotated_can_be_packed_for_evaluation(root):
+    folder = open_folder(root, "test", "lines")
+    sample = folder.sample("t")
+    assert not folder.is_annotated() and open_folder(root, "train", "lines").is_annotated()
+    assert (sample.semantic == 254).all() and sample.tags is None
+    assert np.array_equal(sample.mask, whole_mask(4))
+
+
+def test_a_folder_without_masks_or_tags_is_enough(root):
+    for path in root.glob("masks/*"):
+        path.unlink()
+    (root / "masks").rmdir()
+    (root / "weak/tags.json").unlink()
+    assert packed(root, "lines")["a"].mask is None
+    with pytest.raises(DataError, match=r"can be packed: boxes, dots, lines$"):
+        open_folder(root, "train", "masks")
+
+
+@pytest.mark.parametrize("kind", ["line", "lnies", "", "stats", "..", "dots,line"])
+def test_an_unknown_kind_is_answered_with_those_there_are(root, kind):
+    with pytest.raises(DataError, match=r"can be packed: boxes, dots, lines, masks, tags$") as raised:
+        open_folder(root, "train", kind)
+    assert ("did you mean lines?" in str(raised.value)) == (kind in ("line", "lnies", "dots,line"))
+
+
+def test_pictures_of_other_kinds_are_packed_as_jpeg(root):
+    os.remove(root / "images/a.jpg")
+    Image.fromarray(picture(9)).convert("L").save(root / "images/a.png")
+    folder = open_folder(root, "train", "lines")
+    grey = folder.sample("a")
+    assert grey.image.shape == (HEIGHT, WIDTH, 3) and folder.jpeg(grey)[:2] == b"\xff\xd8"
+    assert folder.jpeg(folder.sample("b")) == (root / "images/b.jpg").read_bytes()
+
+
+def test_ids_may_hold_dots_and_folders(root):
+    (root / "images/day.1").mkdir()
+    os.rename(root / "images/a.jpg", root / "images/day.1/a.b.jpg")
+    (root / "train.txt").write_text("day.1/a.b\n")
+    folder = open_folder(root, "train", "lines")
+    (sample,) = folder.samples()
+    assert sample.key == "day%2E1%2Fa%2Eb"
+    assert folder.jpeg(sample) == (root / "images/day.1/a.b.jpg").read_bytes()
+
+
+def test_label_and_picture_of_different_sizes_are_refused_with_both_sizes(root):
+    Image.fromarray(picture(0, 20, 25)).save(root / "images/a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg.*25×20 and 40×30"):
+        packed(root, "lines")
+
+
+def test_labels_drawn_on_a_picture_before_it_was_turned_are_refused(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(0)).save(root / "images/a.jpg", exif=exif)
+    with pytest.raises(DataError, match=r"a\.jpg.*EXIF.*30×40 and 40×30"):
+        packed(root, "lines")
+
+
+def test_which_of_several_kinds_has_another_size_is_said(root):
+    Image.fromarray(np.zeros((20, 25), np.uint8)).save(root / "weak/lines/a.png")
+    with pytest.raises(DataError, match=r"a\.jpg: picture and lines differ in size \(got 40×30 and 25×20"):
+        packed(root, "dots,lines")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "seen"),
+    [
+        (lambda root: os.remove(root / "images/b.jpg"), "images/b: no picture"),
+        (lambda root: (root / "images/b.jpg").write_bytes(b""), r"b\.jpg.*zero bytes"),
+        (lambda root: (root / "weak/lines/b.png").write_bytes(b""), r"lines/b\.png: cannot be decoded"),
+        (lambda root: Image.new("L", (WIDTH, HEIGHT), 7).save(root / "masks/b.png"), r"masks/b\.png.*got 7"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(root, spoil, seen):
+    spoil(root)
+    with pytest.raises(DataError, match=seen):
+        packed(root, "lines")
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_points_that_are_no_object_by_image_are_refused(root, text):
+    (root / "weak/dots.json").write_text(text)
+    with pytest.raises(DataError, match=r"dots\.json"):
+        open_folder(root, "train", "dots")
+
+
+@pytest.mark.skipif("SPML_DATA" not in os.environ, reason="SPML_DATA names no folder of real data sets")
+@pytest.mark.parametrize("kind", ["scribble30", "points1", "masks"])
+def test_real_pictures_can_be_read(kind):
+    folder = open_folder(Path(os.environ["SPML_DATA"]) / "gid15", "train", kind)
+    for image_id in folder.ids[:4]:
+        sample = folder.sample(image_id)
+        assert sample.image.shape == (224, 224, 3) and sample.tags and (sample.semantic < 15).any()

@@ -1,0 +1,93 @@
+"""The images recipe: a bare folder of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spml_dist.cli import main
+from spml_dist.data.format.manifest import read_manifest
+from spml_dist.data.format.verify import verify
+from spml_dist.data.recipes.images import open_images
+from spml_dist.errors import DataError
+from tests.data.conftest import HEIGHT, WIDTH, picture
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "my photos"
+    (root / "2024/may").mkdir(parents=True)
+    (root / ".cache").mkdir()
+    Image.fromarray(picture(0)).save(root / "IMG.1.jpg", quality=90)
+    Image.fromarray(picture(1)).save(root / "2024/may/b.PNG")
+    Image.fromarray(picture(2)).save(root / ".cache/b.jpg")
+    (root / "notes.txt").write_text("no picture")
+    return root
+
+
+def test_pictures_at_any_depth_become_unlabelled_samples(photos):
+    recipe = open_images(photos)
+    assert recipe.ids == ("2024/may/b", "IMG.1")
+    for sample in recipe.samples():
+        assert sample.image.shape == (HEIGHT, WIDTH, 3) and (sample.semantic == 254).all()
+        assert sample.tags is None and sample.mask is None
+
+
+def test_the_files_own_bytes_are_kept(photos):
+    recipe = open_images(photos)
+    assert recipe.jpeg(recipe.sample("IMG.1")) == (photos / "IMG.1.jpg").read_bytes()
+    assert recipe.jpeg(recipe.sample("2024/may/b"))[:2] == b"\xff\xd8"
+
+
+def test_the_command_packs_a_folder_that_verifies(photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["pack", "images", str(photos), "--out", str(out)]) == 0
+    manifest = read_manifest(out)
+    assert (manifest.name, manifest.split, manifest.labels) == ("my_photos-all", "all", "none")
+    assert (manifest.samples, manifest.classes, manifest.background) == (2, (), None)
+    assert manifest.counts.images_tags_unknown == 2 and verify(out)["problems"] == []
+
+
+def test_regions_are_chosen_as_for_a_folder(photos, tmp_path, capsys):
+    ready = tmp_path / "ready"
+    (ready / "2024/may").mkdir(parents=True)
+    regions = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
+    Image.fromarray(regions).save(ready / "IMG.1.png")
+    arguments = ["pack", "images", str(photos), "--regions", str(ready), "--out", str(tmp_path / "out")]
+    arguments += ["--strict"]
+    assert main(arguments) == 2 and "2024/may/b.png: no regions of this image" in capsys.readouterr().err
+    Image.fromarray(regions).save(ready / "2024/may/b.png")
+    assert main(arguments) == 0 and verify(tmp_path / "out")["problems"] == []
+
+
+def test_the_classes_of_labelled_packs_go_along(photos, root, tmp_path):
+    out = tmp_path / "out"
+    assert main(["pack", "images", str(photos), "--classes", str(root), "--out", str(out)]) == 0
+    manifest = read_manifest(out)
+    assert manifest.classes == ("background", "cat", "dog") and manifest.background == 0
+    assert sum(manifest.counts.pixels_labelled) == 0 and verify(out)["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "seen"),
+    [
+        (
+            lambda root: Image.fromarray(picture(3)).save(root / "IMG.1.jpeg"),
+            "two pictures of one id.*rename",
+        ),
+        (lambda root: (root / "IMG.1.jpg").write_bytes(b"\xff\xd8 no"), r"IMG\.1\.jpg: cannot be decoded"),
+        (lambda root: [path.unlink() for path in root.rglob("*") if path.is_file()], "no picture in it"),
+    ],
+)
+def test_a_folder_that_cannot_be_packed_is_named(photos, spoil, seen):
+    spoil(photos)
+    with pytest.raises(DataError, match=seen):
+        list(open_images(photos).samples())
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        open_images(tmp_path / "nowhere")

@@ -1,0 +1,126 @@
+"""Both read-outs of a network that can be read out perfectly."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spml_dist.errors import DataError
+from spml_dist.inference import metrics
+from spml_dist.inference.evaluate import collect, evaluate
+from spml_dist.records import UNLABELLED
+from tests.inference.conftest import CLASSES, stripes
+
+INFO = {"classes": list(CLASSES), "background": None}
+
+
+@pytest.fixture
+def measure(network, settings):
+    def run(evaluated, train, **options):
+        return evaluate(network, INFO, evaluated, train, settings, progress=False, **options)
+
+    return run
+
+
+def with_labels(sample, change):
+    """The sample with its weak labels changed and its ground truth left alone."""
+    labelled = sample.semantic < UNLABELLED
+    semantic = np.where(labelled, change(sample.semantic), sample.semantic)
+    return replace(sample, semantic=semantic.astype(np.uint8))
+
+
+def test_both_readouts_find_the_colours(packed, measure):
+    train = packed("train", map(stripes, range(3)))
+    val = packed("val", [stripes(4), stripes(5, height=70, width=40)])
+    result = measure(val, train, split="val", seed=7)
+    assert result["images"] == 2
+    assert (result["split"], result["seed"], result["oracle"]) == ("val", 7, False)
+    assert result["classes_present"] == list(CLASSES)
+    assert set(result["readouts"]) == {"classifier", "neighbours"}
+    for readout in result["readouts"].values():
+        assert readout["miou"] > 0.8
+        assert readout["miou"] == pytest.approx(np.mean(list(readout["iou"].values())))
+    assert result["readouts"]["neighbours"]["precision"] > 0.8
+    assert result["miou"] == result["readouts"]["classifier"]["miou"]
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_counts_are_taken_over_the_whole_split(packed, measure):
+    train = packed("train", map(stripes, range(2)))
+    val = packed("val", [stripes(4), stripes(5, height=70, width=40), stripes(0, height=20, width=100)])
+    seen = []
+    result = measure(val, train, each=seen.append)
+    assert [picture.number for picture in seen] == [0, 1, 2]
+    for name, readout in result["readouts"].items():
+        truth = np.concatenate([picture.sample.mask.ravel() for picture in seen])
+        painted = np.concatenate([picture.predictions[name].ravel() for picture in seen])
+        counts = metrics.confusion(truth, painted, len(CLASSES))
+        assert result["confusion"][name] == counts[:, : len(CLASSES)].tolist()
+        assert readout["miou"] == metrics.miou(counts)
+
+
+def test_neighbours_know_weak_labels_only_and_the_oracle_is_named(packed, measure):
+    """Weak labels that lie mislead the neighbours; ground truth is used only by the oracle, which says so."""
+    lie = [with_labels(stripes(number), lambda label: (label + 1) % 3) for number in range(2)]
+    train = packed("train", lie)
+    val = packed("val", [stripes(3)])
+    misled = measure(val, train)
+    assert misled["readouts"]["neighbours"]["miou"] < 0.1
+    assert misled["readouts"]["classifier"]["miou"] > 0.8
+
+    oracle = measure(val, train, oracle=True)
+    assert oracle["oracle"] is True
+    assert set(oracle["readouts"]) == set(oracle["confusion"]) == {"classifier", "neighbours_oracle"}
+    assert oracle["readouts"]["neighbours_oracle"]["miou"] > 0.8
+
+
+def test_a_segment_takes_the_majority_of_its_labelled_pixels_however_few(network, settings, packed):
+    sparse = stripes(0)
+    semantic = np.full_like(sparse.semantic, UNLABELLED)
+    semantic[::8, ::8] = sparse.mask[::8, ::8]
+    half = packed("half", [replace(sparse, semantic=semantic)])
+    full = packed("full", [replace(sparse, semantic=sparse.mask)])
+    few = collect(network, 3, half, settings, progress=False)
+    all_of_them = collect(network, 3, full, settings, progress=False)
+    rows = {row.tobytes(): label for row, label in zip(all_of_them.prototype, all_of_them.label, strict=True)}
+    assert 0 < len(few.label) <= len(all_of_them.label)
+    agree = [rows[row.tobytes()] == label for row, label in zip(few.prototype, few.label, strict=True)]
+    assert np.mean(agree) > 0.8
+
+
+def test_segments_without_a_labelled_pixel_are_left_out(network, settings, packed):
+    sample = stripes(0)
+    semantic = np.where(np.arange(61)[None] < 20, sample.semantic, UNLABELLED).astype(np.uint8)
+    train = packed("train", [replace(sample, semantic=semantic)])
+    gallery = collect(network, 3, train, settings, progress=False)
+    assert set(gallery.label.tolist()) == {0}
+    np.testing.assert_allclose(np.linalg.norm(gallery.prototype, axis=1), 1, rtol=1e-5)
+
+
+def test_the_same_evaluation_gives_the_same_numbers(packed, measure):
+    train, val = packed("train", map(stripes, range(3))), packed("val", [stripes(4)])
+    assert measure(val, train) == measure(val, train)
+
+
+def test_pictures_without_ground_truth_are_refused_and_counted(packed, measure):
+    train = packed("train", [stripes(0)])
+    val = packed("val", [stripes(1), replace(stripes(2), mask=None), replace(stripes(3), mask=None)])
+    keys = f"{stripes(2).key}, {stripes(3).key}"
+    said = rf"val: pictures without ground truth \(got 2 of 3: {keys}\); .*masks"
+    with pytest.raises(DataError, match=said):
+        measure(val, train)
+
+
+def test_other_classes_than_the_models_are_refused(packed, measure):
+    val = packed("val", [stripes(0)], classes=("red", "green", "violet"))
+    with pytest.raises(DataError, match=r"val: classes differ .*violet.*trained for red, green, blue"):
+        measure(val, packed("train", [stripes(0)]))
+
+
+def test_a_training_split_without_labels_is_refused(packed, measure):
+    train = packed("train", [replace(stripes(0), semantic=np.full((45, 61), UNLABELLED, np.uint8))])
+    with pytest.raises(DataError, match="train: no segment holds a labelled pixel"):
+        measure(packed("val", [stripes(1)]), train)

@@ -1,0 +1,132 @@
+"""`spml-dist evaluate` on the folder of a finished run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from spml_dist.cli import evaluate as verb
+from spml_dist.config import dump, load
+from spml_dist.errors import ConfigError, RunError
+from spml_dist.model import export
+from spml_dist.model.segmenter import build
+from tests.inference.conftest import CLASSES, stripes
+
+CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
+
+@pytest.fixture
+def finished(tmp_path, packed):
+    """A run folder as training leaves it; the network has learnt nothing."""
+    train, val = packed("train", map(stripes, range(2))), packed("val", map(stripes, range(3)))
+    config = load(CONFIG, ["name=toy", f"data.train={train}", f"data.val={val}", "evaluation.grid=[3, 3]"])
+    folder = tmp_path / "toy"
+    model = build(config.model, len(CLASSES), seed=0)
+    export.save(model.state_dict(), folder / "export", config.model, list(CLASSES), None, 40)
+    (folder / "config.yaml").write_text(dump(config))
+    return folder
+
+
+def run(*words) -> int:
+    parser = argparse.ArgumentParser()
+    verb.add(parser.add_subparsers())
+    arguments = parser.parse_args(["evaluate", *map(str, words)])
+    return arguments.run(arguments)
+
+
+def test_the_run_folder_gets_result_table_pictures_and_report(finished, tmp_path, capsys):
+    assert run(finished, "--json", tmp_path / "copy.json", "--pictures", 2) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((finished / "result.json").read_text())
+    assert result == json.loads((tmp_path / "copy.json").read_text())
+    assert (result["run"], result["split"], result["images"], result["seed"], result["step"]) == (
+        "toy",
+        "val",
+        3,
+        235,
+        40,
+    )
+    assert f"{100 * result['miou']:.1f}" in printed
+    assert "| classifier | neighbours |" in printed
+    assert (finished / "result.md").read_text() in printed
+    for name in ("pictures/val.png", "pictures/confusion_val.png"):
+        assert cv2.imread(str(finished / name)) is not None
+        assert str(finished / name) in printed
+    assert "Result on val" in (finished / "report.html").read_text()
+    assert not list(finished.rglob("*.tmp"))
+
+
+def test_another_split_and_the_oracle_have_files_of_their_own(finished, capsys):
+    run(finished, "--split", "train", "--oracle", "--pictures", 0)
+    result = json.loads((finished / "result_train_oracle.json").read_text())
+    assert result["oracle"] is True
+    assert "| classifier | neighbours (oracle) |" in capsys.readouterr().out
+    assert not (finished / "result.json").exists()
+    assert not (finished / "pictures" / "train_oracle.png").exists()
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the run's mirror is told; it has nothing to complain of."""
+    calls = []
+    monkeypatch.setattr("spml_dist.tracking.mlflow_sync.catch_up", lambda *given: calls.append(given))
+    return calls
+
+
+def test_mlflow_is_brought_up_to_date_once_all_files_are_there(finished, told):
+    (finished / "mlflow.json").write_text('{"uri": "sqlite:///x.db", "run_id": "17"}')
+    run(finished, "--pictures", 1)
+    ((folder, uri, experiment, name, params),) = told
+    assert (folder, uri, experiment, name) == (finished, "sqlite:///x.db", "spml", "toy")
+    assert params["stream.batch"] == 8
+
+
+def test_a_run_that_mlflow_does_not_know_stays_unknown(finished, told):
+    run(finished, "--pictures", 0)
+    assert told == []
+
+
+def test_mlflow_out_of_reach_is_one_line_and_no_failure(finished, monkeypatch, capsys):
+    monkeypatch.setattr("spml_dist.tracking.mlflow_sync.catch_up", lambda *_: "nobody there")
+    (finished / "mlflow.json").write_text('{"uri": "http://nowhere", "run_id": "17"}')
+    assert run(finished, "--pictures", 0) == 0
+    assert capsys.readouterr().err.endswith("nobody there\n")
+
+
+def test_what_is_missing_is_named_with_the_remedy(finished, tmp_path):
+    with pytest.raises(RunError, match=r"absent: no such run folder; .*spml-dist train"):
+        run(tmp_path / "absent")
+    with pytest.raises(
+        RunError, match=r"config.yaml: data.test is null; write the path.*--split \(val, train\)"
+    ):
+        run(finished, "--split", "test")
+    (finished / "export").rename(finished / "elsewhere")
+    with pytest.raises(RunError, match=r"export: no trained model yet; .*resumes"):
+        run(finished)
+
+
+def test_a_gpu_that_is_not_there_is_named(finished, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = load(finished / "config.yaml", ["engine.device=cuda"])
+    (finished / "config.yaml").write_text(dump(config))
+    with pytest.raises(ConfigError, match=r"engine\.device \(got cuda\)"):
+        run(finished)
+
+
+def test_the_mean_of_the_classes_that_a_split_shows_stands_beside_that_of_all():
+    iou = {"sky": 0.5, "sea": 0.3, "sand": 0.0}
+    readouts = {"classifier": {"iou": iou, "miou": 0.8 / 3, "pixel_accuracy": 0.9}}
+    result = {"run": "toy", "split": "val", "images": 3, "classes": list(iou), "readouts": readouts}
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[2].strip()
+        for line in verb._table(result | {"classes_present": ["sky", "sea"]}).splitlines()
+        if line.startswith("|")
+    }
+    assert rows["sand (not shown)"] == "0.0"
+    assert (rows["mean IoU"], rows["mean of shown classes"]) == ("26.7", "40.0")
+    assert "mean of shown classes" not in verb._table(result | {"classes_present": list(iou)})
