@@ -46,12 +46,13 @@ from benchmarks.bank_rows import IMAGES, SEGMENTS, Source, clustered, real
 from spml_dist import comm
 from spml_dist.bank import exchange, sampling
 from spml_dist.bank.counts import count
-from spml_dist.bank.rows import as_candidates, take
+from spml_dist.bank.rows import as_candidates
 from spml_dist.bank.search.exact import Found
 from spml_dist.bank.search.filters import Kind
 from spml_dist.bank.search.index_cache import PROBES
 from spml_dist.bank.search.lookup import lookup
 from spml_dist.records import BankRows
+from spml_dist.tensor_records import take
 
 PUBLISHES, LOOKUPS, EXACTS, PATIENCE = 21, 7, 5, 20.0
 """repetitions; seconds after which three are enough"""

@@ -23,6 +23,7 @@ from spml_dist.bank.search.recall import gauge
 from spml_dist.bank.sharded import GAUGE, Asks, ShardedBank
 from spml_dist.config import load
 from spml_dist.records import BankRows, Neighbours
+from spml_dist.tensor_records import take
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 FILTERS: dict[str, Kind] = {
@@ -104,7 +105,7 @@ class Filled:
         queries, eligible = self.asked
         slots = torch.full((len(queries), K), -1)
         for members, allowed in _groups(self.bank.store, queries, kind, eligible):
-            some = Queries(*(value[torch.from_numpy(members)] for value in vars(queries).values()))
+            some = take(queries, torch.from_numpy(members))
             passing = torch.from_numpy(np.flatnonzero(allowed))
             slots[members] = nearest(self.bank.store, some, ["any"], K, passing)["any"].slot
         return ranked(self.bank.store, queries, slots, K)

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from spml_dist import comm
-from spml_dist.bank.identity import image_check, image_hash, shard_of
-from spml_dist.bank.rows import ANNOTATED, bitset, by_identity, concatenate, empty, take
+from spml_dist.bank.partitions import partition_of
+from spml_dist.bank.rows import ANNOTATED, bitset, by_identity, empty
 from spml_dist.bank.snapshot import read_shards
 from spml_dist.bank.snapshot_manifest import read_manifest
+from spml_dist.hashing import image_check, image_hash
 from spml_dist.records import BankRows
+from spml_dist.tensor_records import concatenate, take
 
 IMAGES, SEGMENTS, SHARDS, STORAGE = 16, 36, 64, "float32"
 DIRECTIONS, COSINE, CLASSES, TAGS, TAG_SHARE, ANNOTATED_SHARE = 4_000, 0.8, 21, 20, 0.1, 1 / 3
@@ -47,7 +49,7 @@ class Source:
         """Rows in all, if every virtual shard is to hold what the fullest one does."""
         counts = torch.zeros(SHARDS, dtype=torch.int64)
         for block in range(self.blocks):
-            counts += torch.bincount(shard_of(self.draw(block, 0).image, SHARDS), minlength=SHARDS)
+            counts += torch.bincount(partition_of(self.draw(block, 0).image, SHARDS), minlength=SHARDS)
         return SHARDS * counts.max().item()
 
 

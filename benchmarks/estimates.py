@@ -34,15 +34,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from spml_dist.bank.identity import image_check, image_hash
 from spml_dist.bank.recent import RecentBank
-from spml_dist.bank.rows import ANNOTATED, PROPAGATED, as_candidates, bitset, by_identity, concatenate, take
+from spml_dist.bank.rows import ANNOTATED, PROPAGATED, as_candidates, bitset, by_identity
 from spml_dist.bank.sharded import RECENT, Asks, ShardedBank
 from spml_dist.bank.snapshot import read_shards
 from spml_dist.bank.snapshot_manifest import read_manifest
 from spml_dist.config import Config, load
+from spml_dist.hashing import image_check, image_hash
 from spml_dist.method.step import Own, across_images, denominators
-from spml_dist.records import BankRows, Batch, Memory, Pixels, Rows, Segments
+from spml_dist.records import BankCandidates, BankRows, Batch, Candidates, Pixels, Segments
+from spml_dist.tensor_records import concatenate, take
 from spml_dist.train import run_bank
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
@@ -51,7 +52,7 @@ STEPS, IMAGES, SEGMENTS, DIM, CLASSES, MODES = 64, 8, 16, 32, 15, 3
 MOST_TAGS, COSINE, ANNOTATED_SHARE, PROPAGATED_SHARE = 4, 0.8, 0.1, 0.5
 COLUMNS = ("relation", "way", "candidates", "loss bias", "loss sd", "gradient bias", "gradient sd")
 
-Recall = Callable[[Rows, int], Memory]
+Recall = Callable[[Candidates, int], BankCandidates]
 """a bank's answer to a step's segments, and the step"""
 Told = dict[str, tuple[float, Tensor]]
 """by relation: loss and gradient, [n, C]"""
@@ -65,7 +66,7 @@ class Met:
     classes: int
     batch: Batch
     own: Own
-    rows: Rows
+    rows: Candidates
     """the step's segments"""
 
 
@@ -202,7 +203,7 @@ def _recent(case: Met) -> Recall:
     return lambda rows, step: bank.recall(rows)
 
 
-def _told(case: Met, answer: Memory) -> Told:
+def _told(case: Met, answer: BankCandidates) -> Told:
     """What the step comes to with a bank's answer."""
     told = {}
     for relation in RELATIONS:

@@ -3,7 +3,7 @@
 Trains gid15 and ccp with every kind of label and with a mixture of them, the same network, steps and seed,
 one process without DeepSpeed, and evaluates on gid15's val and ccp's test split; each mean IoU also as a
 share of that with masks. Tags and boxes pass through CAM first (`cam train`, `cam infer`). In the mixture a
-fifth of the pictures each has scribbles, points, boxes, tags and nothing: every fifth of the split's list.
+fifth of the images each has scribbles, points, boxes, tags and nothing: every fifth of the split's list.
 
 PennFudan's parts, one seed a part, follow with feature affinity off and over the image, the batch and the
 bank. DIR are the unpacked archives in the folder layout of shards/README.md. The same command goes on where

@@ -3,7 +3,7 @@
 DIR is a folder for `spml-dist pack folder`. Both pack the same images into an empty folder, each time in a
 fresh process and with one thread a worker, and take turns; images/s counts everything from the call to the
 manifest, also the start of the workers. The ratio is the median over the turns of two workers ÷ one. Where
-the time goes is measured in a last pack by one process: *decode* reads pictures and draws labels, *regions*
+the time goes is measured in a last pack by one process: *decode* reads images and draws labels, *regions*
 cuts them, *jpeg* and *png* encode, *write* is the rest: tars, digests, records.
 """
 

@@ -2,8 +2,8 @@
 
 DIR holds images/ID.jpg, segs/ID_K.png (region ids of person K) and SPLIT.txt, as BSDS500 is laid out here.
 Contour hierarchies, SLIC and Felzenszwalb are set to the same average number of regions over the split;
-SLIC and Felzenszwalb reach it by a search over their one parameter on the same pictures. Every number is the
-mean over people, then over pictures.
+SLIC and Felzenszwalb reach it by a search over their one parameter on the same images. Every number is the
+mean over people, then over images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tqdm import tqdm
 from spml_dist.data.annotations.contours import contours
 from spml_dist.data.annotations.quality import achievable_accuracy, boundary_recall, undersegmentation_error
 from spml_dist.data.annotations.ucm import cut_to, hierarchy
-from spml_dist.data.recipes.image_files import find_picture, read_picture
+from spml_dist.data.recipes.image_files import find_image, read_image
 from spml_dist.errors import DataError, SpmlError
 
 TARGETS = (40, 80, 160)
@@ -39,7 +39,7 @@ _CLOSE, _ATTEMPTS = 0.02, 6
 
 @dataclass(frozen=True)
 class Outlined:
-    """A picture and what people outlined in it."""
+    """An image and what people outlined in it."""
 
     image: np.ndarray
     people: tuple[np.ndarray, ...]
@@ -47,14 +47,14 @@ class Outlined:
 
 @dataclass(frozen=True)
 class Cut:
-    """Regions of one picture and what they cost."""
+    """Regions of one image and what they cost."""
 
     regions: np.ndarray
     seconds: float
 
 
 Method = Callable[[np.ndarray, int, float], np.ndarray]
-"""(picture, target, fineness) -> regions; there are more of them where the fineness is higher"""
+"""(image, target, fineness) -> regions; there are more of them where the fineness is higher"""
 
 
 def ucm(image: np.ndarray, target: int, fineness: float) -> np.ndarray:
@@ -77,7 +77,7 @@ METHODS: dict[str, Method] = {"ucm": ucm, "slic": slic_regions, "felzenszwalb": 
 
 
 def read(root: Path, split: str, images: int | None = None) -> list[Outlined]:
-    """Pictures of a split that somebody outlined. Raises DataError if there is none."""
+    """Images of a split that somebody outlined. Raises DataError if there is none."""
     listed = root / f"{split}.txt"
     if not listed.is_file():
         raise DataError(f"{listed}: no such split", None, "give --root the folder with images/ and segs/")
@@ -85,17 +85,17 @@ def read(root: Path, split: str, images: int | None = None) -> list[Outlined]:
     for image_id in listed.read_text(encoding="utf-8").split()[:images]:
         people = tuple(_ids(path) for path in sorted((root / "segs").glob(f"{image_id}_*.png")))
         if people:
-            found.append(Outlined(read_picture(find_picture(root / "images", image_id)), people))
+            found.append(Outlined(read_image(find_image(root / "images", image_id)), people))
     if not found:
         raise DataError(f"{root / 'segs'}: no segmentations of {split}", None, "add ID_0.png, ID_1.png, ...")
     return found
 
 
-def matched(name: str, target: int, pictures: Sequence[Outlined]) -> list[Cut]:
+def matched(name: str, target: int, images: Sequence[Outlined]) -> list[Cut]:
     """Regions by a method, set so that their average number comes as near to the target as was found."""
     fineness = 1.0
-    # A quarter of the pictures finds the setting nearly; all of them are then cut once or twice.
-    for part in (pictures[::4], pictures) if name != "ucm" else (pictures,):
+    # A quarter of the images finds the setting nearly; all of them are then cut once or twice.
+    for part in (images[::4], images) if name != "ucm" else (images,):
         nearest, cuts = np.inf, []
         for _ in range(_ATTEMPTS):
             found = _cut(name, target, fineness, part)
@@ -109,14 +109,12 @@ def matched(name: str, target: int, pictures: Sequence[Outlined]) -> list[Cut]:
     return cuts
 
 
-def row(name: str, target: int, pictures: Sequence[Outlined]) -> dict[str, float | str]:
+def row(name: str, target: int, images: Sequence[Outlined]) -> dict[str, float | str]:
     """One line of the table."""
-    cuts = matched(name, target, pictures)
+    cuts = matched(name, target, images)
     scores = {
         measure: float(
-            np.mean(
-                [_mean_over_people(score, cut, picture) for cut, picture in zip(cuts, pictures, strict=True)]
-            )
+            np.mean([_mean_over_people(score, cut, image) for cut, image in zip(cuts, images, strict=True)])
         )
         for measure, score in MEASURES.items()
     }
@@ -129,17 +127,17 @@ def row(name: str, target: int, pictures: Sequence[Outlined]) -> dict[str, float
     }
 
 
-def _mean_over_people(score: Callable[..., float], cut: Cut, picture: Outlined) -> float:
-    return float(np.mean([score(cut.regions, truth) for truth in picture.people]))
+def _mean_over_people(score: Callable[..., float], cut: Cut, image: Outlined) -> float:
+    return float(np.mean([score(cut.regions, truth) for truth in image.people]))
 
 
-def _cut(name: str, target: int, fineness: float, pictures: Sequence[Outlined]) -> list[Cut]:
+def _cut(name: str, target: int, fineness: float, images: Sequence[Outlined]) -> list[Cut]:
     cuts = []
     pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
-    shown = tqdm(pictures, f"{name} at {target}", mininterval=pause, leave=False)
-    for index, picture in enumerate(shown):
+    shown = tqdm(images, f"{name} at {target}", mininterval=pause, leave=False)
+    for index, image in enumerate(shown):
         start = time.process_time()
-        regions = METHODS[name](picture.image, target, fineness * (_varied(index) if name == "slic" else 1))
+        regions = METHODS[name](image.image, target, fineness * (_varied(index) if name == "slic" else 1))
         cuts.append(Cut(regions, time.process_time() - start))
     return cuts
 
@@ -154,8 +152,8 @@ def _average(cuts: Sequence[Cut]) -> float:
 
 
 def _ids(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.array(picture).astype(np.int64)
+    with Image.open(path) as image:
+        return np.array(image).astype(np.int64)
 
 
 def _printed(value: float | str) -> str:
@@ -171,18 +169,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     cv2.setNumThreads(0)
     try:
-        pictures = read(args.root, args.split, args.images)
+        images = read(args.root, args.split, args.images)
     except SpmlError as error:
         print(error, file=sys.stderr)
         return error.status
     rows = []
     for name in METHODS:
         for target in TARGETS:
-            rows.append(row(name, target, pictures))
+            rows.append(row(name, target, images))
             print("  ".join(f"{key} {_printed(value)}" for key, value in rows[-1].items()), flush=True)
     if args.json:
         args.json.write_text(
-            json.dumps({"split": args.split, "images": len(pictures), "rows": rows}, indent=2) + "\n"
+            json.dumps({"split": args.split, "images": len(images), "rows": rows}, indent=2) + "\n"
         )
     return 0
 

@@ -1,9 +1,9 @@
 """The stream beside a plain loop over the same samples: `python -m benchmarks.stream --json OUT`.
 
-Both read, decode and augment 512×512 pictures with their labels (JPEGs of about 100 kB, crops of 512 pixels,
+Both read, decode and augment 512×512 images with their labels (JPEGs of about 100 kB, crops of 512 pixels,
 global batches of 16) with as many processes. The plain loop is those processes alone: each takes its share of
 the draws and drops what it makes; nothing is collated, handed over or kept in order. `kept` is that loop with
-the stream's memory setting: a picture's memory is kept for the next one, so that it shows what handing over
+the stream's memory setting: an image's memory is kept for the next one, so that it shows what handing over
 batches costs. `bare` only reads and decodes. All take turns; a ratio is the median over the turns, and above
 one the stream is the faster.
 """

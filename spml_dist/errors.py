@@ -29,7 +29,7 @@ class ConfigError(SpmlError):
 
 
 class DataError(SpmlError):
-    """A picture, annotation, shard or manifest that cannot be used; `what` starts with the file."""
+    """An image, annotation, shard or manifest that cannot be used; `what` starts with the file."""
 
 
 class RunError(SpmlError):

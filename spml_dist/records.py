@@ -20,12 +20,12 @@ IGNORED = 255
 """A pixel that takes no part at all: removed before clustering; crops are padded with it."""
 
 Box = tuple[int, float, float, float, float]
-"""class, x0, y0, x1, y1 in pixels from the picture's top left corner; x1 and y1 are exclusive"""
+"""class, x0, y0, x1, y1 in pixels from the image's top left corner; x1 and y1 are exclusive"""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture with its weak labels, as a shard holds it (nothing resized, nothing normalised)."""
+    """One image with its weak labels, as a shard holds it (nothing resized, nothing normalised)."""
 
     key: str
     image: np.ndarray
@@ -35,11 +35,11 @@ class Sample:
     regions: np.ndarray
     """[H, W] uint16: over-segmentation, any ids"""
     tags: tuple[int, ...] | None
-    """classes known to be in the picture, without the background; None = unknown, () = known to hold none"""
+    """classes known to be in the image, without the background; None = unknown, () = known to hold none"""
     mask: np.ndarray | None = None
     """[H, W] uint8 ground truth, evaluation only"""
     kinds: tuple[str, ...] = ()
-    """kinds of annotation that the picture has; () = nobody annotated it"""
+    """kinds of annotation that the image has; () = nobody annotated it"""
     boxes: tuple[Box, ...] | None = None
     """boxes of all its objects; None = nobody drew them, () = known to show no object"""
     contradicted: int = 0
@@ -66,8 +66,8 @@ class Batch:
     tags_known: Tensor
     """[B] bool"""
     window: Tensor
-    """[B, 4] float32: where the crop lies in its picture, as (top, left, bottom, right) in shares of the
-    picture's height and width; outside 0..1 where it is padded, left > right where it is mirrored"""
+    """[B, 4] float32: where the crop lies in its image, as (top, left, bottom, right) in shares of the
+    image's height and width; outside 0..1 where it is padded, left > right where it is mirrored"""
     epoch: int
     """epoch of the first image of the global batch"""
 
@@ -117,7 +117,7 @@ class Segments:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Candidates:
     """Segments as others see them: this step's of all ranks, those a bank remembers, or both."""
 
     prototype: Tensor
@@ -164,9 +164,9 @@ class BankRows:
     position: Tensor
     """[N] int32: place of the image in that step's global batch"""
     area: Tensor
-    """[N] float32: share of the picture's pixels"""
+    """[N] float32: share of the image's pixels"""
     box: Tensor
-    """[N, 4] float16: (top, left, bottom, right) in shares of the picture's sides"""
+    """[N, 4] float16: (top, left, bottom, right) in shares of the image's sides"""
 
     def __len__(self) -> int:
         return len(self.image)
@@ -187,7 +187,7 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class Standing:
+class BankCounts:
     """How many rows of the whole bank a step's candidates stand for, counted and not estimated."""
 
     by_class: Tensor
@@ -199,14 +199,14 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Memory:
+class BankCandidates:
     """What a bank gives to a step: a function of the global batch, the same on every rank."""
 
-    rows: Rows
+    rows: Candidates
     """[M] candidates without gradient"""
     log_weight: Tensor | None = None
     """[M] float32: log of how many rows of the bank each stands for; None = each for itself"""
-    standing: Standing | None = None
+    standing: BankCounts | None = None
     """None = the candidates stand for themselves alone"""
     labelled: Neighbours | None = None
     """nearest annotated rows of each of this step's segments; None where nobody asked"""

@@ -131,7 +131,7 @@ def test_the_page_refers_to_nothing_outside_itself(finished):
     assert not re.search(r"@import|url\((?!#)", text)
 
 
-def test_the_page_shows_results_pictures_curves_and_settings(finished):
+def test_the_page_shows_results_images_curves_and_settings(finished):
     text = write_report(finished).read_text()
     for shown in (
         "beach",
@@ -396,7 +396,7 @@ def test_a_damaged_file_is_named(finished, name, content):
 
 def test_a_damaged_preview_is_named(finished):
     (finished / "previews" / "step_000002.png").write_bytes(b"")
-    with pytest.raises(RunError, match=r"step_000002.png is not a picture"):
+    with pytest.raises(RunError, match=r"step_000002.png is not an image"):
         write_report(finished)
 
 

@@ -13,10 +13,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from spml_dist import comm
-from spml_dist.bank.identity import owner_of, shard_of
-from spml_dist.bank.rows import pack, take
+from spml_dist.bank.partitions import owner_of, partition_of
+from spml_dist.bank.rows import pack
 from spml_dist.errors import RunError
 from spml_dist.records import BankRows
+from spml_dist.tensor_records import take
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def send(
     say against its own rows. Raises it, or RunError if the rows of all ranks together exceed the capacity, on
     every rank: nothing was sent then.
     """
-    owner = owner_of(shard_of(rows.image, shards), shards, comm.world())
+    owner = owner_of(partition_of(rows.image, shards), shards, comm.world())
     order = torch.argsort(owner, stable=True)
     going = torch.bincount(owner, minlength=comm.world())
     table = comm.gather_table(torch.cat([going, going.new_tensor([trouble is not None])]))

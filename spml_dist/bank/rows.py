@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spml_dist.bank.identity import image_check, image_hash
-from spml_dist.method.extent import in_picture
-from spml_dist.records import UNLABELLED, BankRows, Batch, Rows, Segments
+from spml_dist.hashing import image_check, image_hash
+from spml_dist.method.extent import in_image
+from spml_dist.records import UNLABELLED, BankRows, Batch, Candidates, Segments
+from spml_dist.tensor_records import take
 
 STORAGE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 ANNOTATED, PROPAGATED = 1, 2
@@ -43,7 +43,7 @@ def of_segments(
     """
     device, classes = segments.semantic.device, batch.tags.shape[1]
     annotated, known = segments.semantic < classes, propagated < classes
-    box, area = in_picture(segments.box, segments.area, batch.window[segments.image])
+    box, area = in_image(segments.box, segments.area, batch.window[segments.image])
     first = torch.searchsorted(segments.image, segments.image)
     return BankRows(
         vector=segments.prototype.detach().to(STORAGE[storage]),
@@ -62,10 +62,10 @@ def of_segments(
     )
 
 
-def as_candidates(rows: BankRows, classes: int, dtype: torch.dtype) -> Rows:
+def as_candidates(rows: BankRows, classes: int, dtype: torch.dtype) -> Candidates:
     """Rows of the bank as a step contrasts with them; their images are those of the bank."""
     known = rows.label >= 0
-    return Rows(
+    return Candidates(
         prototype=rows.vector.to(dtype),
         semantic=torch.where(rows.source == ANNOTATED, rows.label.long(), UNLABELLED),
         tags=from_bitset(rows.tags, classes),
@@ -97,16 +97,6 @@ def empty(count: int, dim: int, classes: int, storage: str, device=None) -> Bank
     made["tags"] = torch.zeros(count, -(-classes // BITS), dtype=torch.int64, device=device)
     made["vector"] = torch.zeros(count, dim, dtype=STORAGE[storage], device=device)
     return BankRows(**made)
-
-
-def take(rows: BankRows, index: Tensor | slice) -> BankRows:
-    """The rows at an index, copied (a slice: seen)."""
-    return BankRows(*(getattr(rows, f.name)[index] for f in fields(BankRows)))
-
-
-def concatenate(parts: Sequence[BankRows]) -> BankRows:
-    """All rows of at least one record as one, in the given order."""
-    return BankRows(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(BankRows)))
 
 
 def by_identity(rows: BankRows) -> BankRows:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spml_dist.bank.identity import uniform
 from spml_dist.bank.rows import ANNOTATED
 from spml_dist.bank.store import Store
+from spml_dist.hashing import uniform
 from spml_dist.records import Neighbours
 
 

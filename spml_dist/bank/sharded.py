@@ -11,8 +11,8 @@ from torch import Tensor
 from spml_dist import comm
 from spml_dist.bank import exchange, sampling, staleness
 from spml_dist.bank.counts import count, over_all_ranks
-from spml_dist.bank.identity import owned
-from spml_dist.bank.rows import ANNOTATED, as_candidates, bitset, by_identity, concatenate, pack, take, unpack
+from spml_dist.bank.partitions import owned
+from spml_dist.bank.rows import ANNOTATED, as_candidates, bitset, by_identity, pack, unpack
 from spml_dist.bank.search.exact import Found, in_order
 from spml_dist.bank.search.filters import Kind, Queries
 from spml_dist.bank.search.index_cache import Cache
@@ -22,7 +22,8 @@ from spml_dist.bank.store import Store
 from spml_dist.bank.validate import refusal
 from spml_dist.config.method_models import Bank
 from spml_dist.errors import RunError
-from spml_dist.records import BankRows, Memory, Neighbours, Rows, Standing
+from spml_dist.records import BankCandidates, BankCounts, BankRows, Candidates, Neighbours
+from spml_dist.tensor_records import concatenate, take
 
 GAUGE = 50
 """steps between measurements of the inverted file's recall"""
@@ -106,7 +107,7 @@ class ShardedBank:
             trouble = error
         comm.agree(trouble)
 
-    def recall(self, rows: Rows, step: int, measure: bool = False) -> Memory:
+    def recall(self, rows: Candidates, step: int, measure: bool = False) -> BankCandidates:
         """The bank's part in a step's candidates.
 
         rows: the step's segments, of all ranks; measure: also how well the bank does, for `report`.
@@ -149,13 +150,13 @@ class ShardedBank:
         else:
             self.cache.upkeep()
 
-    def _queries(self, rows: Rows) -> Queries:
+    def _queries(self, rows: Candidates) -> Queries:
         counted = rows.tags & rows.tags_known[:, None]
         counted[:, list(self._asks.ignored)] = False
         label = torch.where(rows.semantic < self.classes, rows.semantic, -1).short()
         return Queries(rows.prototype.detach(), rows.image, label, bitset(counted), rows.tags_known)
 
-    def _eligible(self, rows: Rows) -> Tensor:
+    def _eligible(self, rows: Candidates) -> Tensor:
         """[used] bool: rows that may become candidates."""
         eligible = self.store.alive[: self.store.used].clone()
         if not self.settings.own_images:
@@ -198,7 +199,7 @@ class ShardedBank:
 
     def _taking_turns(self, queries: Queries, step: int) -> Queries:
         chosen = sampling.turn(queries.image, _numbers(queries.image), self.settings.queries, self.seed, step)
-        return Queries(*(value[chosen] for value in vars(queries).values()))
+        return take(queries, chosen)
 
     def _merged(self, found: list[Found]) -> list[Neighbours]:
         """The best of what every rank found, all at once."""
@@ -221,17 +222,17 @@ class ShardedBank:
         return [Neighbours(best.float(), *facts) for best, *facts in zip(*parts, strict=True)]
 
     def _memory(
-        self, rows: Rows, queries: Queries, near: list[Neighbours], eligible: Tensor, step: int
-    ) -> Memory:
+        self, rows: Candidates, queries: Queries, near: list[Neighbours], eligible: Tensor, step: int
+    ) -> BankCandidates:
         none, settings = eligible.nonzero()[:0, 0], self.settings
         if settings.candidates == "exact":
             everything, _ = self._gathered(eligible.nonzero()[:, 0], none)
-            return Memory(as_candidates(everything, self.classes, rows.prototype.dtype))
+            return BankCandidates(as_candidates(everything, self.classes, rows.prototype.dtype))
         image, segment = sampling.nearest_of_all(near, settings.max_candidates)
         chosen, drawn = sampling.held(self.store, image, segment).to(none.device), none
         if settings.candidates == "nearest":
             everything, _ = self._gathered(chosen, none)
-            return Memory(as_candidates(everything, self.classes, rows.prototype.dtype))
+            return BankCandidates(as_candidates(everything, self.classes, rows.prototype.dtype))
         whole = over_all_ranks(count(self._facts(), eligible, queries, self.classes))
         left = eligible.clone()
         left[chosen] = False
@@ -243,8 +244,8 @@ class ShardedBank:
         everything, count_drawn = self._gathered(chosen, drawn)
         weight = sampling.weights(everything.source, len(everything) - count_drawn, *kinds)
         candidates = as_candidates(everything, self.classes, rows.prototype.dtype)
-        standing = Standing(whole.by_class, whole.by_propagated, whole.sharing)
-        return Memory(candidates, weight.log(), standing)
+        standing = BankCounts(whole.by_class, whole.by_propagated, whole.sharing)
+        return BankCandidates(candidates, weight.log(), standing)
 
     def _gathered(self, chosen: Tensor, drawn: Tensor) -> tuple[BankRows, int]:
         """The chosen rows of all ranks, then the drawn ones and how many these are, each by identity."""

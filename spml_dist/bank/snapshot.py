@@ -21,13 +21,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from spml_dist import comm
-from spml_dist.bank.identity import shard_of
-from spml_dist.bank.rows import concatenate, digest, empty, take, written
+from spml_dist.bank.partitions import partition_of
+from spml_dist.bank.rows import digest, empty, written
 from spml_dist.bank.search.index_cache import Cache
 from spml_dist.bank.sharded import ShardedBank
 from spml_dist.bank.snapshot_manifest import File, Manifest, damaged, read_manifest, sum_of, write_manifest
 from spml_dist.errors import RunError
 from spml_dist.records import BankRows
+from spml_dist.tensor_records import concatenate, take
 
 SHARD, INDEX = "shard_{:05d}.safetensors", "index_{:05d}_of_{:05d}.safetensors"
 
@@ -176,14 +177,14 @@ def _fill(bank: ShardedBank, manifest: Manifest, folder: Path) -> _Taken:
         for name in map(SHARD.format, range(residue, manifest.shards, apart)):
             if name in manifest.files:
                 part = _read(folder / name, manifest.files[name], manifest)
-                shard = shard_of(part.image, shards)
+                shard = partition_of(part.image, shards)
                 own = (shard >= store.owned.start) & (shard < store.owned.stop)
                 parts.append(part if own.all() else take(part, own))
                 digests.append(manifest.files[name].digest if own.all() else written(digest(parts[-1])))
         together = concatenate(parts)
         store.put(together)
         rows += len(together)
-        fullest = max([fullest, *torch.bincount(shard_of(together.image, shards)).tolist()])
+        fullest = max([fullest, *torch.bincount(partition_of(together.image, shards)).tolist()])
     return _Taken(sum_of(digests), rows, len(store), fullest)
 
 

@@ -14,7 +14,7 @@ from spml_dist.bank.search.filters import Queries
 from spml_dist.records import BankRows, Neighbours
 
 OVERLAP = 0.5
-"""intersection over union of two boxes that are taken for one place of the picture"""
+"""intersection over union of two boxes that are taken for one place of the image"""
 
 AGES = (10, 100, 1_000, 10_000)
 """bounds in steps between which the ages of rows are counted"""
@@ -26,7 +26,7 @@ class Placed(NamedTuple):
     vector: Tensor
     """[n, C] unit vectors"""
     box: Tensor
-    """[n, 4] in shares of the picture's sides"""
+    """[n, 4] in shares of the image's sides"""
 
 
 def drift(old: Placed | BankRows, new: Placed | BankRows) -> list[float]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spml_dist.bank.identity import image_hash
 from spml_dist.bank.rows import BITS
 from spml_dist.bank.store import too_large
 from spml_dist.errors import RunError
+from spml_dist.hashing import image_hash
 from spml_dist.records import BankRows
 
 

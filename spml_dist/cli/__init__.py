@@ -22,7 +22,7 @@ VERBS = (pack, preview, verify, config, cam, train, evaluate, report, track, ban
 EXAMPLES = """\
 the whole path, from generated scenes to a table:
   spml-dist pack sample --out data/sample
-  spml-dist preview data/sample/train --out sample.png  # pictures, labels, regions on one sheet
+  spml-dist preview data/sample/train --out sample.png  # images, labels, regions on one sheet
   spml-dist verify data/sample
   spml-dist config configs/quickstart.yaml engine.workers=1
   spml-dist train configs/quickstart.yaml
@@ -30,7 +30,7 @@ the whole path, from generated scenes to a table:
   spml-dist report runs/quickstart        # at any moment of the training
   spml-dist bank inspect runs/quickstart  # which segments it remembers
 
-one's own pictures, a folder with images/, weak/, masks/ of val, classes.txt, meta.json and the splits' lists:
+one's own images, a folder with images/, weak/, masks/ of val, classes.txt, meta.json and the splits' lists:
   spml-dist pack folder DIR --labels scribbles --split train --out data/mine/train
   spml-dist pack folder DIR --labels scribbles --split val --out data/mine/val
   spml-dist train configs/gid15_scribble.yaml name=mine data.train=data/mine/train data.val=data/mine/val

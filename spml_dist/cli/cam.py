@@ -43,7 +43,7 @@ examples:
   spml-dist cam infer runs/voc12_tag_cam data/voc12/train --out data/voc12/seeds
   spml-dist cam infer runs/mine_cam data/tags --out data/seeds --workers 4 cam.foreground=0.4
 
-A picture with boxes gets the seeds of its boxes; one without boxes and without annotated pixels gets those of
+An image with boxes gets the seeds of its boxes; one without boxes and without annotated pixels gets those of
 its tags; all others stay as they are, and so does every pixel that is annotated. The same command goes on
 where it was interrupted.
 """
@@ -55,7 +55,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         subparsers,
         "cam",
         "seeds from image tags and boxes: train a classifier, label pixels by its maps",
-        "Image tags and boxes say what is in a picture, and not which pixels. A classifier of the tags is "
+        "Image tags and boxes say what is in an image, and not which pixels. A classifier of the tags is "
         "trained; where its activation is strong, pixels are labelled.",
         EXAMPLES,
     )
@@ -64,7 +64,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     training = add_verb(verbs, "train", said, f"{said[0].upper()}{said[1:]}.", TRAIN_EXAMPLES)
     train.add_arguments(training)
     training.set_defaults(run=run_train)
-    said = "label the pictures of a pack by the classifier's maps"
+    said = "label the images of a pack by the classifier's maps"
     _add_infer(
         add_verb(verbs, "infer", said, f"{said[0].upper()}{said[1:]}, into a new pack.", INFER_EXAMPLES)
     )
@@ -185,7 +185,7 @@ def _require_tags(folder: str) -> None:
     counts = read_manifest(folder).counts
     if not any(counts.images_tagged):
         remedy = "pack with tags, such as `--labels tags`"
-        raise DataError(f"{folder}: no picture is known to show a class", None, remedy)
+        raise DataError(f"{folder}: no image is known to show a class", None, remedy)
 
 
 def _fingerprint(parts: CamParts) -> str:
@@ -195,9 +195,9 @@ def _fingerprint(parts: CamParts) -> str:
 
 
 def _table(result: dict) -> str:
-    """Per cent of the labelled pictures' pixels, and how many of them are right, by class."""
+    """Per cent of the labelled images' pixels, and how many of them are right, by class."""
     head = (
-        f"{result['images_labelled']} of {result['images']} pictures got seeds, "
+        f"{result['images_labelled']} of {result['images']} images got seeds, "
         f"{result['images_measured']} of them have ground truth; per cent of their pixels"
     )
     rows = [*result["classes"].items(), ("all (IoU: mean)", result["all"])]

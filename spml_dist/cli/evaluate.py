@@ -20,7 +20,7 @@ examples:
   spml-dist evaluate runs/quickstart --oracle      # neighbours that are labelled with ground truth
   spml-dist evaluate runs/quickstart --pictures 20
 
-The splits are those of RUN/config.yaml, packed with masks. Every picture of data.train is a neighbour, and is
+The splits are those of RUN/config.yaml, packed with masks. Every image of data.train is a neighbour, and is
 cut into segments first.
 """
 
@@ -31,7 +31,7 @@ def add(subparsers) -> None:
         subparsers,
         "evaluate",
         "measure a trained run on a split",
-        "mIoU of a trained run by its classifier and by nearest neighbours; writes the result, pictures and "
+        "mIoU of a trained run by its classifier and by nearest neighbours; writes the result, images and "
         "the report into the run folder.",
         EXAMPLES,
     )
@@ -44,7 +44,7 @@ def add(subparsers) -> None:
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result here too")
     parser.add_argument(
-        "--pictures", metavar="N", type=int, help="pictures to draw; default: evaluation.pictures"
+        "--pictures", metavar="N", type=int, help="images to draw; default: evaluation.pictures"
     )
     parser.set_defaults(run=run)
 
@@ -66,7 +66,7 @@ def run(args) -> int:
             f"write the path of a packed split there, or give another --split ({_packed(config)})",
         )
     if args.json is not None:
-        _require_place(args.json)  # before the pictures, which take long
+        _require_place(args.json)  # before the images, which take long
     shown = config.evaluation.pictures if args.pictures is None else args.pictures
     result, drawn = _evaluated(args, config, data, shown)
 
@@ -79,7 +79,7 @@ def run(args) -> int:
     write_text(written[1], table)
     if args.json is not None:
         write_text(args.json, text)
-    written += _pictures(folder / "pictures", name, drawn, result)
+    written += _images(folder / "pictures", name, drawn, result)
     written.append(write_report(folder))
     print(table)
     print("\n".join(f"wrote {path}" for path in written))
@@ -108,7 +108,7 @@ def _require_trained(folder: Path) -> None:
 
 
 def _evaluated(args, config, data, shown: int) -> tuple[dict, list]:
-    """The result, and `shown` pictures spread evenly over the split."""
+    """The result, and `shown` images spread evenly over the split."""
     import numpy as np
 
     from spml_dist.data.format.manifest import read_manifest
@@ -131,7 +131,7 @@ def _evaluated(args, config, data, shown: int) -> tuple[dict, list]:
         seed=config.seed,
         oracle=args.oracle,
         cache=Cache(config.stream.cache, config.stream.cache_gb, config.stream.retry_seconds),
-        each=lambda picture: drawn.append(picture) if picture.number in wanted else None,
+        each=lambda image: drawn.append(image) if image.number in wanted else None,
     )
     return {"run": config.name, "step": info.get("step"), **result}, drawn
 
@@ -157,11 +157,11 @@ def _table(result: dict) -> str:
     for name, (_, *values) in zip(names, rows, strict=True):
         cells = [f"{100 * value:>{len(title)}.1f}" for value, title in zip(values, titles, strict=True)]
         lines.append(f"| {name:<{first}} | " + " | ".join(cells) + " |")
-    head = f"{result['run']} on {result['split']}: {result['images']} pictures, IoU in per cent"
+    head = f"{result['run']} on {result['split']}: {result['images']} images, IoU in per cent"
     return "\n".join([head, "", *lines]) + "\n"
 
 
-def _pictures(folder: Path, name: str, drawn: list, result: dict) -> list[Path]:
+def _images(folder: Path, name: str, drawn: list, result: dict) -> list[Path]:
     """The contact sheet and the confusion matrices of both read-outs."""
     import numpy as np
 
@@ -176,21 +176,18 @@ def _pictures(folder: Path, name: str, drawn: list, result: dict) -> list[Path]:
     if drawn:
         colours = overlay.palette(len(classes), result["background"])
         # A split packed with its masks has no weak labels to show.
-        weak = any((picture.sample.semantic != picture.sample.mask).any() for picture in drawn)
+        weak = any((image.sample.semantic != image.sample.mask).any() for image in drawn)
         rows = [
             [
-                picture.sample.image,
-                *([overlay.overlay(picture.sample.image, picture.sample.semantic, colours, 0.9)] * weak),
-                overlay.outline(picture.sample.image, picture.segments),
-                *(
-                    overlay.overlay(picture.sample.image, picture.predictions[key], colours)
-                    for key in titles
-                ),
-                overlay.overlay(picture.sample.image, picture.sample.mask, colours),
+                image.sample.image,
+                *([overlay.overlay(image.sample.image, image.sample.semantic, colours, 0.9)] * weak),
+                overlay.outline(image.sample.image, image.segments),
+                *(overlay.overlay(image.sample.image, image.predictions[key], colours) for key in titles),
+                overlay.overlay(image.sample.image, image.sample.mask, colours),
             ]
-            for picture in drawn
+            for image in drawn
         ]
-        heads = ["Picture", *(["Weak labels"] * weak), "Segments", *titles.values(), "Ground truth"]
+        heads = ["Image", *(["Weak labels"] * weak), "Segments", *titles.values(), "Ground truth"]
         written.append(folder / f"{name}.png")
         overlay.write_picture(written[-1], overlay.panel(rows, heads, classes, colours))
     return written

@@ -27,10 +27,10 @@ images/ID.jpg, and annotations, any of them for any image:
   weak/KIND.json         {ID: [[class, x, y], ...]}: points, which become discs; keypoints, which become heat
                          maps, where KIND begins with `keypoints` or is named in --heat-maps
   weak/KIND.json         {ID: [[class, x0, y0, x1, y1], ...]}: a box for every object; x1, y1 exclusive
-  weak/tags.json         {ID: [class, ...]}: classes that a picture shows
+  weak/tags.json         {ID: [class, ...]}: classes that an image shows
 Several KINDs mix: on a pixel the one that --labels names first decides, later ones fill what it leaves
 unlabelled, and pixels on which they say different classes are counted. Background that boxes or heat maps
-only imply lies outside the boxes of all kinds. A picture's tags are all classes that its kinds list or show,
+only imply lies outside the boxes of all kinds. An image's tags are all classes that its kinds list or show,
 and unknown where none says anything. --labels-from gives each image its own kinds. An image without any is
 packed unlabelled and trained on all the same. Masks go along for evaluation.
 
@@ -58,8 +58,8 @@ def add(
 
     add_common: adds the options that all recipes share; run: packs.
     """
-    about = "Pack one split of a folder of pictures with any kinds of annotation."
-    made = add_verb(recipes, "folder", "one split of a folder of pictures", about, EXAMPLES)
+    about = "Pack one split of a folder of images with any kinds of annotation."
+    made = add_verb(recipes, "folder", "one split of a folder of images", about, EXAMPLES)
     made.add_argument("dir", metavar="DIR", help="folder with images/, classes.txt, meta.json and SPLIT.txt")
     kinds = "masks and names under weak/, with commas between; on a pixel the first decides"
     made.add_argument("--labels", metavar="KIND[,KIND...]", required=True, help=kinds)
@@ -99,6 +99,6 @@ def _open(arguments: argparse.Namespace) -> Recipe:
 
 
 def _require_another(out: str, source: Path) -> None:
-    """Raise ConfigError if the pack would be written among the pictures and annotations it is made from."""
+    """Raise ConfigError if the pack would be written among the images and annotations it is made from."""
     if Path(out).resolve() in (source.resolve(), (source / "images").resolve()):
         raise ConfigError("--out", out, "choose another folder than the one that is packed")

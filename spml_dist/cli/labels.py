@@ -37,7 +37,7 @@ def add_boxes(parser: argparse._ActionsContainer) -> None:
 
 def add_heat(parser: argparse._ActionsContainer) -> None:
     """--keypoint-sigma, --heat-high and --heat-low; `heat` reads them."""
-    sigma = "width of a keypoint's heat map, in pixels (default: 3 %% of the picture's diagonal)"
+    sigma = "width of a keypoint's heat map, in pixels (default: 3 %% of the image's diagonal)"
     parser.add_argument("--keypoint-sigma", metavar="S", type=float, help=sigma)
     high = "a pixel this hot takes its keypoint's class (default: 0.5, within 1.18 S)"
     parser.add_argument("--heat-high", metavar="H", type=float, help=high)

@@ -1,4 +1,4 @@
-"""`spml-dist pack`: pictures and weak labels -> WebDataset shards and a manifest."""
+"""`spml-dist pack`: images and weak labels -> WebDataset shards and a manifest."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     parser = add_verb(
         subparsers,
         NAME,
-        "write pictures and weak labels as shards",
-        "Write pictures and weak labels as WebDataset shards with a manifest. "
+        "write images and weak labels as shards",
+        "Write images and weak labels as WebDataset shards with a manifest. "
         "The same input gives the same bytes for any number of workers; an earlier pack is replaced when the "
         "new one is complete. After a kill the same command goes on.",
         EXAMPLES,
@@ -125,7 +125,7 @@ def _pack(
 
 
 def _fingerprint(arguments: argparse.Namespace, ids: tuple[str, ...]) -> str:
-    """Of all that decides the bytes of a pack, the content of its pictures and annotations excepted.
+    """Of all that decides the bytes of a pack, the content of its images and annotations excepted.
 
     A file among the options counts by its content, wherever it lies.
     """
@@ -238,7 +238,7 @@ def _add_sample(recipes: argparse._SubParsersAction) -> None:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     _add_regions(parser)
     _add_output(parser, 256)
-    strict = "stop at the first picture that cannot be packed instead of listing it in rejected.jsonl"
+    strict = "stop at the first image that cannot be packed instead of listing it in rejected.jsonl"
     parser.add_argument("--strict", action="store_true", help=strict)
 
 
@@ -248,7 +248,7 @@ def _add_regions(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument("--regions", metavar="HOW", default="felzenszwalb", help=said)
     network = "with ucm: an ONNX contour network in place of colour and texture gradients"
     chosen.add_argument("--contours", metavar="FILE", type=Path, help=network)
-    kept = "with ucm: also write each picture's ultrametric contour map, 16-bit PNG"
+    kept = "with ucm: also write each image's ultrametric contour map, 16-bit PNG"
     chosen.add_argument("--keep-contours", metavar="FOLDER", type=Path, help=kept)
 
 

@@ -1,4 +1,4 @@
-"""`spml-dist preview`: pictures of a pack with their labels, regions and tags, on one sheet."""
+"""`spml-dist preview`: images of a pack with their labels, regions and tags, on one sheet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NAME = "preview"
 
 EXAMPLES = """\
-each picture is shown as it is, with its labels and boxes on it, and with its regions; above it stand its
+each image is shown as it is, with its labels and boxes on it, and with its regions; above it stand its
 image id, its kinds of annotation and its tags. Pale grey is unlabelled, hatched is ignored.
 
 examples:
@@ -36,7 +36,7 @@ examples:
 """
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LOOKED_AT = 500
-"""pictures looked at, at most, for one of each kind of annotation"""
+"""images looked at, at most, for one of each kind of annotation"""
 TARS = 4
 
 Place = tuple[int, int]
@@ -47,14 +47,12 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     parser = add_verb(
         subparsers,
         NAME,
-        "draw pictures of a pack with their labels, regions and tags",
-        "Draw some pictures of a pack, each kind of annotation among them, on one sheet.",
+        "draw images of a pack with their labels, regions and tags",
+        "Draw some images of a pack, each kind of annotation among them, on one sheet.",
         EXAMPLES,
     )
     parser.add_argument("shards", metavar="SHARDS", help="a packed folder or its address")
-    parser.add_argument(
-        "--out", metavar="FILE", type=Path, required=True, help="picture to write, PNG or JPEG"
-    )
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="image to write, PNG or JPEG")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--images", metavar="N", type=int, default=12, help="how many (default: 12)")
     chosen.add_argument("--from", metavar="KEY,KEY", dest="keys", help="these image ids")
@@ -88,13 +86,13 @@ def run(arguments: argparse.Namespace) -> int:
     except DataError as error:
         flag = "--images" if arguments.keys is None else "--from"
         height, width = drawn.shape[:2]
-        what = f"{flag}: {len(entries)} pictures are too many for {arguments.out}"
+        what = f"{flag}: {len(entries)} images are too many for {arguments.out}"
         raise ConfigError(what, f"{height} x {width} pixels", "show fewer, or write a .png") from error
     except OSError as error:
         raise DataError(
             f"{arguments.out}: cannot be written", error.strerror, "give another --out"
         ) from error
-    print(f"wrote {len(entries)} of {manifest.samples:,} pictures to {arguments.out}")
+    print(f"wrote {len(entries)} of {manifest.samples:,} images to {arguments.out}")
     return 0
 
 
@@ -117,7 +115,7 @@ def chosen(reader: Reader, images: int, seed: int) -> list[Place]:
             wanted -= brought
             first.append(place)
     if kinds := [kind or "no annotation" for kind in sorted(wanted)]:
-        print(f"of {len(drawn)} pictures looked at none has: {', '.join(kinds)}", file=sys.stderr)
+        print(f"of {len(drawn)} images looked at none has: {', '.join(kinds)}", file=sys.stderr)
     return list(dict.fromkeys([*first, *drawn]))[:images]
 
 
@@ -168,7 +166,7 @@ def _ids(words: str) -> list[str]:
 
 
 def _heading(manifest: Manifest, count: int) -> str:
-    labels, shown = manifest.labels.replace(",", ", "), f"{count} of {manifest.samples:,} pictures"
+    labels, shown = manifest.labels.replace(",", ", "), f"{count} of {manifest.samples:,} images"
     return f"{manifest.name} · {manifest.split} · {labels} · {shown}"
 
 

@@ -65,7 +65,7 @@ labels:
   masks        every pixel
   boxes        (instances) what lies outside all boxes is background, their inside is for `spml-dist cam
                infer`; with --boxes geometry the middle fifth of each is its class
-  tags         no labelled pixels; the classes of the picture
+  tags         no labelled pixels; the classes of the image
 An image without instances is known to show none. Masks go along for evaluation.
 
 examples:
@@ -85,10 +85,10 @@ splits: train2014, minival2014 (1,508 images, for evaluation), valminusminival20
 labels (14 parts of the body and background):
   masks        the parts as they were drawn; people whose parts nobody drew are ignored
   points       a disc at the centre of each part that a person shows; background where every point is farther
-               than a quarter of the picture's diagonal; the rest is unlabelled
+               than a quarter of the image's diagonal; the rest is unlabelled
   keypoints    a Gaussian heat map around the same centres: hot pixels are their part, cold ones background,
                the rest is unlabelled
-Tags are the parts in the picture, unknown where it shows people whose parts nobody drew.
+Tags are the parts in the image, unknown where it shows people whose parts nobody drew.
 
 examples:
   spml-dist pack densepose DIR --labels points --split train2014 --out data/densepose_point/train
@@ -103,7 +103,7 @@ FOLDER holds classes.txt and meta.json, as for `spml-dist pack folder`.
 
 The pack serves `spml-dist preview` and, with --classes, a training by image similarity alone. It cannot be
 evaluated, for it has no ground truth, and `spml-dist cam infer` finds no tags or boxes in it. To train on
-pictures without labels beside labelled ones, put all of them into one folder: `spml-dist pack folder` packs
+images without labels beside labelled ones, put all of them into one folder: `spml-dist pack folder` packs
 the images of SPLIT.txt that have no annotation unlabelled, and they are trained on all the same.
 
 examples:
@@ -146,9 +146,9 @@ def add(
     add_common(made)
     made.set_defaults(run=partial(run, open=_densepose))
 
-    about = "Pack all pictures of a folder, without labels."
-    made = add_verb(recipes, "images", "a bare folder of pictures", about, IMAGES)
-    made.add_argument("dir", metavar="DIR", help="folder of pictures, at any depth")
+    about = "Pack all images of a folder, without labels."
+    made = add_verb(recipes, "images", "a bare folder of images", about, IMAGES)
+    made.add_argument("dir", metavar="DIR", help="folder of images, at any depth")
     made.add_argument("--split", default="all", help="what to call it (default: all)")
     made.add_argument(
         "--classes", metavar="FOLDER", help="folder with classes.txt and meta.json (default: no classes)"

@@ -14,7 +14,7 @@ NAME = "verify"
 
 EXAMPLES = """\
 checks that every tar has the manifest's size and sha256, that every sample is complete and decodes, that
-labels are classes and maps have their picture's size, and that keys and counts agree.
+labels are classes and maps have their image's size, and that keys and counts agree.
 
 examples:
   spml-dist verify data/sample

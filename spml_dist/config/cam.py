@@ -10,7 +10,7 @@ def cam_experiment(config: Config) -> Config:
     tags has no use for: relations, bank, momentum encoder, previews, and splits to evaluate on, which need
     not be packed yet.
 
-    Where classes change places in a mirror (`stream.mirror_swaps`), maps of mirrored pictures would have to
+    Where classes change places in a mirror (`stream.mirror_swaps`), maps of mirrored images would have to
     change places too: none are made.
     """
     schedule, relations = config.schedule, config.relations.model_dump()

@@ -175,16 +175,16 @@ class Bank(Section):
 class Cam(Section):
     steps: int = Field(ge=1, description="Number of optimiser steps of the classifier of image tags.")
     scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        min_length=1, description="Factors of the picture's size at which its maps are computed and summed."
+        min_length=1, description="Factors of the image's size at which its maps are computed and summed."
     )
-    mirror: bool = Field(description="Whether maps of the mirrored picture are summed too.")
+    mirror: bool = Field(description="Whether maps of the mirrored image are summed too.")
     longer_side: Annotated[int, Field(ge=16)] | None = Field(
-        description="Longer side in pixels to which larger pictures are reduced before the factors apply; "
+        description="Longer side in pixels to which larger images are reduced before the factors apply; "
         "null for no limit but the 4 million pixels of any view."
     )
     alpha: float = Field(gt=0, description="Exponent α of the background's score (1 - the strongest map)^α.")
     foreground: Threshold = Field(
-        description="Lowest value of a class's map, over its maximum in the picture, that labels a pixel."
+        description="Lowest value of a class's map, over its maximum in the image, that labels a pixel."
     )
     background: Threshold = Field(
         description="Lowest score of the background that labels a pixel; the stronger wins where both do. "

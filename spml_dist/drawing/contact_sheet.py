@@ -1,4 +1,4 @@
-"""A contact sheet: pictures beside each other, what is known of each above it, a legend below. RGB uint8."""
+"""A contact sheet: images beside each other, what is known of each above it, a legend below. RGB uint8."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from spml_dist.drawing.lettering import Lettering
 
 SIDE = 270
-"""pixels of the longer side of a picture on the sheet"""
+"""pixels of the longer side of an image on the sheet"""
 _WIDEST = 1760
 _MARGIN, _GAP, _LINE, _SWATCH = 32, 10, 21, 13
 _INK, _SOFT, _RULE = (32, 36, 42), (96, 102, 112), (222, 225, 230)
@@ -22,7 +22,7 @@ Chip = tuple[str, tuple[int, int, int]]
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture on the sheet, seen in several ways."""
+    """An image on the sheet, seen in several ways."""
 
     title: str
     note: str
@@ -32,14 +32,14 @@ class Entry:
 
 
 def fitted(height: int, width: int) -> tuple[int, int]:
-    """(height, width) of a picture on the sheet: its longer side is SIDE."""
+    """(height, width) of an image on the sheet: its longer side is SIDE."""
     scale = SIDE / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def sheet(heading: str, entries: Sequence[Entry], legend: Sequence[Chip]) -> np.ndarray:
     """[H, W, 3]: the entries in reading order, side by side where there is room. There is at least one."""
-    cell = max(picture.shape[1] for entry in entries for _, picture in entry.views)
+    cell = max(image.shape[1] for entry in entries for _, image in entry.views)
     card = max(320, len(entries[0].views) * (cell + _GAP) - _GAP)
     columns = min(len(entries), max(1, (_WIDEST - _MARGIN) // (card + _MARGIN)))
     width = _MARGIN + columns * (card + _MARGIN)
@@ -63,7 +63,7 @@ def _row(cards: Sequence[Image.Image], card: int, width: int) -> Image.Image:
     paper = _paper(width, max(each.height for each in cards) + 30)
     ImageDraw.Draw(paper).line((_MARGIN, 0, width - _MARGIN, 0), fill=_RULE)
     for column, each in enumerate(cards):
-        # Cards stand on one line: so do their pictures, however many lines their tags take.
+        # Cards stand on one line: so do their images, however many lines their tags take.
         paper.paste(each, (_MARGIN + column * (card + _MARGIN), paper.height - 16 - each.height))
     return paper
 
@@ -71,15 +71,15 @@ def _row(cards: Sequence[Image.Image], card: int, width: int) -> Image.Image:
 def _card(entry: Entry, cell: int, width: int) -> Image.Image:
     chips = _chips(entry.chips, width)
     captions = 2 * _LINE + chips.height + 4
-    pictures = captions + _LINE
-    paper = _paper(width, pictures + max(len(picture) for _, picture in entry.views))
+    images = captions + _LINE
+    paper = _paper(width, images + max(len(image) for _, image in entry.views))
     Lettering(15, bold=True).write(paper, entry.title, (0, 0), _INK, width)
     Lettering(14).write(paper, entry.note, (0, _LINE), _SOFT, width)
     paper.paste(chips, (0, 2 * _LINE))
-    for column, (caption, picture) in enumerate(entry.views):
+    for column, (caption, image) in enumerate(entry.views):
         left = column * (cell + _GAP)
         Lettering(13).write(paper, caption, (left, captions), _SOFT, cell)
-        paper.paste(Image.fromarray(picture), (left, pictures))
+        paper.paste(Image.fromarray(image), (left, images))
     return paper
 
 

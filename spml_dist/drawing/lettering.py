@@ -1,4 +1,4 @@
-"""Text on pictures, in the scripts that DejaVu has and otherwise in those of the machine's fonts."""
+"""Text on images, in the scripts that DejaVu has and otherwise in those of the machine's fonts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures for people: label colours, overlays, segment boundaries, contact sheets. RGB uint8 throughout."""
+"""Images for people: label colours, overlays, segment boundaries, contact sheets. RGB uint8 throughout."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def _colours() -> list[tuple[int, ...]]:
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity: float = 0.65) -> np.ndarray:
-    """The picture tinted by its labels, [H, W, 3].
+    """The image tinted by its labels, [H, W, 3].
 
     image: [H, W, 3]; labels: [H, W] integers 0..255; colours: [256, 3] from `palette`. Unlabelled pixels show
-    the picture in pale grey, ignored ones are white.
+    the image in pale grey, ignored ones are white.
     """
     grey = image.astype(np.float32).mean(axis=-1, keepdims=True)
     tinted = (1 - opacity) * (60 + 0.75 * grey) + opacity * colours[labels]
@@ -77,7 +77,7 @@ def boundaries(segments: np.ndarray) -> np.ndarray:
 
 
 def outline(image: np.ndarray, segments: np.ndarray, colour: Sequence[int] = (255, 225, 60)) -> np.ndarray:
-    """The picture, slightly darkened, with the boundaries of its segments drawn on it, [H, W, 3]."""
+    """The image, slightly darkened, with the boundaries of its segments drawn on it, [H, W, 3]."""
     drawn = image * 0.85
     edge = boundaries(segments)
     drawn[edge] = 0.25 * drawn[edge] + 0.75 * np.asarray(colour, np.float64)
@@ -90,13 +90,13 @@ def panel(
     names: Sequence[str] = (),
     colours: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A contact sheet: pictures in rows, a title above every column, the classes' colours below.
+    """A contact sheet: images in rows, a title above every column, the classes' colours below.
 
-    rows: pictures [h, w, 3], as many in a row as titles, of any size; names: classes in the order of
+    rows: images [h, w, 3], as many in a row as titles, of any size; names: classes in the order of
     their ids, with colours [256, 3] from `palette`. Returns [H, W, 3].
     """
-    fitted = [[_fit(picture) for picture in row] for row in rows]
-    cell = max([_MIN_CELL, *(picture.shape[1] for row in fitted for picture in row)])
+    fitted = [[_fit(image) for image in row] for row in rows]
+    cell = max([_MIN_CELL, *(image.shape[1] for row in fitted for image in row)])
     width = 2 * _MARGIN + len(titles) * (cell + _GAP) - _GAP
     parts = [_heading(titles, cell, width), *(_strip(row, cell, width) for row in fitted)]
     if len(names):
@@ -104,18 +104,18 @@ def panel(
     return np.concatenate([*parts, _paper(_MARGIN, width)])
 
 
-def write_picture(path: str | Path, picture: np.ndarray) -> None:
+def write_picture(path: str | Path, image: np.ndarray) -> None:
     """Write [H, W, 3] RGB as .png, .jpg or .jpeg, whole or not at all. The folder is made if need be.
 
-    Raises DataError for a picture that the format cannot hold: a JPEG has at most 65,500 pixels a side.
+    Raises DataError for an image that the format cannot hold: a JPEG has at most 65,500 pixels a side.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
-    fits, encoded = cv2.imencode(path.suffix.lower(), np.ascontiguousarray(picture[..., ::-1]))
+    fits, encoded = cv2.imencode(path.suffix.lower(), np.ascontiguousarray(image[..., ::-1]))
     if not fits:
-        height, width = picture.shape[:2]
-        raise DataError(f"{path}: cannot hold so large a picture", f"{height} x {width}", "write a .png")
+        height, width = image.shape[:2]
+        raise DataError(f"{path}: cannot hold so large an image", f"{height} x {width}", "write a .png")
     aside.write_bytes(encoded.tobytes())
     os.replace(aside, path)
 
@@ -133,17 +133,17 @@ def _heading(titles: Sequence[str], cell: int, width: int) -> np.ndarray:
 
 
 def _strip(row: Sequence[np.ndarray], cell: int, width: int) -> np.ndarray:
-    strip = _paper(max(len(picture) for picture in row) + _GAP, width)
-    for column, picture in enumerate(row):
-        left = _MARGIN + column * (cell + _GAP) + (cell - picture.shape[1]) // 2
-        strip[: len(picture), left : left + picture.shape[1]] = picture
+    strip = _paper(max(len(image) for image in row) + _GAP, width)
+    for column, image in enumerate(row):
+        left = _MARGIN + column * (cell + _GAP) + (cell - image.shape[1]) // 2
+        strip[: len(image), left : left + image.shape[1]] = image
     return strip
 
 
-def _fit(picture: np.ndarray) -> np.ndarray:
-    scale = _LONGER_SIDE / max(picture.shape[:2])
-    size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+def _fit(image: np.ndarray) -> np.ndarray:
+    scale = _LONGER_SIDE / max(image.shape[:2])
+    size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
 def _legend(names: Sequence[str], colours: np.ndarray, width: int) -> np.ndarray:

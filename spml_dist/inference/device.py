@@ -1,4 +1,4 @@
-"""Where a trained network looks at pictures."""
+"""Where a trained network looks at images."""
 
 from __future__ import annotations
 

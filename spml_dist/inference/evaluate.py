@@ -21,7 +21,7 @@ from spml_dist.method.prototypes import prototypes
 from spml_dist.records import Sample
 
 NAMED = 3
-"""pictures that an error names"""
+"""images that an error names"""
 
 
 class Settings(Protocol):
@@ -35,7 +35,7 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Gallery:
-    """Labelled prototypes of many pictures, to search in."""
+    """Labelled prototypes of many images, to search in."""
 
     prototype: np.ndarray
     """[r, C] float32 unit vectors"""
@@ -44,8 +44,8 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One evaluated picture and what the model says of it."""
+class Image:
+    """One evaluated image and what the model says of it."""
 
     number: int
     """place in the split, from 0"""
@@ -68,19 +68,19 @@ def evaluate(
     oracle: bool = False,
     progress: bool = True,
     cache: Cache | None = None,
-    each: Callable[[Picture], None] | None = None,
+    each: Callable[[Image], None] | None = None,
 ) -> dict:
     """mIoU of a split by both read-outs, as plain data for JSON.
 
     model, info: as `model.export.load` gives them; split_folder, train_folder: packed shards; split, seed:
-    what the result says of itself; cache: of shards from addresses. `each` is shown every picture.
+    what the result says of itself; cache: of shards from addresses. `each` is shown every image.
 
-    The classifier labels pixels directly. For the nearest neighbours every picture of the training split is
+    The classifier labels pixels directly. For the nearest neighbours every image of the training split is
     cut into segments, whose prototypes carry the majority of their weakly labelled pixels; a segment of the
     split takes the majority label of its nearest prototypes (SPML paper, section 3.5). With `oracle` the
     prototypes carry ground truth, and the read-out is called `neighbours_oracle`.
 
-    Raises DataError for pictures without ground truth, for classes other than the model's, and for a
+    Raises DataError for images without ground truth, for classes other than the model's, and for a
     training split without any label.
     """
     classes = list(info["classes"])
@@ -93,7 +93,7 @@ def evaluate(
     counts = {key: np.zeros((len(classes), len(classes) + 1), np.int64) for key in ("classifier", name)}
     index, found, images = build(gallery.prototype), _Precision(), 0
 
-    for sample in _pictures(split_folder, f"evaluating {split}", **shown):
+    for sample in _images(split_folder, f"evaluating {split}", **shown):
         if sample.mask is None:
             raise _maskless(split_folder, cache)
         seen = whole_image.view(model, sample.image, settings.longer_side)
@@ -105,12 +105,12 @@ def evaluate(
         found.add(near, gallery.label, _labels(seen, segments, sample.mask, len(classes))[owner])
         predictions = {
             "classifier": whole_image.classify(model, seen).argmax(axis=0),
-            name: seen.geometry.to_picture(votes[segments]),
+            name: seen.geometry.to_image(votes[segments]),
         }
         for key, prediction in predictions.items():
             counts[key] += metrics.confusion(sample.mask, prediction, len(classes))
         if each is not None:
-            each(Picture(images, sample, seen.geometry.to_picture(segments), predictions))
+            each(Image(images, sample, seen.geometry.to_image(segments), predictions))
         images += 1
 
     readouts = {key: _summary(matrix, classes) for key, matrix in counts.items()}
@@ -140,12 +140,12 @@ def collect(
     progress: bool = True,
     cache: Cache | None = None,
 ) -> Gallery:
-    """Labelled prototypes of all pictures of a split, in the order of its shards.
+    """Labelled prototypes of all images of a split, in the order of its shards.
 
     Segments are made without looking at labels; one without any labelled pixel is left out.
     """
     vectors, labels = [], []
-    for sample in _pictures(folder, "prototypes of train", progress, cache):
+    for sample in _images(folder, "prototypes of train", progress, cache):
         if oracle and sample.mask is None:
             raise _maskless(folder, cache)
         seen = whole_image.view(model, sample.image, settings.longer_side)
@@ -204,10 +204,10 @@ def _summary(counts: np.ndarray, classes: list[str]) -> dict:
     }
 
 
-def _pictures(folder, what: str, progress: bool, cache: Cache | None) -> Iterator[Sample]:
+def _images(folder, what: str, progress: bool, cache: Cache | None) -> Iterator[Sample]:
     total = read_manifest(folder).samples if progress else None
     interval = 0.2 if sys.stderr.isatty() else 10
-    options = {"desc": what, "total": total, "unit": "picture", "mininterval": interval}
+    options = {"desc": what, "total": total, "unit": "image", "mininterval": interval}
     return iter(tqdm(samples(folder, cache=cache), disable=not progress, **options))
 
 
@@ -232,7 +232,7 @@ def _maskless(folder, cache: Cache | None) -> DataError:
     named = [key for key, lacks in missing.items() if lacks]
     more = ", …" if len(named) > NAMED else ""
     return DataError(
-        f"{folder}: pictures without ground truth",
+        f"{folder}: images without ground truth",
         f"{len(named)} of {len(missing)}: {', '.join(named[:NAMED])}{more}",
-        "choose a split whose pictures all have masks: a folder has them in masks/",
+        "choose a split whose images all have masks: a folder has them in masks/",
     )

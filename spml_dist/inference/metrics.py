@@ -1,6 +1,6 @@
 """How well predicted label maps agree with the truth: the VOC protocol.
 
-Counts are added up over a whole split before anything is divided, so that a picture weighs by its pixels.
+Counts are added up over a whole split before anything is divided, so that an image weighs by its pixels.
 """
 
 from __future__ import annotations

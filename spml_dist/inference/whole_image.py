@@ -1,4 +1,4 @@
-"""Whole-picture inference: a picture's embedding, its segments and the classifier's scores."""
+"""Whole-image inference: an image's embedding, its segments and the classifier's scores."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from spml_dist.method.location import location
 from spml_dist.records import IGNORED
 
 MULTIPLE = 8
-"""Pictures are padded to sides that are multiples of this, in pixels"""
+"""Images are padded to sides that are multiples of this, in pixels"""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a picture's pixels and the cells of the embedding grid meet: nearest neighbours both ways.
+    """Where an image's pixels and the cells of the embedding grid meet: nearest neighbours both ways.
 
-    The picture of H×W is resized, padded at the bottom and right, and embedded on a grid of h×w.
+    The image of H×W is resized, padded at the bottom and right, and embedded on a grid of h×w.
     """
 
     resized: tuple[int, int]
     padded: tuple[int, int]
     row_of_cell: np.ndarray
-    """[h] int64: picture row of each grid row, -1 in the padding"""
+    """[h] int64: image row of each grid row, -1 in the padding"""
     column_of_cell: np.ndarray
     """[w] int64"""
     cell_of_row: np.ndarray
-    """[H] int64: grid row of each picture row"""
+    """[H] int64: grid row of each image row"""
     cell_of_column: np.ndarray
     """[W] int64"""
 
     @property
     def valid(self) -> np.ndarray:
-        """[h, w] bool: the cell lies in the picture."""
+        """[h, w] bool: the cell lies in the image."""
         return (self.row_of_cell[:, None] >= 0) & (self.column_of_cell[None, :] >= 0)
 
     def to_grid(self, labels: np.ndarray) -> np.ndarray:
@@ -47,14 +47,14 @@ class Geometry:
         picked = labels[np.ix_(self.row_of_cell, self.column_of_cell)]
         return np.where(self.valid, picked, IGNORED)
 
-    def to_picture(self, cells: np.ndarray) -> np.ndarray:
-        """Values [h, w] painted on the picture, [H, W]."""
+    def to_image(self, cells: np.ndarray) -> np.ndarray:
+        """Values [h, w] painted on the image, [H, W]."""
         return cells[np.ix_(self.cell_of_row, self.cell_of_column)]
 
 
 @dataclass(frozen=True)
 class View:
-    """What the network sees of one picture."""
+    """What the network sees of one image."""
 
     raw: Tensor
     """[1, C, h, w] embedding as the network gives it"""
@@ -65,7 +65,7 @@ class View:
 
 @torch.inference_mode()
 def view(model, image: np.ndarray, longer_side: int | None = None) -> View:
-    """Embed a whole picture [H, W, 3] uint8 RGB, its longer side scaled to `longer_side` pixels if given."""
+    """Embed a whole image [H, W, 3] uint8 RGB, its longer side scaled to `longer_side` pixels if given."""
     height, width = image.shape[:2]
     resized = _resized(height, width, longer_side)
     scaled = image.astype(np.float32) / np.float32(255)
@@ -80,19 +80,19 @@ def view(model, image: np.ndarray, longer_side: int | None = None) -> View:
 
 
 def geometry(
-    picture: tuple[int, int], resized: tuple[int, int], padded: tuple[int, int], grid: tuple[int, int]
+    image: tuple[int, int], resized: tuple[int, int], padded: tuple[int, int], grid: tuple[int, int]
 ) -> Geometry:
     """Nearest neighbours by index = floor(i · in / out), as label maps are resized everywhere."""
-    axes = [_axis(*sides) for sides in zip(picture, resized, padded, grid, strict=True)]
+    axes = [_axis(*sides) for sides in zip(image, resized, padded, grid, strict=True)]
     (row_of_cell, cell_of_row), (column_of_cell, cell_of_column) = axes
     return Geometry(tuple(resized), tuple(padded), row_of_cell, column_of_cell, cell_of_row, cell_of_column)
 
 
 @torch.inference_mode()
 def segments(seen: View, grid: tuple[int, int], iterations: int) -> np.ndarray:
-    """Segment of each cell of the picture's grid, [h, w] int64; -1 in the padding.
+    """Segment of each cell of the image's grid, [h, w] int64; -1 in the padding.
 
-    Spherical k-means on L2norm([u, location]) over the whole picture, labels unseen.
+    Spherical k-means on L2norm([u, location]) over the whole image, labels unseen.
     """
     h, w, _ = seen.unit.shape
     valid = torch.from_numpy(seen.geometry.valid).to(seen.unit.device)
@@ -104,13 +104,13 @@ def segments(seen: View, grid: tuple[int, int], iterations: int) -> np.ndarray:
 
 @torch.inference_mode()
 def classify(model, seen: View) -> np.ndarray:
-    """The classifier's scores (logits) at the picture's own size, resized bilinearly: [K, H, W] float32."""
+    """The classifier's scores (logits) at the image's own size, resized bilinearly: [K, H, W] float32."""
     shape = seen.geometry
     scores = interpolate(model.classify(seen.raw).float(), size=shape.padded, mode="bilinear")
     scores = scores[..., : shape.resized[0], : shape.resized[1]]
-    picture = len(shape.cell_of_row), len(shape.cell_of_column)
-    if shape.resized != picture:
-        scores = interpolate(scores, size=picture, mode="bilinear")
+    image = len(shape.cell_of_row), len(shape.cell_of_column)
+    if shape.resized != image:
+        scores = interpolate(scores, size=image, mode="bilinear")
     return scores[0].cpu().numpy()
 
 
@@ -121,9 +121,9 @@ def _resized(height: int, width: int, longer_side: int | None) -> tuple[int, int
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _axis(picture: int, resized: int, padded: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Along one axis: the picture's pixel of each cell (-1 in the padding) and the cell of each pixel."""
+def _axis(image: int, resized: int, padded: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Along one axis: the image's pixel of each cell (-1 in the padding) and the cell of each pixel."""
     pixel = np.arange(cells) * padded // cells
-    pixel_of_cell = np.where(pixel < resized, pixel * picture // resized, -1)
-    cell_of_pixel = np.arange(picture) * resized // picture * cells // padded
+    pixel_of_cell = np.where(pixel < resized, pixel * image // resized, -1)
+    cell_of_pixel = np.arange(image) * resized // image * cells // padded
     return pixel_of_cell, cell_of_pixel

@@ -1,4 +1,4 @@
-"""Labels of pixels from activation maps (SPML paper, appendix A.2). Plain arithmetic on one picture."""
+"""Labels of pixels from activation maps (SPML paper, appendix A.2). Plain arithmetic on one image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spml_dist.records import IGNORED, UNLABELLED, Box, Sample
 
 
 def shown(sample: Sample) -> tuple[int, ...] | None:
-    """The classes whose maps say where things are in a picture, ascending; None = it is left as it is.
+    """The classes whose maps say where things are in an image, ascending; None = it is left as it is.
 
     Those of its boxes; without boxes those of its tags, if no pixel is annotated. () = it shows no object.
     """
@@ -24,9 +24,9 @@ def shown(sample: Sample) -> tuple[int, ...] | None:
 
 
 def seeds(sample: Sample, maps: np.ndarray, background: int | None, settings: Cam) -> np.ndarray:
-    """The picture's labels with seeds where it had none: [H, W] uint8. Annotated pixels never change.
+    """The image's labels with seeds where it had none: [H, W] uint8. Annotated pixels never change.
 
-    maps: [C, H, W] float32 of the classes that `shown` names, in that order, at least 0 where the picture has
+    maps: [C, H, W] float32 of the classes that `shown` names, in that order, at least 0 where the image has
     no boxes; background: class of what is no object, None where the set has none.
     """
     classes = shown(sample) or ()
@@ -44,7 +44,7 @@ def tag_seeds(maps: np.ndarray, classes: Sequence[int], background: int | None, 
     threshold on; background where (1 - max M_c)^α reaches its own; the stronger where both; else 254.
 
     Of equal maps the lowest class wins, and a class wins over the background. A map that is nowhere positive,
-    or not finite somewhere, labels nothing; nor is there background then, for that class is in the picture
+    or not finite somewhere, labels nothing; nor is there background then, for that class is in the image
     all the same. Returns [H, W] uint8.
     """
     highest = maps.max(axis=(1, 2), keepdims=True, initial=0)

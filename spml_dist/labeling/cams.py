@@ -1,4 +1,4 @@
-"""Class activation maps of pictures, and a pack with the seeds that they give."""
+"""Class activation maps of images, and a pack with the seeds that they give."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from spml_dist.model.cam import Cam
 from spml_dist.records import Sample
 
 KIND = "cam"
-"""what a picture's kinds of annotation gain by seeds"""
+"""what an image's kinds of annotation gain by seeds"""
 MOST_PIXELS = 2048 * 2048
-"""of a picture as the network sees it, before sides are rounded to its stride: they decide how much memory it
+"""of an image as the network sees it, before sides are rounded to its stride: they decide how much memory it
 takes"""
 
 
@@ -41,7 +41,7 @@ def activations(
 
     image: [H, W, 3] uint8 RGB; rectified: whether only what speaks for a class counts (ReLU). Sides are
     rounded to multiples of the network's stride at every scale, and maps are resized bilinearly to the
-    picture. That is reduced to `longer_side` and MOST_PIXELS before the scales apply, and at a scale that
+    image. That is reduced to `longer_side` and MOST_PIXELS before the scales apply, and at a scale that
     would enlarge it beyond MOST_PIXELS it has just these.
     """
     height, width = image.shape[:2]

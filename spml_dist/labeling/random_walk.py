@@ -1,6 +1,6 @@
-"""Labels that spread over a picture along its embedding (SPML, appendix A.4; Ahn & Kwak, 2018).
+"""Labels that spread over an image along its embedding (SPML, appendix A.4; Ahn & Kwak, 2018).
 
-The walk runs on a coarse grid of h×w cells, p = h·w; the release takes ⌊H/8⌋×⌊W/8⌋. A picture is seen in V
+The walk runs on a coarse grid of h×w cells, p = h·w; the release takes ⌊H/8⌋×⌊W/8⌋. An image is seen in V
 views, such as plain and mirrored; maps of mirrored views come mirrored back.
 """
 
@@ -56,7 +56,7 @@ def mean_softmax(logits: Tensor, grid: tuple[int, int]) -> Tensor:
 def softmax_seeds(probability: Tensor, present: Tensor) -> Tensor:
     """Seeds from a classifier: each class map over its own maximum, absent classes 0.
 
-    probability: [K, h, w]; present: [K] bool, the classes of the picture's weak labels.
+    probability: [K, h, w]; present: [K] bool, the classes of the image's weak labels.
     """
     highest = probability.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(probability.dtype).tiny)
     return torch.where(present[:, None, None], probability / highest, 0)
@@ -75,6 +75,6 @@ def cam_seeds(cams: Tensor, classes: Tensor, num_classes: int, exponent: int = 6
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps [..., H, W] bilinearly to another grid, down to the walk's or up to the picture's."""
+    """Maps [..., H, W] bilinearly to another grid, down to the walk's or up to the image's."""
     resized = interpolate(maps.flatten(0, -3)[None], size=size, mode="bilinear", align_corners=False)
     return resized.view(*maps.shape[:-2], *size)

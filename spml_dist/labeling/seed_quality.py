@@ -1,4 +1,4 @@
-"""How much of the pictures seeds label, and, where there is ground truth, how rightly."""
+"""How much of the images seeds label, and, where there is ground truth, how rightly."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from spml_dist.inference import metrics
 
 
 def measure(folder: str | Path, kind: str, *, progress: bool = True, cache: Cache | None = None) -> dict:
-    """Numbers of a pack's pictures that have a kind of annotation, as plain data for JSON.
+    """Numbers of a pack's images that have a kind of annotation, as plain data for JSON.
 
     `labelled` are shares of their pixels; `precision` (of the pixels that carry the label) and `iou` (what is
-    unlabelled counts as missed) are over the pictures with ground truth, None where that shows nothing of a
+    unlabelled counts as missed) are over the images with ground truth, None where that shows nothing of a
     class. `all` has the mean IoU over the classes that the ground truth shows.
     """
     manifest = read_manifest(folder)
@@ -27,7 +27,7 @@ def measure(folder: str | Path, kind: str, *, progress: bool = True, cache: Cach
     painted, pixels = np.zeros(count, np.int64), 0
     confusion = np.zeros((count, count + 1), np.int64)
     images = measured = 0
-    shown = {"desc": "measuring", "total": manifest.samples, "unit": "picture", "disable": not progress}
+    shown = {"desc": "measuring", "total": manifest.samples, "unit": "image", "disable": not progress}
     pause = 0.2 if sys.stderr.isatty() else 10
     for sample in tqdm(samples(folder, cache=cache), mininterval=pause, **shown):
         if kind not in sample.kinds:

@@ -1,4 +1,4 @@
-"""Where a segment lies: its box and its area, in its crop and in its picture."""
+"""Where a segment lies: its box and its area, in its crop and in its image."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def extent(valid: Tensor, segment: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return box, pixels / (h * w)
 
 
-def in_picture(box: Tensor, area: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes and areas of segments, from shares of their crops to shares of their pictures.
+def in_image(box: Tensor, area: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes and areas of segments, from shares of their crops to shares of their images.
 
     box: [P, 4] (top, left, bottom, right); area: [P]; window: [P, 4] of each one's crop, as `Batch.window`
     has it: mirrored where left > right, outside 0..1 where padded. Returns [P, 4], with top ≤ bottom and
     left ≤ right, clipped to 0..1, and [P], not clipped: pixels of the embedding's grid that reach over the
-    picture's border count as a whole.
+    image's border count as a whole.
     """
     start = window[:, None, :2]
     size = window[:, None, 2:] - start  # negative where mirrored

@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
 from spml_dist import comm
-from spml_dist.bank.identity import image_hash
-from spml_dist.bank.recent import concatenate
 from spml_dist.config import Config
+from spml_dist.hashing import image_hash
 from spml_dist.method.colour import colours
 from spml_dist.method.location import location
 from spml_dist.method.loss import contrast
 from spml_dist.method.relations import annotation, cooccurrence, feature_affinity, image_similarity
 from spml_dist.method.segments import segment
-from spml_dist.records import Batch, Block, Contrast, Memory, Pixels, Relation, Rows, Segments
+from spml_dist.records import BankCandidates, Batch, Block, Candidates, Contrast, Pixels, Relation, Segments
+from spml_dist.tensor_records import concatenate
 
 RELATIONS = ("image_similarity", "annotation", "cooccurrence", "feature_affinity")
 TERMS = (*RELATIONS, "cross_entropy")
@@ -39,7 +39,7 @@ class StepLosses:
     """[4] pixels without any positive, in the order of RELATIONS"""
     pixels: int
     """valid pixels of this rank"""
-    rows: Rows | None
+    rows: Candidates | None
     """the segments of all ranks; None where no relation is in use"""
     own: Own | None
     """this rank's segments, for a bank that remembers where they were; None where no relation is in use"""
@@ -59,7 +59,7 @@ class Own:
 
 
 def losses(
-    raw: Tensor, logits: Tensor, batch: Batch, recall: Callable[[Rows], Memory], config: Config
+    raw: Tensor, logits: Tensor, batch: Batch, recall: Callable[[Candidates], BankCandidates], config: Config
 ) -> StepLosses:
     """All terms of a step.
 
@@ -118,7 +118,7 @@ def local_features(image: Tensor, size: tuple[int, int], colour: str) -> Tensor:
     return torch.cat([coordinates.expand(len(image), -1, -1, -1), colours(image, size, colour)], dim=-1)
 
 
-def exchange(segments: Segments, batch: Batch) -> tuple[Rows, int]:
+def exchange(segments: Segments, batch: Batch) -> tuple[Candidates, int]:
     """The segments of all ranks in rank order, with gradient, and where this rank's begin."""
     device = segments.semantic.device
     counts = comm.gather_counts(len(segments), device)
@@ -127,13 +127,18 @@ def exchange(segments: Segments, batch: Batch) -> tuple[Rows, int]:
     numbers = torch.stack([segments.semantic, image_hash(batch.keys, device)[segments.image]], dim=1)
     prototype = comm.gather_rows(segments.prototype, counts)
     facts, numbers = comm.gather_rows(facts, counts).bool(), comm.gather_rows(numbers, counts)
-    rows = Rows(prototype, numbers[:, 0], facts[:, :-1], facts[:, -1], numbers[:, 1], numbers[:, 0])
+    rows = Candidates(prototype, numbers[:, 0], facts[:, :-1], facts[:, -1], numbers[:, 1], numbers[:, 0])
     return rows, sum(counts[: comm.rank()])
 
 
 def propagated(
-    pixels: Pixels, segments: Segments, rows: Rows, own_offset: int, memory: Memory, config: Config
-) -> tuple[Own, Rows]:
+    pixels: Pixels,
+    segments: Segments,
+    rows: Candidates,
+    own_offset: int,
+    memory: BankCandidates,
+    config: Config,
+) -> tuple[Own, Candidates]:
     """Give every segment its class by feature affinity; where that is not in use, its annotation."""
     relation, num_classes = config.relations.feature_affinity, rows.tags.shape[1]
     confidence = (segments.semantic < num_classes).float()
@@ -193,7 +198,13 @@ def _image_similarity(pixels: Pixels, segments: Segments, config: Config, images
 
 
 def across_images(
-    own: Own, own_offset: int, batch: Batch, rows: Rows, memory: Memory, config: Config, counts: Tensor
+    own: Own,
+    own_offset: int,
+    batch: Batch,
+    rows: Candidates,
+    memory: BankCandidates,
+    config: Config,
+    counts: Tensor,
 ) -> Contrast:
     """Annotation, co-occurrence and feature affinity share one pass over this step's segments, which have a
     gradient, and the bank's."""

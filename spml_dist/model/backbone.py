@@ -15,7 +15,7 @@ from spml_dist.config.models import Model as ModelConfig
 from spml_dist.errors import ConfigError
 
 ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
-"""Options of timm's transformers that let them take pictures of any size"""
+"""Options of timm's transformers that let them take images of any size"""
 
 UNFIT = (RuntimeError, TypeError, NotImplementedError, AssertionError, IndexError, ValueError)
 """What timm raises for a wish that a network cannot fulfil"""
@@ -39,7 +39,7 @@ def build(
 
     Stochastic depth and dropout are switched off: their draws would depend on the number of workers.
     Raises ConfigError for an unknown name, a stride or level that the network lacks, a network that is tied
-    to one picture size, and weights that cannot be had, cannot be read or do not fit.
+    to one image size, and weights that cannot be had, cannot be read or do not fit.
     """
     import timm  # here, not above: it takes seconds, and whoever launches training needs none of it
     from timm.layers import DropPath
@@ -109,7 +109,7 @@ def _options(name: str, output_stride: int | None, level: int) -> dict:
 
 
 def _try_out(name: str, options: dict) -> None:
-    """Two picture sizes, neither the network's own, through it on the meta device: shapes alone."""
+    """Two image sizes, neither the network's own, through it on the meta device: shapes alone."""
     import timm
 
     try:
@@ -120,7 +120,7 @@ def _try_out(name: str, options: dict) -> None:
                 shape = features(net, torch.zeros(1, 3, rows * side, columns * side)).shape
                 assert shape[2:] == (rows, columns), f"its map of {rows}×{columns} is {tuple(shape[2:])}"
     except UNFIT as problem:
-        remedy = f"it does not take pictures of any size ({problem}): choose another"
+        remedy = f"it does not take images of any size ({problem}): choose another"
         raise ConfigError("model.backbone", name, remedy) from problem
 
 

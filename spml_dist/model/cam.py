@@ -1,4 +1,4 @@
-"""The classifier whose activations say where in a picture its tags are."""
+"""The classifier whose activations say where in an image its tags are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spml_dist.model.segmenter import prepared
 class Cam(nn.Module):
     """Image -> an activation map of each class -> its score, the mean of the map.
 
-    A 1×1 convolution without bias on the backbone's features, and the mean over the picture: the same as a
+    A 1×1 convolution without bias on the backbone's features, and the mean over the image: the same as a
     linear classifier of pooled features, so a map shows what its class was recognised by (Zhou et al.,
     Learning deep features for discriminative localization, CVPR 2016).
     """
@@ -30,9 +30,9 @@ class Cam(nn.Module):
         return backbone.stride(self.backbone)
 
     def activate(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] normalised pictures of any size -> [B, K, ⌈H/s⌉, ⌈W/s⌉] maps for the stride s.
+        """[B, 3, H, W] normalised images of any size -> [B, K, ⌈H/s⌉, ⌈W/s⌉] maps for the stride s.
 
-        Pictures are padded at the bottom and right with zeros (the mean colour) to multiples of s.
+        Images are padded at the bottom and right with zeros (the mean colour) to multiples of s.
         """
         height, width = images.shape[-2:]
         padded = pad(images, (0, -width % self.stride, 0, -height % self.stride))

@@ -35,10 +35,10 @@ class Segmenter(nn.Module):
         self.detached = detached
 
     def embed(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] normalised pictures of any size -> [B, C, ⌈H/4⌉, ⌈W/4⌉], not normalised.
+        """[B, 3, H, W] normalised images of any size -> [B, C, ⌈H/4⌉, ⌈W/4⌉], not normalised.
 
         The grid is a quarter whatever the backbone's stride s (8, 16, a transformer's patch of 14, …): the
-        pictures are padded at the bottom and right with zeros (the mean colour) to multiples of s and of 4,
+        images are padded at the bottom and right with zeros (the mean colour) to multiples of s and of 4,
         the head's map is resized bilinearly (×2 at the published stride of 8), cells of the padding go.
         """
         height, width = images.shape[-2:]

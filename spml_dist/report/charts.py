@@ -1,4 +1,4 @@
-"""Drawings: curves as SVG that takes its ink from the page, and the confusion matrix as a picture."""
+"""Drawings: curves as SVG that takes its ink from the page, and the confusion matrix as an image."""
 
 from __future__ import annotations
 

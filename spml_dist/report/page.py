@@ -23,13 +23,13 @@ from spml_dist.report.summary import headline, settings, title
 PREVIEWS = 4
 """training previews shown at most, spread over the training"""
 WIDEST = 1400
-"""pixels of an embedded picture, twice what a card is wide where two stand side by side"""
+"""pixels of an embedded image, twice what a card is wide where two stand side by side"""
 
 
 def write_report(folder: str | Path) -> Path:
     """Write FOLDER/report.html from whatever the run has left so far, and return its path.
 
-    Pictures and charts are embedded: the file needs no other file and no network.
+    Images and charts are embedded: the file needs no other file and no network.
     RunError: a configuration or a result that cannot be read, or a folder that cannot be written.
     """
     run = run_folder.read(Path(folder))
@@ -69,9 +69,9 @@ def _results(run: RunFolder) -> Iterable[str]:
     for result in run.results:
         yield f"<h2>Result on {escape(result['split'])}{' (oracle)' if result['oracle'] else ''}</h2>"
         yield f'<div class="card">{_table(result)}</div>'
-        sheet = run.picture(result)
+        sheet = run.image(result)
         if sheet:
-            yield f'<div class="card">{_image(sheet, "evaluated pictures")}</div>'
+            yield f'<div class="card">{_image(sheet, "evaluated images")}</div>'
         yield _confusion(result)
 
 
@@ -105,7 +105,7 @@ def _table(result: dict) -> str:
 def _notes(result: dict) -> str:
     readouts = result["readouts"].items()
     accuracy = ", ".join(f"{title(name)} {100 * values['pixel_accuracy']:.1f} %" for name, values in readouts)
-    notes = [f"Intersection over union in per cent, counted over {result['images']:,} pictures."]
+    notes = [f"Intersection over union in per cent, counted over {result['images']:,} images."]
     notes += [f"Pixels that are right: {accuracy}."]
     notes += [
         f"The {title(name)} are searched among {values['prototypes']:,} training prototypes labelled "
@@ -168,14 +168,14 @@ def _settings(run: RunFolder) -> Iterable[str]:
 
 
 def _image(path: Path, name: str, caption: bool = False) -> str:
-    """The picture as WebP, which takes a fifth of the bytes of its PNG, no wider than it is ever shown."""
-    picture = cv2.imread(str(path))
-    if picture is None:
-        raise RunError(f"{path} is not a picture", None, "take it away")
-    if picture.shape[1] > WIDEST:
-        height = round(picture.shape[0] * WIDEST / picture.shape[1])
-        picture = cv2.resize(picture, (WIDEST, height), interpolation=cv2.INTER_AREA)
-    encoded = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 84])[1]
+    """The image as WebP, which takes a fifth of the bytes of its PNG, no wider than it is ever shown."""
+    image = cv2.imread(str(path))
+    if image is None:
+        raise RunError(f"{path} is not an image", None, "take it away")
+    if image.shape[1] > WIDEST:
+        height = round(image.shape[0] * WIDEST / image.shape[1])
+        image = cv2.resize(image, (WIDEST, height), interpolation=cv2.INTER_AREA)
+    encoded = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 84])[1]
     data = base64.b64encode(encoded.tobytes()).decode()
     text = f"<figcaption>{escape(name)}</figcaption>" if caption else ""
     return f'<figure>{text}<img alt="{escape(name)}" src="data:image/webp;base64,{data}"></figure>'

@@ -33,7 +33,7 @@ class RunFolder:
     """by machine, how busy it was: objects with `step` and `timestamp`, in order"""
     folder: Path
 
-    def picture(self, result: dict, kind: str = "") -> Path | None:
+    def image(self, result: dict, kind: str = "") -> Path | None:
         """The contact sheet of an evaluation, or with kind="confusion_" its confusion matrix."""
         path = self.folder / "pictures" / f"{kind}{suffixed(result['split'], result['oracle'])}.png"
         return path if path.exists() else None

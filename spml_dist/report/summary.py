@@ -62,7 +62,7 @@ def headline(run: RunFolder) -> dict[str, str]:
     for result in run.results[:1]:
         for readout, values in result["readouts"].items():
             found[f"mIoU, {title(readout)}, {result['split']}"] = f"{100 * values['miou']:.1f} %"
-        found["pictures evaluated"] = f"{result['images']:,}"
+        found["images evaluated"] = f"{result['images']:,}"
     if run.steps:
         last, planned = run.steps[-1], _value(run.config, "schedule.steps")
         unfinished = isinstance(planned, int) and last["step"] < planned

@@ -205,7 +205,9 @@ class _Copy:
         if self._note["status"] == "RUNNING" != run.info.status:
             client.update_run(run.info.run_id, status="RUNNING")
         # What the server has is not sent again, even when a restart has made those steps once more.
-        self._arrived({log.name: mlflow_client.last_step(run, log.prefix) for log in pending.logs(self._folder)})
+        self._arrived(
+            {log.name: mlflow_client.last_step(run, log.prefix) for log in pending.logs(self._folder)}
+        )
         mlflow_client.log_params(client, run, self._params)
         return client
 

@@ -2,7 +2,7 @@
 
 Everything happens on the device, without waiting for it: the optimiser is handed a flag that makes its
 kernel do nothing, and the host reads that flag at logged steps only. By then the weights are still those
-of the last good step, and the guard knows which step and which pictures it was.
+of the last good step, and the guard knows which step and which images it was.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ class Guard:
         self._seen.add_(value.detach().sum().to(self._seen.dtype), alpha=0)
 
     def agree(self, step: int, keys: tuple[str, ...]) -> None:
-        """Between a backward pass and the optimiser; keys: names of this rank's pictures."""
+        """Between a backward pass and the optimiser; keys: names of this rank's images."""
         self._keys.setdefault(step, []).extend(keys)
         bad = self._seen.isnan()
         self._since.copy_(torch.where((self._since == 0) & bad, step + 1, self._since))
         self.stop.copy_(comm.sum_all(bad.to(self.stop.dtype)) > 0)
 
     def check(self) -> None:
-        """Raise RunError on every rank if anything was not finite, with the first step and its pictures."""
+        """Raise RunError on every rank if anything was not finite, with the first step and its images."""
         if self.stop.item():
             ours = int(self._since)
             told = comm.from_every_rank((ours, self._keys.get(ours - 1, [])))
             first = min(since for since, _ in told if since)
-            pictures = ", ".join(key for since, keys in told if since == first for key in keys)
+            images = ", ".join(key for since, keys in told if since == first for key in keys)
             raise RunError(
-                f"loss or gradient of step {first} is not finite, with these pictures: {pictures}",
+                f"loss or gradient of step {first} is not finite, with these images: {images}",
                 None,
-                "it changed no weight; lower optimizer.lr (and give another name=), or look at the pictures",
+                "it changed no weight; lower optimizer.lr (and give another name=), or look at the images",
             )
         self._keys.clear()

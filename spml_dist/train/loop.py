@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from spml_dist import comm
 from spml_dist.bank.recent import RecentBank
@@ -17,7 +16,8 @@ from spml_dist.data.stream.loader import Stream
 from spml_dist.data.stream.shard_cache import Cache
 from spml_dist.errors import Stopped
 from spml_dist.model import export
-from spml_dist.records import Batch, Memory, Rows
+from spml_dist.records import BankCandidates, Batch, Candidates
+from spml_dist.tensor_records import moved
 from spml_dist.tracking import metrics_log
 from spml_dist.tracking.mlflow_sync import Mirror
 from spml_dist.train import checkpoint, deepspeed_engine, label_summary, momentum_encoder, run_bank, stopping
@@ -67,7 +67,9 @@ def start(config: Config, manifest: Manifest, device: torch.device, task: Task =
     saved = checkpoint.read(last) if last else None
     dtype = torch.float64 if config.engine.precision == "float64" else torch.float32
     model = task.build(config.model, len(manifest.classes), config.seed).to(device, dtype)
-    encoder = momentum_encoder.build(config, model, PRECISION[config.engine.precision], saved and saved.engine)
+    encoder = momentum_encoder.build(
+        config, model, PRECISION[config.engine.precision], saved and saved.engine
+    )
     if comm.grouped() and config.engine.precision != "float64":
         deepspeed_engine.prepare(device, log.say if log else lambda text: None)
         engine = Zero(model, config, saved and saved.engine)
@@ -117,15 +119,15 @@ def _optimise(
     """One optimiser step over this rank's micro-batches; afterwards the bank knows their segments."""
     config, task, parts, ask = run.config, run.task, [], run_bank.recall(run.bank, step, logged)
 
-    def recall(rows: Rows) -> Memory:
+    def recall(rows: Candidates) -> BankCandidates:
         watch.phase("loss")
         answer = ask(rows)
         watch.phase("bank")
         return answer
 
     run.engine.set_rate(learning_rate(step, config.optimizer.lr, config.schedule))
-    moved = [_moved(batch, run.device) for batch in batches]
-    for number, batch in enumerate(moved):
+    on_device = [moved(batch, run.device) for batch in batches]
+    for number, batch in enumerate(on_device):
         images = batch.image.to(PRECISION[config.engine.precision], memory_format=torch.channels_last)
         outputs = run.engine(*task.inputs(images, batch, config))
         watch.phase("forward")
@@ -148,20 +150,11 @@ def _optimise(
     if run.slow:
         # After the step: its activations are gone, and the next step meets vectors of its own encoder.
         run.slow.update()
-        remembered = run_bank.reembedded(run.slow, moved, parts)
+        remembered = run_bank.reembedded(run.slow, on_device, parts)
         watch.phase("encoder")
-    run_bank.publish(run.bank, moved, remembered, step)
+    run_bank.publish(run.bank, on_device, remembered, step)
     watch.phase("bank")
     return parts
-
-
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    if device.type == "cpu":
-        return batch
-    values = {
-        k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in vars(batch).items()
-    }
-    return Batch(**values)
 
 
 def _previewed(config: Config, step: int) -> bool:

@@ -1,4 +1,4 @@
-"""What the network sees and says during training, as a picture."""
+"""What the network sees and says during training, as an image."""
 
 from __future__ import annotations
 

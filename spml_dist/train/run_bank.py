@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import torch
 
-from spml_dist.bank import recent
 from spml_dist.bank import rows as bank_rows
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.search.faiss_index import require_gpu
@@ -16,7 +15,8 @@ from spml_dist.bank.sharded import Asks, ShardedBank
 from spml_dist.config import Config
 from spml_dist.method.segments import prototypes_by
 from spml_dist.method.step import StepLosses
-from spml_dist.records import Batch, Memory, Rows
+from spml_dist.records import BankCandidates, Batch, Candidates
+from spml_dist.tensor_records import concatenate
 from spml_dist.train.momentum_encoder import SlowEncoder
 
 
@@ -50,7 +50,9 @@ def asks(config: Config) -> Asks:
     return Asks(tuple(kinds), votes, relations.cooccurrence.ignore_classes)
 
 
-def recall(bank: RecentBank | ShardedBank, step: int, measure: bool) -> Callable[[Rows], Memory]:
+def recall(
+    bank: RecentBank | ShardedBank, step: int, measure: bool
+) -> Callable[[Candidates], BankCandidates]:
     """How a step asks the bank. step: counted from 0; measure: whether it will be logged."""
     if isinstance(bank, RecentBank):
         return bank.recall
@@ -82,7 +84,7 @@ def publish(
     if not parts:
         return
     if isinstance(bank, RecentBank):
-        bank.publish(recent.concatenate([part.rows for _, part in parts]))
+        bank.publish(concatenate([part.rows for _, part in parts]))
         return
     own = [
         bank_rows.of_segments(
@@ -95,7 +97,7 @@ def publish(
         )
         for batch, part in parts
     ]
-    bank.publish(bank_rows.concatenate(own), [key for batch, _ in parts for key in batch.keys])
+    bank.publish(concatenate(own), [key for batch, _ in parts for key in batch.keys])
 
 
 def report(bank: RecentBank | ShardedBank, step: int) -> dict[str, float]:

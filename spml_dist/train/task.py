@@ -15,7 +15,7 @@ from spml_dist.method.step import StepLosses
 from spml_dist.model import cam as cam_model
 from spml_dist.model import segmenter
 from spml_dist.model.export import Network
-from spml_dist.records import Batch, Memory, Rows
+from spml_dist.records import BankCandidates, Batch, Candidates
 from spml_dist.train import cam_step, preview
 from spml_dist.train.cam_step import CamLosses
 from spml_dist.train.step_summary import summary
@@ -36,7 +36,7 @@ class Task:
     """(configuration, number of classes, seed) -> the network"""
     inputs: Callable[[Tensor, Batch, Config], tuple]
     """(images in the network's number format, their batch) -> what the network is called with"""
-    losses: Callable[[Outputs, Batch, Callable[[Rows], Memory], Config, int | None], Part]
+    losses: Callable[[Outputs, Batch, Callable[[Candidates], BankCandidates], Config, int | None], Part]
     """(outputs, batch, what a bank has to say, configuration, background class)"""
     summary: Callable[[Sequence[Part], Config], dict[str, float]]
     """a logged step in numbers, `loss` among them; a collective"""

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from spml_dist.bank.identity import image_check, image_hash
-from spml_dist.bank.rows import ANNOTATED, STORAGE, bitset, from_bitset, pack, take
+from spml_dist.bank.rows import ANNOTATED, STORAGE, bitset, from_bitset, pack
 from spml_dist.bank.search.filters import Queries
+from spml_dist.hashing import image_check, image_hash
 from spml_dist.records import BankRows
+from spml_dist.tensor_records import take
 
 CLASSES, DIM = 5, 6
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from spml_dist.bank import exchange
-from spml_dist.bank.identity import owner_of, shard_of
-from spml_dist.bank.rows import by_identity, concatenate, digest, pack, take, unpack
+from spml_dist.bank.partitions import owner_of, partition_of
+from spml_dist.bank.rows import by_identity, digest, pack, unpack
 from spml_dist.errors import RunError
 from spml_dist.records import BankRows
+from spml_dist.tensor_records import concatenate, take
 from tests.bank.builders import CLASSES, DIM, contents, rows_of
 from tests.spawn import spawn
 
@@ -57,7 +58,7 @@ def test_every_row_arrives_at_its_owner_once(ranks, name):
     world = len(ranks)
     everything = concatenate([rows_from(rank, SENT[name][rank]) for rank in range(world)])
     for rank, one in enumerate(ranks):
-        owned = owner_of(shard_of(everything.image, SHARDS), SHARDS, world) == rank
+        owned = owner_of(partition_of(everything.image, SHARDS), SHARDS, world) == rank
         arrived, wanted = one["sent", name], take(everything, owned)
         assert len(arrived) == len(wanted) and contents(arrived) == contents(wanted)
         assert (digest(by_identity(arrived)) == digest(by_identity(wanted))).all()

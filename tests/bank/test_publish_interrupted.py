@@ -9,8 +9,9 @@ import pytest
 import torch.distributed as dist
 
 from spml_dist.bank import exchange, snapshot
-from spml_dist.bank.rows import digest, take, written
+from spml_dist.bank.rows import digest, written
 from spml_dist.bank.snapshot_manifest import read_manifest
+from spml_dist.tensor_records import take
 from tests.bank.test_snapshot import bank_of, contents, history, same
 from tests.spawn import spawn
 

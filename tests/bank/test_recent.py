@@ -7,13 +7,14 @@ from dataclasses import fields
 import pytest
 import torch
 
-from spml_dist.bank.recent import RecentBank, concatenate
-from spml_dist.records import Rows
+from spml_dist.bank.recent import RecentBank
+from spml_dist.records import Candidates
+from spml_dist.tensor_records import concatenate
 
 
-def rows(step: int, count: int = 3) -> Rows:
+def rows(step: int, count: int = 3) -> Candidates:
     generator = torch.Generator().manual_seed(step)
-    return Rows(
+    return Candidates(
         prototype=torch.randn(count, 4, generator=generator),
         semantic=torch.randint(0, 5, (count,), generator=generator),
         tags=torch.rand(count, 5, generator=generator) < 0.5,
@@ -30,11 +31,11 @@ def filled(steps: int, published: int) -> RecentBank:
     return bank
 
 
-def same(ours: list[Rows], theirs: list[Rows]) -> bool:
+def same(ours: list[Candidates], theirs: list[Candidates]) -> bool:
     return len(ours) == len(theirs) and all(
         torch.equal(getattr(a, f.name), getattr(b, f.name))
         for a, b in zip(ours, theirs, strict=True)
-        for f in fields(Rows)
+        for f in fields(Candidates)
     )
 
 
@@ -95,7 +96,7 @@ def test_concatenation_keeps_the_order_and_the_gradient():
     first, second = rows(0), rows(1, 5)
     leaf = first.prototype.requires_grad_()
     both = concatenate([first, second])
-    for f in fields(Rows):
+    for f in fields(Candidates):
         parts = getattr(first, f.name), getattr(second, f.name)
         assert torch.equal(getattr(both, f.name), torch.cat(parts))
     both.prototype.sum().backward()

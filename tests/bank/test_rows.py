@@ -11,23 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from spml_dist.bank.identity import image_check, image_hash
 from spml_dist.bank.rows import (
     STORAGE,
     as_candidates,
     bitset,
     by_identity,
-    concatenate,
     digest,
     empty,
     from_bitset,
     of_segments,
     pack,
-    take,
     unpack,
     written,
 )
+from spml_dist.hashing import image_check, image_hash
 from spml_dist.records import UNLABELLED, BankRows, Batch, Segments
+from spml_dist.tensor_records import concatenate, take
 from tests.bank.builders import CLASSES, DIM, contents, rows_of, shuffled
 
 NAMES = [f.name for f in fields(BankRows)]
@@ -233,7 +232,7 @@ class TestOfSegments:
         assert self.BATCH.tags[0].any() and known.tags_known.all()
         assert (unknown.tags[:3] == 0).all() and unknown.tags_known.tolist() == [False] * 3 + [True] * 2
 
-    def test_places_are_in_the_picture_and_not_in_the_crop(self):
+    def test_places_are_in_the_image_and_not_in_the_crop(self):
         rows = self.rows()
         assert rows.box[0].tolist() == [0, 0, 1, 1] and rows.area[0] == 1.0
         assert rows.box[3].tolist() == [0.625, 0.5, 0.75, 1.0] and rows.area[3] == 0.125 / 4

@@ -7,11 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_dist.bank.identity import image_hash
-from spml_dist.bank.rows import ANNOTATED, take
+from spml_dist.bank.rows import ANNOTATED
 from spml_dist.bank.sampling import drawn, held, nearest_of_all, shares, weights
 from spml_dist.bank.store import Store
+from spml_dist.hashing import image_hash
 from spml_dist.records import Neighbours
+from spml_dist.tensor_records import take
 from tests.bank.builders import CLASSES, DIM, contents, rows_of
 
 

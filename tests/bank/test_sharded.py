@@ -12,17 +12,7 @@ import torch
 
 from spml_dist import comm
 from spml_dist.bank import sharded as sharded_module
-from spml_dist.bank.identity import image_hash, uniform
-from spml_dist.bank.rows import (
-    ANNOTATED,
-    as_candidates,
-    bitset,
-    by_identity,
-    concatenate,
-    digest,
-    take,
-    written,
-)
+from spml_dist.bank.rows import ANNOTATED, as_candidates, bitset, by_identity, digest, written
 from spml_dist.bank.sampling import shares
 from spml_dist.bank.search import index_cache as cache_module
 from spml_dist.bank.search import lookup as lookup_module
@@ -31,7 +21,9 @@ from spml_dist.bank.sharded import Asks, ShardedBank
 from spml_dist.config import load
 from spml_dist.config.method_models import Bank
 from spml_dist.errors import RunError
-from spml_dist.records import BankRows, Memory, Rows
+from spml_dist.hashing import image_hash, uniform
+from spml_dist.records import BankCandidates, BankRows, Candidates
+from spml_dist.tensor_records import concatenate, take
 from tests.bank.builders import CLASSES, DIM, brute_force, may_answer, rows_of
 from tests.bank.test_sampling import slowly
 from tests.conftest import QUICKSTART
@@ -58,7 +50,9 @@ def published(step: int, keys: list[str] | None = None, **how) -> BankRows:
     return rows_of(keys, [1 + (i + step) % 4 for i in range(len(keys))], step, seed=step, **how)
 
 
-def asked(step: int, keys: tuple[str, ...] = ("image 1", "new", "image 4"), double: bool = False) -> Rows:
+def asked(
+    step: int, keys: tuple[str, ...] = ("image 1", "new", "image 4"), double: bool = False
+) -> Candidates:
     """A step's segments; double: many alike, but turned by so little that float32 would not notice."""
     rows = rows_of(keys, [3, 4, 2][: len(keys)], seed=100 + step, coarse=double)
     rows = as_candidates(rows, CLASSES, torch.float32)
@@ -141,7 +135,7 @@ def held(bank: ShardedBank) -> BankRows:
     return take(bank.store.rows, bank.store.live())
 
 
-def flat(memory: Memory) -> dict[str, torch.Tensor | None]:
+def flat(memory: BankCandidates) -> dict[str, torch.Tensor | None]:
     """Every tensor by its name."""
     parts = {"": memory.rows, "standing.": memory.standing, "labelled.": memory.labelled}
     tensors = {
@@ -198,7 +192,7 @@ def test_reports_do_not_depend_on_the_ranks(ranks, alone, name):
             assert ours["report"] == pytest.approx(single["report"], rel=1e-9)
 
 
-def slow_memory(case: dict, rows: BankRows, question: Rows, step: int) -> dict:
+def slow_memory(case: dict, rows: BankRows, question: Candidates, step: int) -> dict:
     """The same, over all rows at once, one pair after another."""
     options = settings(**{key: value for key, value in case.items() if key not in OWN})
     rows = by_identity(rows)
@@ -252,7 +246,7 @@ def whose_turn(queries: Queries, most: int, step: int) -> Queries:
     number = torch.tensor([images[:i].count(image) for i, image in enumerate(images)], dtype=torch.int64)
     chance = uniform(SEED, step, queries.image, number).tolist()
     which = sorted(sorted(range(len(images)), key=lambda i: chance[i])[:most])
-    return Queries(*(value[which] for value in vars(queries).values()))
+    return take(queries, which)
 
 
 def shared(queries: Queries, rows: BankRows) -> list[int]:
@@ -267,7 +261,7 @@ def test_the_answers_are_those_of_a_slow_search_over_all_rows(alone, name):
     for step, single in enumerate(alone["cases"][name]):
         question = asked(step, **case.get("asked", {}))
         wanted, ours = slow_memory(case, single["held"], question, step + 1), single["memory"]
-        for f in fields(Rows):
+        for f in fields(Candidates):
             assert torch.equal(ours[f.name], getattr(wanted["rows"], f.name)), f.name
         if wanted["weight"] is None:
             assert ours["log_weight"] is None and "standing.by_class" not in ours

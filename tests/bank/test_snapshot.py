@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spml_dist.bank import snapshot
-from spml_dist.bank.rows import by_identity, concatenate, digest, empty, pack, take, written
+from spml_dist.bank.rows import by_identity, digest, empty, pack, written
 from spml_dist.bank.sharded import Asks, ShardedBank
 from spml_dist.bank.snapshot_manifest import MANIFEST, read_manifest, sum_of
 from spml_dist.config import load
 from spml_dist.errors import RunError
-from spml_dist.records import BankRows, Memory, Rows
+from spml_dist.records import BankCandidates, BankRows, Candidates
+from spml_dist.tensor_records import concatenate, take
 from tests.bank.builders import CLASSES, DIM, rows_of
 from tests.conftest import QUICKSTART
 from tests.spawn import spawn
@@ -41,7 +42,7 @@ def bank_of(*published: BankRows, dim: int = DIM, classes: int = CLASSES, **chan
 
 
 def history(steps: int = 4, **changes) -> list[BankRows]:
-    """Pictures that come, come again, and have no segments."""
+    """Images that come, come again, and have no segments."""
     return [
         rows_of([f"{name}{step % 3}" for name in "abcdefg"], [3, 1, 4, 0, 5, 9, 2], step, step, **changes)
         for step in range(steps)
@@ -57,19 +58,19 @@ def same(one: BankRows, other: BankRows) -> bool:
     return torch.equal(pack(one), pack(other))
 
 
-def pack_memory(memory: Memory) -> torch.Tensor:
+def pack_memory(memory: BankCandidates) -> torch.Tensor:
     """Every number of an answer."""
     parts = [*vars(memory.rows).values(), *vars(memory.labelled).values(), memory.log_weight]
     return torch.cat([part.flatten().double() for part in parts])
 
 
-def question(seed: int) -> Rows:
-    """Segments of a step: known and new pictures."""
+def question(seed: int) -> Candidates:
+    """Segments of a step: known and new images."""
     asked = rows_of(["a0", "x", "y"], [2, 3, 3], seed=seed)
     semantic = torch.where(asked.label >= 0, asked.label.long(), 254)
     tags = torch.rand(len(asked), CLASSES, generator=torch.Generator().manual_seed(seed)) < 0.4
     known = torch.ones(len(asked), dtype=torch.bool)
-    return Rows(asked.vector, semantic, tags, known, asked.image, semantic)
+    return Candidates(asked.vector, semantic, tags, known, asked.image, semantic)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ class TestOneRank:
             assert same(rows, back)
 
     def test_what_is_restored_goes_on_as_if_nothing_had_happened(self, tmp_path):
-        """A full bank: the oldest pictures go, in the same order."""
+        """A full bank: the oldest images go, in the same order."""
         first, second = history(9)[:5], history(9)[5:]
         bank, again = bank_of(*first, capacity=12 * SHARDS), bank_of(capacity=12 * SHARDS)
         snapshot.save(bank, tmp_path / "bank")
@@ -264,7 +265,7 @@ class TestIndex:
             snapshot.restore(bank_of(exact_rows=10, capacity=63), tmp_path / "bank")
 
     def test_equal_rows_are_the_same_neighbours_after_a_restore(self, tmp_path, monkeypatch):
-        """Blank parts of pictures are alike to the bit, and more of them than are looked up."""
+        """Blank parts of images are alike to the bit, and more of them than are looked up."""
         monkeypatch.setattr("spml_dist.bank.search.lookup.FEW", 0)
         monkeypatch.setattr("spml_dist.bank.search.index_cache.NEW", 8)
         blank = torch.nn.functional.normalize(torch.ones(DIM), dim=0)
@@ -274,7 +275,7 @@ class TestIndex:
             rows.vector[rows.segment % 2 == 0] = blank
             return rows
 
-        def ask(number: int) -> Rows:
+        def ask(number: int) -> Candidates:
             asked = question(number)
             asked.prototype[:4] = blank
             return asked

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_dist.bank.counts import Counts, count
-from spml_dist.bank.rows import bitset, from_bitset, take
+from spml_dist.bank.rows import bitset, from_bitset
 from spml_dist.bank.search.filters import Queries
 from spml_dist.bank.staleness import ages, coverage, drift, purity, summed
 from spml_dist.records import BankRows, Neighbours
+from spml_dist.tensor_records import take
 from tests.bank.builders import CLASSES, queries_of, rows_of
 
 

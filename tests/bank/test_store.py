@@ -9,11 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_dist.bank.identity import image_hash, shard_of
-from spml_dist.bank.rows import concatenate, digest, pack, take
+from spml_dist.bank.partitions import partition_of
+from spml_dist.bank.rows import digest, pack
 from spml_dist.bank.store import Store
 from spml_dist.errors import RunError
+from spml_dist.hashing import image_hash
 from spml_dist.records import BankRows
+from spml_dist.tensor_records import concatenate, take
 from tests.bank.builders import CLASSES, DIM, contents, rows_of, shuffled
 
 KEYS = [f"image {i}" for i in range(9)]
@@ -188,7 +190,7 @@ def test_expiry_forgets_what_was_written_before_a_step():
 
 def test_a_store_of_some_shards_holds_their_images_alone():
     rows = rows_of(KEYS, [2] * len(KEYS))
-    shard = shard_of(rows.image, 4)
+    shard = partition_of(rows.image, 4)
     parts = [store(4, 20, owned) for owned in (range(0, 1), range(1, 4))]
     for part in parts:
         part.put(take(rows, torch.isin(shard, torch.tensor(part.owned))))

@@ -31,7 +31,7 @@ def said(capsys) -> str:
 
 
 class TestFolder:
-    """`spml-dist pack folder` on pictures and annotations that cannot be used."""
+    """`spml-dist pack folder` on images and annotations that cannot be used."""
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
@@ -61,7 +61,7 @@ class TestFolder:
             (lambda root: (root / "classes.txt").write_text("0 ground\n2 dog\n"), "classes.txt", "1"),
             (lambda root: cut(root / "images" / "b.jpg", 300), "images/b.jpg", "replace"),
         ],
-        ids=["label", "size", "empty", "missing", "gap", "picture"],
+        ids=["label", "size", "empty", "missing", "gap", "image"],
     )
     def test_a_mistake_names_its_file_and_leaves_the_earlier_pack(
         self, folder: Path, capsys, spoil: Mend, names: str, remedy: str
@@ -101,11 +101,11 @@ class TestShards:
         return folder
 
     @pytest.mark.parametrize("verb", ["verify", "evaluate"])
-    @pytest.mark.parametrize("spoil", ["truncated", "picture", "gone"])
+    @pytest.mark.parametrize("spoil", ["truncated", "image", "gone"])
     def test_the_tar_is_named_and_nothing_is_written(self, run: Path, capsys, verb: str, spoil: str):
         data = run.parent / "data"
         (tar,) = (data / "val").glob("*.tar")
-        {"truncated": halve, "picture": blank_a_picture, "gone": Path.unlink}[spoil](tar)
+        {"truncated": halve, "image": blank_an_image, "gone": Path.unlink}[spoil](tar)
         before = contents(run)
         assert main(["verify", str(data)] if verb == "verify" else ["evaluate", str(run)]) == 2
         line = said(capsys)
@@ -171,8 +171,8 @@ def halve(path: Path) -> None:
     cut(path, path.stat().st_size // 2)
 
 
-def blank_a_picture(path: Path) -> None:
-    """Zeros in the place of the second picture of a tar."""
+def blank_an_image(path: Path) -> None:
+    """Zeros in the place of the second image of a tar."""
     with tarfile.open(path) as tar:
         member = [member for member in tar if member.name.endswith(".jpg")][1]
     with path.open("r+b") as file:

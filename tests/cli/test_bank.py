@@ -41,7 +41,7 @@ def save(bank: ShardedBank | RecentBank, run: Path, step: int, *overrides: str) 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run that has remembered three pictures, two of them long ago."""
+    """A run that has remembered three images, two of them long ago."""
     bank = bank_of()
     bank.publish(rows_of(["a", "b"], [3, 4], step=0, seed=1), ["a", "b"])
     bank.publish(rows_of(["c"], [5], step=50, seed=2), ["c"])

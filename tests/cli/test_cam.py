@@ -29,7 +29,7 @@ BOXES = ((1, 8.0, 8.0, 40.0, 40.0), (2, 30.0, 30.0, 60.0, 60.0))
 
 
 def variant(number: int, sample: Sample) -> Sample:
-    """Tags alone; but for a picture with boxes, one of which nothing is known, and one with a line."""
+    """Tags alone; but for an image with boxes, one of which nothing is known, and one with a line."""
     blank = np.full_like(sample.semantic, UNLABELLED)
     match number:
         case 0:
@@ -220,7 +220,7 @@ def test_a_pack_that_has_seeds_is_refused(run, seeds, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_maps_of_mirrored_pictures_are_refused_where_classes_change_places(run, tagged, tmp_path, capsys):
+def test_maps_of_mirrored_images_are_refused_where_classes_change_places(run, tagged, tmp_path, capsys):
     other = shutil.copytree(run, tmp_path / "other")
     config = load(run / "config.yaml", ["stream.mirror_swaps=[[1,2]]", "cam.mirror=false"])
     (other / "config.yaml").write_text(dump(config))
@@ -286,5 +286,5 @@ def test_a_pack_without_any_tag_claims_no_run_folder(experiment, sample, tmp_pat
     words = experiment(tmp_path / "runs", "tiny", f"data.train={without}")
     capsys.readouterr()
     assert cli.main(["cam", "train", *words, "--alone"]) == 2
-    assert "no picture is known to show a class" in said(capsys)
+    assert "no image is known to show a class" in said(capsys)
     assert not (tmp_path / "runs").exists()

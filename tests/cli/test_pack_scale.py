@@ -1,4 +1,4 @@
-"""`spml-dist pack` over many pictures: killed and started again, by several workers, with broken pictures."""
+"""`spml-dist pack` over many images: killed and started again, by several workers, with broken images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from spml_dist.cli import main
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.format.verify import verify
-from tests.data.conftest import picture
+from tests.data.conftest import image
 from tests.data.pack.test_pack import digests
 
 SCENES = ["--images", "60", "--val", "1", "--size", "96", "--seed", "3", "--shard-size", "4"]
@@ -74,15 +74,15 @@ def test_what_is_ended_in_the_middle_of_a_tar_leaves_no_process_and_goes_on(
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Four pictures."""
+    """Four images."""
     root = tmp_path / "photos"
     root.mkdir()
     for seed, image_id in enumerate("abcd"):
-        Image.fromarray(picture(seed)).save(root / f"{image_id}.jpg")
+        Image.fromarray(image(seed)).save(root / f"{image_id}.jpg")
     return root
 
 
-class TestBrokenPictures:
+class TestBrokenImages:
     @pytest.fixture
     def words(self, photos: Path, tmp_path: Path) -> list[str]:
         (photos / "b.jpg").write_bytes(b"")
@@ -91,7 +91,7 @@ class TestBrokenPictures:
     def test_they_are_listed_and_the_rest_is_packed(self, words, tmp_path, capsys):
         assert main([*words, "--json", str(tmp_path / "table.json")]) == 0
         out, said = tmp_path / "out", capsys.readouterr()
-        assert f"1 of 4 pictures rejected; {out}/rejected.jsonl says why" in said.err
+        assert f"1 of 4 images rejected; {out}/rejected.jsonl says why" in said.err
         assert "1, listed in rejected.jsonl" in said.out
         (line,) = (out / "rejected.jsonl").read_text().splitlines()
         rejected = json.loads(line)
@@ -141,7 +141,7 @@ def test_the_manifest_says_how_regions_were_made_ready_ones_by_the_name_of_their
     ready = tmp_path / "ready"
     ready.mkdir()
     for path in photos.iterdir():
-        Image.fromarray(picture(0)[..., 0]).save(ready / f"{path.stem}.png")
+        Image.fromarray(image(0)[..., 0]).save(ready / f"{path.stem}.png")
     for how, said in (("ucm:30", "ucm:30"), (str(ready), "folder ready")):
         assert main(["pack", "images", str(photos), "--regions", how, "--out", str(tmp_path / "out")]) == 0
         assert read_manifest(tmp_path / "out").regions == said

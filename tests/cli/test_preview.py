@@ -43,7 +43,7 @@ def drawn(packed, tmp_path, *arguments: str, name: str = "a.png") -> bytes:
 
 def test_a_sheet_is_drawn_and_the_same_for_the_same_seed(packed, tmp_path, capsys):
     first = drawn(packed, tmp_path, "--images", "4", "--seed", "5")
-    assert "wrote 4 of 12 pictures to" in capsys.readouterr().out
+    assert "wrote 4 of 12 images to" in capsys.readouterr().out
     assert drawn(packed, tmp_path, "--images", "4", "--seed", "5") == first
     assert drawn(packed, tmp_path, "--images", "4", "--seed", "6") != first
     assert cv2.imread(str(tmp_path / "a.png")).shape[1] > 1000
@@ -62,7 +62,7 @@ def test_masks_are_a_column_of_their_own(packed, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_every_kind_occurs_and_no_picture_twice(packed, seed):
+def test_every_kind_occurs_and_no_image_twice(packed, seed):
     read = reader(packed)
     places = preview.chosen(read, 4, seed)
     assert len(set(places)) == 4
@@ -70,14 +70,14 @@ def test_every_kind_occurs_and_no_picture_twice(packed, seed):
     assert kinds == {"lines", "boxes", "tags", "none", "points"}
 
 
-def test_no_more_pictures_are_shown_than_there_are(packed):
+def test_no_more_images_are_shown_than_there_are(packed):
     assert sorted(preview.chosen(reader(packed), 99, 0)) == [(s, i) for s in range(3) for i in range(4)]
 
 
 def test_a_kind_that_is_not_met_is_said_and_the_sheet_is_drawn_without_it(packed, monkeypatch, capsys):
     monkeypatch.setattr(preview, "LOOKED_AT", 2)
     assert len(preview.chosen(reader(packed), 2, 0)) == 2
-    assert "of 2 pictures looked at none has: " in capsys.readouterr().err
+    assert "of 2 images looked at none has: " in capsys.readouterr().err
 
 
 def test_nothing_is_looked_for_that_the_counts_leave_no_room_for(tmp_path, monkeypatch, capsys):
@@ -91,7 +91,7 @@ def test_nothing_is_looked_for_that_the_counts_leave_no_room_for(tmp_path, monke
     assert len(looked_at) == 1 and capsys.readouterr().err == ""
 
 
-def test_pictures_are_found_by_their_ids_in_the_order_asked_for(packed):
+def test_images_are_found_by_their_ids_in_the_order_asked_for(packed):
     read = reader(packed)
     places = preview.named(read, [IDS[9], IDS[2], IDS[9]])
     assert [read.read(*place).key for place in places] == [key_of(IDS[9]), key_of(IDS[2])]
@@ -118,7 +118,7 @@ def test_a_mistake_is_one_line(packed, tmp_path, monkeypatch, capsys, arguments,
 
 def test_blanks_around_image_ids_are_not_part_of_them(packed, tmp_path, capsys):
     drawn(packed, tmp_path, "--from", f"{IDS[3]}, {IDS[4]} ,")
-    assert "wrote 2 of 12 pictures" in capsys.readouterr().out
+    assert "wrote 2 of 12 images" in capsys.readouterr().out
 
 
 def test_an_image_that_was_rejected_is_told_from_one_that_is_not_known(tmp_path, capsys):
@@ -138,7 +138,7 @@ def test_an_image_that_was_rejected_is_told_from_one_that_is_not_known(tmp_path,
 @pytest.mark.parametrize(
     ("chosen", "flag"), [(["--images", "2"], "--images"), (["--from", IDS[0]], "--from")]
 )
-def test_a_sheet_that_no_jpeg_can_hold_asks_for_fewer_pictures(
+def test_a_sheet_that_no_jpeg_can_hold_asks_for_fewer_images(
     packed, tmp_path, monkeypatch, capsys, chosen, flag
 ):
     monkeypatch.setattr("spml_dist.drawing.contact_sheet.sheet", lambda *_: np.zeros((65501, 1, 3), np.uint8))

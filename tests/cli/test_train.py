@@ -46,22 +46,22 @@ def words(experiment, sample: Path, output: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def damaged(words, output: Path) -> tuple[subprocess.CompletedProcess, str, list[dict]]:
-    """A training on a shard with a picture that does not decode, which only the second worker meets, in the
-    third step; the picture's key, and what was logged. Afterwards the shard is whole again."""
+    """A training on a shard with an image that does not decode, which only the second worker meets, in the
+    third step; the image's key, and what was logged. Afterwards the shard is whole again."""
     manifest = read_manifest(output / "packed")
     shards = [shard.samples for shard in manifest.shards]
     draw = Plan(shards, batch=4, seed=235, window_shards=16).part(2, rank=1, world=2)[0]
     path = output / "packed" / manifest.shards[draw.shard].url
     whole = path.read_bytes()
     with tarfile.open(path) as tar:
-        picture = [member for member in tar if member.name.endswith(".jpg")][draw.index]
-    start, stop = picture.offset_data, picture.offset_data + picture.size
-    path.write_bytes(whole[:start] + bytes(picture.size) + whole[stop:])
+        image = [member for member in tar if member.name.endswith(".jpg")][draw.index]
+    start, stop = image.offset_data, image.offset_data + image.size
+    path.write_bytes(whole[:start] + bytes(image.size) + whole[stop:])
     try:
         done = typed("train", *words)
     finally:
         path.write_bytes(whole)
-    return done, f"{path}: {picture.name.removesuffix('.jpg')}", logged(output / "tiny")
+    return done, f"{path}: {image.name.removesuffix('.jpg')}", logged(output / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +99,11 @@ def logged(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_damaged_picture_ends_all_workers_with_one_line(damaged):
+def test_a_damaged_image_ends_all_workers_with_one_line(damaged):
     """Only the worker that reads it fails; the other one must not wait for ever."""
-    done, picture, entries = damaged
+    done, image, entries = damaged
     assert done.returncode == 2
-    assert done.stderr.startswith(f"spml-dist: error: {picture}") and done.stderr.count("\n") == 1, (
-        done.stderr
-    )
+    assert done.stderr.startswith(f"spml-dist: error: {image}") and done.stderr.count("\n") == 1, done.stderr
     assert [entry["step"] for entry in entries] == [1, 2]
 
 
@@ -146,7 +144,7 @@ def test_a_pack_that_was_made_anew_is_not_what_the_run_was_trained_on(trained, w
     assert "packed anew or changed since the checkpoint" in capsys.readouterr().err
 
 
-def test_evaluation_leaves_numbers_pictures_and_a_report(evaluated):
+def test_evaluation_leaves_numbers_images_and_a_report(evaluated):
     result = json.loads((evaluated / "result.json").read_text())
     assert result["split"] == "val" and result["images"] == 4 and result["step"] == STEPS
     assert 0 <= result["miou"] == result["readouts"]["classifier"]["miou"] <= 1
@@ -217,12 +215,12 @@ def test_a_mistake_claims_no_run_folder(change, words, tmp_path, experiment, cap
     assert not (tmp_path / "runs").exists()
 
 
-def test_pictures_without_classes_are_not_trained_on(tmp_path, experiment, capsys):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+def test_images_without_classes_are_not_trained_on(tmp_path, experiment, capsys):
+    images = tmp_path / "pictures"
+    images.mkdir()
     for name in "abcd":
-        Image.new("RGB", (40, 30), "red").save(pictures / f"{name}.jpg")
-    assert cli.main(["pack", "images", str(pictures), "--out", str(tmp_path / "packed")]) == 0
+        Image.new("RGB", (40, 30), "red").save(images / f"{name}.jpg")
+    assert cli.main(["pack", "images", str(images), "--out", str(tmp_path / "packed")]) == 0
     capsys.readouterr()
     splits = [f"data.{split}={tmp_path}/packed" for split in ("train", "val")]
     assert cli.main(["train", *experiment(tmp_path / "runs", "tiny", *splits)]) == 2

@@ -37,7 +37,7 @@ def surroundings(number: int) -> tuple[int, str, int]:
 
 def refusing(number: int) -> int:
     if number == 2:
-        raise DataError("picture 2: cannot be decoded", "zero bytes", "replace it")
+        raise DataError("image 2: cannot be decoded", "zero bytes", "replace it")
     return number
 
 
@@ -50,14 +50,14 @@ def dying(number: int) -> int:
 class Particular(Exception):
     """Unlike what it is pickled as: it is made from two values."""
 
-    def __init__(self, picture: str, reason: str):
-        super().__init__(f"{picture}: {reason}")
+    def __init__(self, image: str, reason: str):
+        super().__init__(f"{image}: {reason}")
 
 
 def failing(how: str) -> None:
     if how == "of two values":
-        raise Particular("picture 2", "torn")
-    error = ValueError("picture 2: torn")
+        raise Particular("image 2", "torn")
+    error = ValueError("image 2: torn")
     error.lock = threading.Lock()
     raise error
 
@@ -84,15 +84,15 @@ class TestProcesses:
     def test_one_worker_is_this_process_and_more_are_others_of_one_thread_each(self, monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", "7")
         assert [found[:2] for found in cluster.spread(surroundings, [0], 1)] == [(os.getpid(), "7")]
-        for process, threads, of_pictures in cluster.spread(surroundings, range(4), 2):
-            assert process != os.getpid() and (threads, of_pictures) == ("1", 1)
+        for process, threads, of_images in cluster.spread(surroundings, range(4), 2):
+            assert process != os.getpid() and (threads, of_images) == ("1", 1)
         assert os.environ["OMP_NUM_THREADS"] == "7"
 
     @pytest.mark.parametrize("workers", [1, 2])
     def test_what_the_function_raises_is_raised_as_it_was(self, workers):
         with pytest.raises(DataError) as raised:
             list(cluster.spread(refusing, range(6), workers))
-        assert str(raised.value) == "picture 2: cannot be decoded (got zero bytes); replace it"
+        assert str(raised.value) == "image 2: cannot be decoded (got zero bytes); replace it"
 
     @pytest.mark.parametrize(
         ("how", "name"), [("of two values", "Particular"), ("with a lock", "ValueError")]
@@ -101,7 +101,7 @@ class TestProcesses:
         with pytest.raises(RunError) as raised:
             list(cluster.spread(failing, [how], 2))
         said = str(raised.value)
-        assert f"(got {name}: picture 2: torn, at " in said and "test_jobs_spread.py:" in said
+        assert f"(got {name}: image 2: torn, at " in said and "test_jobs_spread.py:" in said
         assert "Traceback" in raised.value.__notes__[0]
 
     def test_a_worker_that_is_killed_is_one_error(self):
@@ -204,7 +204,7 @@ class TestRay:
         assert (ray.largest, ray.puts) == (3, 1)
 
     def test_what_the_function_raises_is_raised_as_it_was(self, ray):
-        with pytest.raises(DataError, match="picture 2"):
+        with pytest.raises(DataError, match="image 2"):
             list(cluster.spread(refusing, range(6), 2))
 
     def test_a_worker_that_is_lost_is_one_error(self, ray, monkeypatch):

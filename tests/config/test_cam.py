@@ -45,7 +45,7 @@ def test_no_experiment_is_refused_because_of_what_its_classifier_does_not_use(ov
     assert config.loss.reduction == "global"
 
 
-def test_where_classes_change_places_no_maps_of_mirrored_pictures_are_made():
+def test_where_classes_change_places_no_maps_of_mirrored_images_are_made():
     assert cam_experiment(load(CONFIGS / "quickstart.yaml")).cam.mirror
     config = cam_experiment(load(CONFIGS / "quickstart.yaml", ["stream.mirror_swaps=[[1,2]]"]))
     assert config.stream.mirror_swaps == ((1, 2),) and not config.cam.mirror

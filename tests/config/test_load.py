@@ -195,7 +195,7 @@ class TestMistakes:
 
     def test_a_folder_or_bytes_are_refused(self, tmp_path: Path):
         assert "cannot be read" in mistake(tmp_path)
-        path = tmp_path / "picture.yaml"
+        path = tmp_path / "image.yaml"
         path.write_bytes(b"\xff\xd8\xff")
         assert "is not text" in mistake(path)
 

@@ -17,8 +17,8 @@ TRAIN = ("a", "b", "c", "d")
 TEST = ("t",)
 
 
-def picture(seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """A smooth random picture, so that JPEGs of it stay close to it."""
+def image(seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A smooth random image, so that JPEGs of it stay close to it."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3)).astype(np.uint8)
     return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Path:
     (root / "train.txt").write_text("\n".join(TRAIN) + "\n")
     (root / "test.txt").write_text("\n".join(TEST) + "\n")
     for seed, image_id in enumerate(TRAIN + TEST):
-        Image.fromarray(picture(seed)).save(root / "images" / f"{image_id}.jpg", quality=90)
+        Image.fromarray(image(seed)).save(root / "images" / f"{image_id}.jpg", quality=90)
         if image_id != "d":
             Image.fromarray(whole_mask(seed)).save(root / "masks" / f"{image_id}.png")
         if image_id in "abc":
@@ -72,7 +72,7 @@ def samples(count: int, *, mask: bool = True) -> list[Sample]:
         made.append(
             Sample(
                 key=f"image-{seed}",
-                image=picture(seed),
+                image=image(seed),
                 semantic=semantic,
                 regions=regions,
                 tags=(1 + seed % 2,) if seed % 3 else None,

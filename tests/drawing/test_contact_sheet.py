@@ -12,8 +12,8 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
 def entry(title: str = "a", chips=(), height: int = SIDE, width: int = SIDE, colour=(9, 99, 199)) -> Entry:
-    picture = np.full((height, width, 3), colour, np.uint8)
-    return Entry(title, "points", tuple(chips), (("picture", picture), ("labels", picture), ("3", picture)))
+    image = np.full((height, width, 3), colour, np.uint8)
+    return Entry(title, "points", tuple(chips), (("image", image), ("labels", image), ("3", image)))
 
 
 def pixels(drawn: np.ndarray, colour) -> int:
@@ -21,7 +21,7 @@ def pixels(drawn: np.ndarray, colour) -> int:
 
 
 @pytest.mark.parametrize(("size", "expected"), [((100, 50), (SIDE, SIDE // 2)), ((1, 9999), (1, SIDE))])
-def test_the_longer_side_of_a_picture_is_fixed(size, expected):
+def test_the_longer_side_of_an_image_is_fixed(size, expected):
     assert fitted(*size) == expected
 
 

@@ -63,9 +63,9 @@ def test_boundaries_lie_where_segments_meet():
 
 @pytest.mark.parametrize("names", [(), ("sky", "sea"), tuple(f"a class of number {n}" for n in range(40))])
 @pytest.mark.parametrize("shape", [(20, 30, 3), (300, 7, 3), (7, 300, 3), (900, 800, 3)])
-def test_a_sheet_holds_every_picture_title_and_name(names, shape):
+def test_a_sheet_holds_every_image_title_and_name(names, shape):
     rows = [[np.full(shape, 90, np.uint8), np.full((40, 50, 3), 60, np.uint8)]] * 2
-    sheet = panel(rows, ["Picture", "Weak labels"], names, palette(max(len(names), 1)))
+    sheet = panel(rows, ["Image", "Weak labels"], names, palette(max(len(names), 1)))
     assert sheet.dtype == np.uint8
     assert sheet.shape[2] == 3
     assert (sheet == 90).all(axis=-1).any()
@@ -81,13 +81,13 @@ def test_the_sheet_is_the_same_every_time():
 
 
 def test_a_png_comes_back_as_it_was_and_nothing_is_left_beside_it(tmp_path):
-    path = tmp_path / "new" / "picture.png"
+    path = tmp_path / "new" / "image.png"
     write_picture(path, NOISE)
     np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), NOISE)
-    assert [entry.name for entry in path.parent.iterdir()] == ["picture.png"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["image.png"]
 
 
-def test_a_picture_too_large_for_a_jpeg_is_refused_and_leaves_nothing(tmp_path):
-    with pytest.raises(DataError, match=r"a\.jpg: cannot hold so large a picture \(got 65501 x 1\)"):
+def test_an_image_too_large_for_a_jpeg_is_refused_and_leaves_nothing(tmp_path):
+    with pytest.raises(DataError, match=r"a\.jpg: cannot hold so large an image \(got 65501 x 1\)"):
         write_picture(tmp_path / "a.jpg", np.zeros((65501, 1, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []

@@ -19,14 +19,14 @@ import numpy as np
 
 import tests.golden_items as rooms
 
-Rows = list[tuple[str, float, float]]
+Candidates = list[tuple[str, float, float]]
 
 
 def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix in (".npz", ".json"))
 
 
-def checks() -> dict[str, Callable[[np.lib.npyio.NpzFile | dict], Rows]]:
+def checks() -> dict[str, Callable[[np.lib.npyio.NpzFile | dict], Candidates]]:
     """Every public function of tests/golden_items, by the item it is named after."""
     found = {}
     for module in pkgutil.iter_modules(rooms.__path__):

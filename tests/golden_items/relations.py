@@ -18,7 +18,7 @@ from spml_dist.method.relations import feature_affinity
 from spml_dist.method.step import TERMS, losses, segments_of
 from spml_dist.model.batch_norm import globalise
 from spml_dist.model.heads import ClassifierHead
-from spml_dist.records import UNLABELLED, Batch, Rows
+from spml_dist.records import UNLABELLED, Batch, Candidates
 from tests.remembering import remembering
 from tests.spawn import spawn
 
@@ -62,7 +62,7 @@ def _batch(z, rows=slice(None)) -> Batch:
     )
 
 
-def _remembered(z) -> list[Rows]:
+def _remembered(z) -> list[Candidates]:
     k, kept = int(z["num_classes"]), []
     while f"bank{len(kept)}_prototype" in z.files:
         part = {
@@ -76,7 +76,7 @@ def _remembered(z) -> list[Rows]:
         }
         prototype, semantic, tags, image = part.values()
         known = torch.ones(len(tags), dtype=torch.bool)
-        kept.append(Rows(prototype, semantic, tags[:, :k].bool(), known, image, semantic))
+        kept.append(Candidates(prototype, semantic, tags[:, :k].bool(), known, image, semantic))
     return kept
 
 
@@ -262,7 +262,7 @@ def _given(z):
     return patch("spml_dist.method.step.local_features", lambda *_: torch.from_numpy(z["local_features"]))
 
 
-def _remembered_densepose(z, dtype) -> list[Rows]:
+def _remembered_densepose(z, dtype) -> list[Candidates]:
     k, kept = int(z["num_classes"]), []
     while f"bank{len(kept)}_prototype" in z.files:
         prototype, vectors, semantic, image = (
@@ -274,7 +274,7 @@ def _remembered_densepose(z, dtype) -> list[Rows]:
             vectors, semantic, vectors[labelled], semantic[labelled], k, 0.95, (image, image[labelled])
         )
         tags = torch.zeros(len(semantic), k, dtype=torch.bool)
-        kept.append(Rows(prototype.to(dtype), semantic, tags, tags.any(dim=1), image, propagated))
+        kept.append(Candidates(prototype.to(dtype), semantic, tags, tags.any(dim=1), image, propagated))
     return kept
 
 

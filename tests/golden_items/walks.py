@@ -48,7 +48,7 @@ def h_cam_random_walk(z) -> list[Row]:
 
 
 def k_nn_prob_norm(z) -> list[Row]:
-    """Shares of votes, averaged over the views, rescaled for the classes in the picture."""
+    """Shares of votes, averaged over the views, rescaled for the classes in the image."""
     votes = z["topk_probs"].mean(axis=0).transpose(2, 0, 1)
     ours = rescale(votes, z["image_tags"].astype(bool), float(z["floor"]))
     return [("prob", _worst(ours, z["prob"]), 1e-6)]

@@ -20,7 +20,7 @@ COLOURS = np.array([(210, 40, 40), (40, 210, 40), (40, 40, 210)], np.uint8)
 
 
 class ColourNet(nn.Module):
-    """Embeds a picture as its colours on a quarter grid; scores are cosines with the classes' colours."""
+    """Embeds an image as its colours on a quarter grid; scores are cosines with the classes' colours."""
 
     def __init__(self):
         super().__init__()

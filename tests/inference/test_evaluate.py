@@ -53,10 +53,10 @@ def test_counts_are_taken_over_the_whole_split(packed, measure):
     val = packed("val", [stripes(4), stripes(5, height=70, width=40), stripes(0, height=20, width=100)])
     seen = []
     result = measure(val, train, each=seen.append)
-    assert [picture.number for picture in seen] == [0, 1, 2]
+    assert [image.number for image in seen] == [0, 1, 2]
     for name, readout in result["readouts"].items():
-        truth = np.concatenate([picture.sample.mask.ravel() for picture in seen])
-        painted = np.concatenate([picture.predictions[name].ravel() for picture in seen])
+        truth = np.concatenate([image.sample.mask.ravel() for image in seen])
+        painted = np.concatenate([image.predictions[name].ravel() for image in seen])
         counts = metrics.confusion(truth, painted, len(CLASSES))
         assert result["confusion"][name] == counts[:, : len(CLASSES)].tolist()
         assert readout["miou"] == metrics.miou(counts)
@@ -105,11 +105,11 @@ def test_the_same_evaluation_gives_the_same_numbers(packed, measure):
     assert measure(val, train) == measure(val, train)
 
 
-def test_pictures_without_ground_truth_are_refused_and_counted(packed, measure):
+def test_images_without_ground_truth_are_refused_and_counted(packed, measure):
     train = packed("train", [stripes(0)])
     val = packed("val", [stripes(1), replace(stripes(2), mask=None), replace(stripes(3), mask=None)])
     keys = f"{stripes(2).key}, {stripes(3).key}"
-    said = rf"val: pictures without ground truth \(got 2 of 3: {keys}\); .*masks"
+    said = rf"val: images without ground truth \(got 2 of 3: {keys}\); .*masks"
     with pytest.raises(DataError, match=said):
         measure(val, train)
 

@@ -39,7 +39,7 @@ def run(*words) -> int:
     return arguments.run(arguments)
 
 
-def test_the_run_folder_gets_result_table_pictures_and_report(finished, tmp_path, capsys):
+def test_the_run_folder_gets_result_table_images_and_report(finished, tmp_path, capsys):
     assert run(finished, "--json", tmp_path / "copy.json", "--pictures", 2) == 0
     printed = capsys.readouterr().out
     result = json.loads((finished / "result.json").read_text())

@@ -28,7 +28,7 @@ def test_counts_are_those_of_a_loop_over_the_pixels(truth, prediction):
 
 @settings(deadline=None)
 @given(labels, labels)
-def test_pictures_add_up(truth, prediction):
+def test_images_add_up(truth, prediction):
     parts = [metrics.confusion(t, p, K) for t, p in zip(truth, prediction, strict=True)]
     np.testing.assert_array_equal(sum(parts), metrics.confusion(truth, prediction, K))
 

@@ -1,4 +1,4 @@
-"""Whole pictures: where grid and picture meet, and that padding has no say."""
+"""Whole images: where grid and image meet, and that padding has no say."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from tests.inference.conftest import stripes
 sides = st.tuples(st.integers(1, 70), st.integers(1, 70))
 
 
-def geometry_of(picture, resized) -> whole_image.Geometry:
+def geometry_of(image, resized) -> whole_image.Geometry:
     padded = tuple(-(-side // 8) * 8 for side in resized)
-    return whole_image.geometry(picture, resized, padded, tuple(side // 4 for side in padded))
+    return whole_image.geometry(image, resized, padded, tuple(side // 4 for side in padded))
 
 
 @settings(deadline=None)
-@given(picture=sides, resized=sides, seed=st.integers(0, 1000))
-def test_labels_reach_the_grid_by_nearest_neighbours_and_padding_is_ignored(picture, resized, seed):
-    labels = np.random.default_rng(seed).integers(0, 21, picture).astype(np.uint8)
-    where = geometry_of(picture, resized)
-    rows, columns = (np.arange(out) * side // out for out, side in zip(resized, picture, strict=True))
+@given(image=sides, resized=sides, seed=st.integers(0, 1000))
+def test_labels_reach_the_grid_by_nearest_neighbours_and_padding_is_ignored(image, resized, seed):
+    labels = np.random.default_rng(seed).integers(0, 21, image).astype(np.uint8)
+    where = geometry_of(image, resized)
+    rows, columns = (np.arange(out) * side // out for out, side in zip(resized, image, strict=True))
     canvas = np.full(where.padded, IGNORED, np.uint8)
     canvas[: resized[0], : resized[1]] = labels[rows][:, columns]
     np.testing.assert_array_equal(where.to_grid(labels), canvas[::4, ::4])
 
 
 @settings(deadline=None)
-@given(picture=sides, resized=sides)
-def test_every_pixel_of_the_picture_is_painted_from_a_cell_inside_it(picture, resized):
-    where = geometry_of(picture, resized)
-    painted = where.to_picture(where.valid)
-    assert painted.shape == picture
+@given(image=sides, resized=sides)
+def test_every_pixel_of_the_image_is_painted_from_a_cell_inside_it(image, resized):
+    where = geometry_of(image, resized)
+    painted = where.to_image(where.valid)
+    assert painted.shape == image
     assert painted.all()
 
 
-def test_the_grid_of_a_picture_at_its_own_size_is_every_fourth_pixel():
+def test_the_grid_of_an_image_at_its_own_size_is_every_fourth_pixel():
     labels = np.arange(48 * 64).reshape(48, 64) % 251
     where = geometry_of((48, 64), (48, 64))
     np.testing.assert_array_equal(where.to_grid(labels), labels[::4, ::4])
-    np.testing.assert_array_equal(where.to_picture(labels[::4, ::4])[::4, ::4], labels[::4, ::4])
+    np.testing.assert_array_equal(where.to_image(labels[::4, ::4])[::4, ::4], labels[::4, ::4])
 
 
-def test_the_picture_is_normalised_and_padded_with_zeros(network):
+def test_the_image_is_normalised_and_padded_with_zeros(network):
     seen = whole_image.view(network, np.full((5, 9, 3), 255, np.uint8))
     white = (1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225]
     assert seen.raw.shape == (1, 3, 2, 4)
@@ -56,12 +56,12 @@ def test_the_picture_is_normalised_and_padded_with_zeros(network):
     assert seen.geometry.valid.tolist() == [[True, True, True, False], [True, True, True, False]]
 
 
-def test_the_longer_side_is_scaled_as_asked_and_scores_come_back_at_the_pictures_size(network):
+def test_the_longer_side_is_scaled_as_asked_and_scores_come_back_at_the_images_size(network):
     image = stripes(0, height=90, width=60).image
     seen = whole_image.view(network, image, longer_side=48)
     assert seen.geometry.resized == (48, 32)
     assert whole_image.classify(network, seen).shape == (3, 90, 60)
-    assert seen.geometry.to_picture(whole_image.segments(seen, (3, 3), 5)).shape == (90, 60)
+    assert seen.geometry.to_image(whole_image.segments(seen, (3, 3), 5)).shape == (90, 60)
 
 
 def test_scores_tell_the_class_of_every_pixel_away_from_the_seams(network):
@@ -71,7 +71,7 @@ def test_scores_tell_the_class_of_every_pixel_away_from_the_seams(network):
 
 
 def test_segments_leave_out_the_padding_and_do_not_depend_on_it(network):
-    """The same picture on a wider canvas: what is in the padding moves no centre."""
+    """The same image on a wider canvas: what is in the padding moves no centre."""
     seen = whole_image.view(network, stripes(0).image)
     numbers = whole_image.segments(seen, (4, 6), 10)
     np.testing.assert_array_equal(numbers >= 0, seen.geometry.valid)

@@ -1,4 +1,4 @@
-"""Seeds against the written rule, pixel by pixel; maps of mirrored pictures; a pack with seeds."""
+"""Seeds against the written rule, pixel by pixel; maps of mirrored images; a pack with seeds."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class TestTags:
         found = tag_seeds(halves, (1,), BACKGROUND, configured(foreground=0.25, background=0.25, alpha=1))
         assert found.tolist() == [[1, 1, BACKGROUND]]
 
-    def test_a_picture_known_to_show_nothing_is_background_if_there_is_one(self):
+    def test_an_image_known_to_show_nothing_is_background_if_there_is_one(self):
         none = np.zeros((0, *SHAPE), np.float32)
         assert (tag_seeds(none, (), BACKGROUND, CONFIG) == BACKGROUND).all()
         assert (tag_seeds(none, (), None, CONFIG) == UNLABELLED).all()
@@ -182,7 +182,7 @@ class TestWhatIsLabelled:
 
 
 class Colours(nn.Module):
-    """Class 1 is where the picture is red, class 2 where it is blue, of cells of 4 pixels a side."""
+    """Class 1 is where the image is red, class 2 where it is blue, of cells of 4 pixels a side."""
 
     stride = 4
 
@@ -195,31 +195,31 @@ class Colours(nn.Module):
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8)
 
 
 class TestActivations:
-    def test_a_flipped_picture_gives_flipped_maps(self, picture):
-        ours = cams.activations(Colours(), picture, (1, 2), CONFIG)
-        theirs = cams.activations(Colours(), picture[:, ::-1], (1, 2), CONFIG)
+    def test_a_flipped_image_gives_flipped_maps(self, image):
+        ours = cams.activations(Colours(), image, (1, 2), CONFIG)
+        theirs = cams.activations(Colours(), image[:, ::-1], (1, 2), CONFIG)
         assert ours.shape == (2, 21, 34) and (ours >= 0).all() and (ours > 0).any(axis=(1, 2)).all()
         np.testing.assert_allclose(theirs[..., ::-1], ours, atol=1e-4)
 
-    def test_scales_and_mirror_images_add_up(self, picture):
+    def test_scales_and_mirror_images_add_up(self, image):
         single = [
-            cams.activations(Colours(), picture, (1,), configured(scales=(scale,), mirror=False))
+            cams.activations(Colours(), image, (1,), configured(scales=(scale,), mirror=False))
             for scale in (0.5, 1.0)
         ]
-        both = cams.activations(Colours(), picture, (1,), configured(scales=(0.5, 1.0), mirror=False))
+        both = cams.activations(Colours(), image, (1,), configured(scales=(0.5, 1.0), mirror=False))
         np.testing.assert_allclose(both, sum(single), rtol=1e-5)
-        there = cams.activations(Colours(), picture[:, ::-1], (1,), configured(scales=(1.0,), mirror=False))
-        mirrored = cams.activations(Colours(), picture, (1,), configured(scales=(1.0,), mirror=True))
+        there = cams.activations(Colours(), image[:, ::-1], (1,), configured(scales=(1.0,), mirror=False))
+        mirrored = cams.activations(Colours(), image, (1,), configured(scales=(1.0,), mirror=True))
         np.testing.assert_allclose(mirrored, single[1] + there[..., ::-1], atol=1e-5)
 
-    def test_inside_a_box_what_speaks_against_a_class_counts_too(self, picture):
-        green = picture.copy()
-        green[..., 1], green[..., 0] = 255, picture[..., 0] // 2
+    def test_inside_a_box_what_speaks_against_a_class_counts_too(self, image):
+        green = image.copy()
+        green[..., 1], green[..., 0] = 255, image[..., 0] // 2
         assert not cams.activations(Colours(), green, (1,), CONFIG).any()
         boxed = sample(
             image=green, semantic=np.full((21, 34), UNLABELLED, np.uint8), boxes=((1, 4.0, 4.0, 20.0, 18.0),)
@@ -229,11 +229,11 @@ class TestActivations:
         assert set(np.unique(inside)) == {1, UNLABELLED}
         assert boxed.image[4:18, 4:20, 0][inside == 1].mean() > boxed.image[4:18, 4:20, 0][inside != 1].mean()
 
-    def test_classes_come_in_the_order_asked_for(self, picture):
-        one, two = (cams.activations(Colours(), picture, classes, CONFIG) for classes in ((1, 2), (2, 1)))
+    def test_classes_come_in_the_order_asked_for(self, image):
+        one, two = (cams.activations(Colours(), image, classes, CONFIG) for classes in ((1, 2), (2, 1)))
         np.testing.assert_array_equal(one, two[::-1])
 
-    def test_a_large_picture_is_looked_at_in_small(self):
+    def test_a_large_image_is_looked_at_in_small(self):
         sizes, network = [], Colours()
         look = network.activate
         network.activate = lambda images: sizes.append(tuple(images.shape[2:])) or look(images)
@@ -276,7 +276,7 @@ class TestPacks:
         monkeypatch.setattr(cams, "_network", lambda *_: (Colours(), BACKGROUND))
         return cams.CamParts(Path("export"), "", str(folder), read_manifest(folder), CONFIG, "cpu")
 
-    def test_a_picture_that_does_not_decode_is_rejected_and_the_others_are_labelled(self, parts, packed):
+    def test_an_image_that_does_not_decode_is_rejected_and_the_others_are_labelled(self, parts, packed):
         tar = Path(parts.shards) / parts.manifest.shards[0].url
         content = tar.read_bytes()
         tar.write_bytes(content.replace(b"\xff\xd8\xff", b"\0\0\0", 1))
@@ -307,7 +307,7 @@ class TestSamples:
         once = cams.labelled(Colours(), halves(0), BACKGROUND, CONFIG)
         assert cams.labelled(Colours(), once, BACKGROUND, CONFIG) is once
 
-    def test_quality_is_counted_over_the_pictures_that_have_seeds(self, packed):
+    def test_quality_is_counted_over_the_images_that_have_seeds(self, packed):
         part = np.full((24, 36), UNLABELLED, np.uint8)
         part[:12, :12], part[:12, 24:30] = 1, 1
         with_seeds = replace(halves(0), semantic=part, kinds=("cam",))

@@ -127,7 +127,7 @@ def test_activation_maps_stand_at_their_classes_and_the_background_is_what_they_
     torch.testing.assert_close(seeds[:, 0], torch.tensor([[0.5**6, 0], [0.2, 1], [0, 0], [0.5, 0], [0, 0]]))
 
 
-def test_a_picture_without_activation_is_background():
+def test_an_image_without_activation_is_background():
     seeds = random_walk.cam_seeds(torch.zeros(0, 2, 2), torch.zeros(0, dtype=torch.long), num_classes=3)
     assert (seeds[0] == 1).all() and (seeds[1:] == 0).all()
 

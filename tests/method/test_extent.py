@@ -1,4 +1,4 @@
-"""Boxes and areas of segments, in the crop and in the picture."""
+"""Boxes and areas of segments, in the crop and in the image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_dist.method.extent import extent, in_picture
+from spml_dist.method.extent import extent, in_image
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -61,7 +61,7 @@ def test_no_segments_have_no_extent():
     valid = torch.zeros(2, 4, 4, dtype=torch.bool)
     box, area = extent(valid, torch.zeros(0, dtype=torch.int64), 0)
     assert box.shape == (0, 4) and area.shape == (0,)
-    box, area = in_picture(box, area, torch.zeros(0, 4))
+    box, area = in_image(box, area, torch.zeros(0, 4))
     assert box.shape == (0, 4) and area.shape == (0,)
 
 
@@ -76,8 +76,8 @@ def test_no_segments_have_no_extent():
         ((0.0, 1.0, 1.0, -0.5), (0.25, 0.0, 0.5, 0.25), 1.5),  # the same, mirrored
     ],
 )
-def test_a_box_in_a_window_of_the_picture(window, expected, share):
-    box, area = in_picture(
+def test_a_box_in_a_window_of_the_image(window, expected, share):
+    box, area = in_image(
         torch.tensor([[0.25, 0.5, 0.5, 0.75]]), torch.tensor([0.0625]), torch.tensor([window])
     )
     assert box.tolist() == [list(expected)] and area.tolist() == [0.0625 * share]
@@ -85,8 +85,8 @@ def test_a_box_in_a_window_of_the_picture(window, expected, share):
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**31), st.booleans(), st.integers(0, 3), st.integers(0, 4))
-def test_a_mirrored_crop_s_segments_lie_where_the_picture_has_them(seed, mirrored, top, left):
-    """Segments of a 3 × 5 crop of a 6 × 9 picture, against the same pixels left in the picture."""
+def test_a_mirrored_crop_s_segments_lie_where_the_image_has_them(seed, mirrored, top, left):
+    """Segments of a 3 × 5 crop of a 6 × 9 image, against the same pixels left in the image."""
     valid, segment, count = drawn(seed)
     labels = torch.full(valid.shape, -1)
     labels[valid] = segment
@@ -96,7 +96,7 @@ def test_a_mirrored_crop_s_segments_lie_where_the_picture_has_them(seed, mirrore
         crop, window = crop.flip(2), window[[0, 3, 2, 1]]
     kept = torch.full_like(labels, -1)
     kept[:, top : top + 3, left : left + 5] = labels[:, top : top + 3, left : left + 5]
-    box, area = in_picture(*extent(crop >= 0, crop[crop >= 0], count), window.expand(count, 4))
+    box, area = in_image(*extent(crop >= 0, crop[crop >= 0], count), window.expand(count, 4))
     expected_box, expected_area = extent(kept >= 0, kept[kept >= 0], count)
     there = expected_area > 0
     torch.testing.assert_close(box[there], expected_box[there])

@@ -29,7 +29,7 @@ def reference(features, grid, iterations: int, valid=None) -> np.ndarray:
     return labels.reshape(h, w)
 
 
-def pictures(seed: int, count: int, h: int, w: int, channels: int) -> torch.Tensor:
+def images(seed: int, count: int, h: int, w: int, channels: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return normalize(torch.randn(count, h, w, channels, generator=generator, dtype=torch.float64), dim=-1)
 
@@ -43,7 +43,7 @@ def pictures(seed: int, count: int, h: int, w: int, channels: int) -> torch.Tens
     st.booleans(),
 )
 def test_every_image_is_clustered_as_the_loop_says(seed, shape, grid, iterations, some_invalid):
-    features = pictures(seed, *shape)
+    features = images(seed, *shape)
     valid = torch.from_numpy(np.random.default_rng(seed).random(shape[:3]) < 0.6) if some_invalid else None
     ours = cluster(features, grid, iterations, valid)
     for i in range(len(features)):
@@ -52,7 +52,7 @@ def test_every_image_is_clustered_as_the_loop_says(seed, shape, grid, iterations
 
 
 def test_a_batch_is_clustered_as_each_image_alone():
-    features = pictures(3, 4, 24, 24, 10).float()
+    features = images(3, 4, 24, 24, 10).float()
     valid = torch.rand(4, 24, 24, generator=torch.Generator().manual_seed(3)) < 0.9
     together = cluster(features, (6, 6), 10, valid)
     for i in range(4):
@@ -75,9 +75,9 @@ def test_equally_empty_clusters_leave_a_pixel_to_the_smallest_number():
 
 
 def test_invalid_pixels_move_no_centre():
-    features = pictures(5, 1, 6, 6, 3)
+    features = images(5, 1, 6, 6, 3)
     valid = torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(5)) < 0.5
-    other = torch.where(valid[..., None], features, pictures(6, 1, 6, 6, 3))
+    other = torch.where(valid[..., None], features, images(6, 1, 6, 6, 3))
     ours, theirs = cluster(features, (3, 3), 6, valid), cluster(other, (3, 3), 6, valid)
     assert torch.equal(ours[valid], theirs[valid])
     assert (cluster(features, (3, 3), 6) != ours)[valid].any(), "these pixels would have mattered"
@@ -85,7 +85,7 @@ def test_invalid_pixels_move_no_centre():
 
 @pytest.mark.parametrize(("count", "h", "w"), [(0, 4, 4), (2, 1, 1)])
 def test_degenerate_batches(count, h, w):
-    assert cluster(pictures(0, count, h, w, 3), (6, 6), 10).tolist() == np.zeros((count, h, w)).tolist()
+    assert cluster(images(0, count, h, w, 3), (6, 6), 10).tolist() == np.zeros((count, h, w)).tolist()
 
 
 def test_the_first_clusters_are_a_grid_numbered_down_the_columns():
@@ -102,12 +102,12 @@ def test_cells_at_the_border_are_half_as_large_and_halves_round_to_even():
     assert initial_grid((3, 1), 5, 1)[:, 0].tolist() == [0, 0, 1, 2, 2]
 
 
-def test_a_finer_grid_than_the_picture_starts_with_a_cluster_for_each_pixel():
-    assert cluster(pictures(2, 1, 2, 3, 8), (6, 6), 1)[0].unique().tolist() == [0, 1, 2, 3, 4, 5]
+def test_a_finer_grid_than_the_image_starts_with_a_cluster_for_each_pixel():
+    assert cluster(images(2, 1, 2, 3, 8), (6, 6), 1)[0].unique().tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_clustering_leaves_no_trace_on_the_tape():
-    features = pictures(1, 1, 4, 4, 3).requires_grad_()
+    features = images(1, 1, 4, 4, 3).requires_grad_()
     assert not cluster(features, (2, 2), 3).requires_grad
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from spml_dist import comm
-from spml_dist.bank.identity import image_hash
 from spml_dist.config import Config, load
+from spml_dist.hashing import image_hash
 from spml_dist.method.colour import colours
 from spml_dist.method.location import location
 from spml_dist.method.step import RELATIONS, TERMS, local_features, losses, segments_of
-from spml_dist.records import IGNORED, UNLABELLED, Batch, Rows
+from spml_dist.records import IGNORED, UNLABELLED, Batch, Candidates
 from tests.method.test_loss import pixel_loss
 from tests.remembering import remembering
 from tests.spawn import spawn
@@ -51,7 +51,7 @@ class World:
     raw: Tensor
     logits: Tensor
     batch: Batch
-    remembered: list[Rows]
+    remembered: list[Candidates]
     counts: tuple[int, ...]
 
     def part(self, rank: int, world: int) -> World:
@@ -94,7 +94,7 @@ def example(counts=(2, 2, 1), seed: int = 0, unlabelled=(), ignored=(), steps: i
     for step in range(steps):
         p = 4 + step
         remembered.append(
-            Rows(
+            Candidates(
                 prototype=normalize(torch.randn(p, CHANNELS, generator=generator), dim=1),
                 semantic=torch.tensor([0, 1, 2, UNLABELLED])[draw(4, p)],
                 tags=draw(2, p, CLASSES).bool(),
@@ -177,7 +177,7 @@ def reference(world: World, config: Config, ranks: int) -> tuple[dict[str, float
     return {t: float(v) for t, v in values.items()}, raw.grad, logits.grad
 
 
-def nearest_classes(mu: Tensor, segments, batch: Batch, old: list[Rows], config: Config) -> list[int]:
+def nearest_classes(mu: Tensor, segments, batch: Batch, old: list[Candidates], config: Config) -> list[int]:
     """Each segment's class by feature affinity, one by one."""
     relation, found = config.relations.feature_affinity, []
     images = image_hash(batch.keys)[segments.image]
@@ -263,7 +263,7 @@ def stepped(world: World, config: Config, rank: int = 0) -> dict:
         "candidates": result.candidates,
         "rows": None
         if result.rows is None
-        else [getattr(result.rows, f.name).detach() for f in fields(Rows)],
+        else [getattr(result.rows, f.name).detach() for f in fields(Candidates)],
         # The engine takes the mean of the ranks' gradients.
         "grads": [
             v.grad / comm.world() if v.grad is not None else torch.zeros_like(v) for v in (raw, logits)

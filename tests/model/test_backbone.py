@@ -1,4 +1,4 @@
-"""Backbones: convolutions and transformers, pictures of any size, weights by name. Nothing is fetched."""
+"""Backbones: convolutions and transformers, images of any size, weights by name. Nothing is fetched."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def network(kind: str, head: str = "deeplab") -> Segmenter:
     return build(config(**changes, head=head, dilations=dilations), num_classes=5, seed=0)
 
 
-def pictures(count: int, height: int, width: int) -> torch.Tensor:
+def random_images(count: int, height: int, width: int) -> torch.Tensor:
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(height))
 
 
@@ -42,13 +42,13 @@ class TestEveryKindOfBackbone:
     def test_has_the_stride_that_was_asked_for(self, kind):
         net, stride = network(kind).backbone, KINDS[kind][-1]
         assert backbone.stride(net) == stride
-        features = backbone.features(net, pictures(1, 3 * stride, 2 * stride))
+        features = backbone.features(net, random_images(1, 3 * stride, 2 * stride))
         assert features.shape == (1, net.feature_info.channels()[-1], 3, 2)
 
     @pytest.mark.parametrize(("height", "width"), [(56, 64), (37, 90), (3, 5)])
-    def test_embeds_pictures_of_any_size_on_a_quarter_grid(self, kind, height, width):
+    def test_embeds_images_of_any_size_on_a_quarter_grid(self, kind, height, width):
         with torch.no_grad():
-            raw, logits = network(kind)(pictures(2, height, width), [1, 2])
+            raw, logits = network(kind)(random_images(2, height, width), [1, 2])
         cells = (math.ceil(height / 4), math.ceil(width / 4))
         assert raw.shape == (2, 8, *cells) and logits.shape == (2, 5, *cells)
         assert raw.isfinite().all()
@@ -56,7 +56,7 @@ class TestEveryKindOfBackbone:
     def test_learns_in_every_parameter(self, kind):
         model = network(kind)
         model.zero_grad()
-        raw, logits = model(pictures(2, 56, 56), [1, 2])
+        raw, logits = model(random_images(2, 56, 56), [1, 2])
         (raw.square().sum() + logits.square().sum()).backward()
         lacking = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
         assert not lacking
@@ -68,27 +68,27 @@ class TestEveryKindOfBackbone:
         torch.manual_seed(0)
         before = torch.get_rng_state()
         with torch.no_grad():
-            first, second = (model.embed(pictures(2, 56, 56)) for _ in range(2))
+            first, second = (model.embed(random_images(2, 56, 56)) for _ in range(2))
         assert torch.equal(first, second)
         assert torch.equal(torch.get_rng_state(), before)
 
     def test_takes_no_images(self, kind):
         model = network(kind)
         model.zero_grad()
-        raw, _ = model(pictures(0, 56, 56), [])
+        raw, _ = model(random_images(0, 56, 56), [])
         assert raw.shape == (0, 8, 14, 14)
         raw.sum().backward()
         assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
 def test_a_transformer_under_the_pyramid_head():
-    raw, _ = network("ViT", "pspnet")(pictures(1, 64, 48), [1])
+    raw, _ = network("ViT", "pspnet")(random_images(1, 64, 48), [1])
     assert raw.shape == (1, 8, 16, 12)
 
 
 @pytest.mark.parametrize("kind", ["ViT", "Swin", "ConvNeXt"])
 def test_the_features_are_those_of_the_whole_timm_network(kind):
-    """At the network's own picture size; Swin's map comes with channels in the middle, as all others."""
+    """At the network's own image size; Swin's map comes with channels in the middle, as all others."""
     name, output_stride, level, _ = KINDS[kind]
     net = backbone.build(name, output_stride, level).eval()
     stride = {} if output_stride is None else {"output_stride": output_stride}
@@ -97,7 +97,7 @@ def test_the_features_are_those_of_the_whole_timm_network(kind):
     whole.load_state_dict(
         {key: state.get(backbone._plain(key), value) for key, value in whole.state_dict().items()}
     )
-    images = pictures(1, *whole.default_cfg["input_size"][1:])
+    images = random_images(1, *whole.default_cfg["input_size"][1:])
     with torch.no_grad():
         theirs = whole.forward_intermediates(images, norm=False, intermediates_only=True)[level]
         torch.testing.assert_close(backbone.features(net, images), theirs)
@@ -112,8 +112,8 @@ def test_a_stride_that_the_network_cannot_have_is_an_error(name, own, wish):
         backbone.build(name, wish, -1)
 
 
-def test_a_network_tied_to_one_picture_size_is_an_error():
-    with pytest.raises(ConfigError, match=r"model\.backbone \(got beit_.*does not take pictures of any size"):
+def test_a_network_tied_to_one_image_size_is_an_error():
+    with pytest.raises(ConfigError, match=r"model\.backbone \(got beit_.*does not take images of any size"):
         backbone.build("beit_base_patch16_224", None, -1)
 
 

@@ -50,7 +50,7 @@ def test_the_embedding_is_the_head_s_map_doubled_in_size_at_the_published_stride
     small.train()
 
 
-def test_an_odd_picture_is_embedded_as_if_it_had_a_border_of_the_mean_colour(small):
+def test_an_odd_image_is_embedded_as_if_it_had_a_border_of_the_mean_colour(small):
     small.eval()
     odd = images(1, 61)[..., :43]
     torch.testing.assert_close(small.embed(odd), small.embed(pad(odd, (0, 5, 0, 3)))[..., :16, :11])

@@ -33,7 +33,9 @@ class Server:
         """name of a file that is never taken"""
         self.gate = threading.Event()
         self.gate.set()
-        monkeypatch.setattr(mlflow_client, "connect", lambda uri, real=mlflow_client.connect: self._wired(real(uri)))
+        monkeypatch.setattr(
+            mlflow_client, "connect", lambda uri, real=mlflow_client.connect: self._wired(real(uri))
+        )
 
     def _wired(self, client):
         for name in CALLS:

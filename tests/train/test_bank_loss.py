@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from spml_dist import comm
-from spml_dist.bank.identity import image_hash
-from spml_dist.bank.rows import as_candidates, take
+from spml_dist.bank.rows import as_candidates
 from spml_dist.bank.sharded import ShardedBank
 from spml_dist.config import Config
+from spml_dist.hashing import image_hash
 from spml_dist.method.step import TERMS, StepLosses, losses
-from spml_dist.records import BankRows, Memory, Rows, Standing
+from spml_dist.records import BankCandidates, BankCounts, BankRows, Candidates
+from spml_dist.tensor_records import take
 from spml_dist.train import run_bank
 from tests.bank.builders import rows_of
 from tests.method.test_step import CHANNELS, CLASSES, assert_near, configured, example, reference
@@ -148,10 +149,10 @@ def test_what_attracts_in_the_bank_counts_though_no_candidate_does():
     nobody = as_candidates(old_rows(0), CLASSES, torch.float32)
 
     def told(rows: int | None) -> StepLosses:
-        def remembered(ours: Rows) -> Memory:
+        def remembered(ours: Candidates) -> BankCandidates:
             by = torch.full((CLASSES,), rows or 0), torch.full((CLASSES,), rows or 0)
-            standing = Standing(*by, torch.full((len(ours),), rows or 0))
-            return Memory(nobody, torch.zeros(0), None if rows is None else standing)
+            standing = BankCounts(*by, torch.full((len(ours),), rows or 0))
+            return BankCandidates(nobody, torch.zeros(0), None if rows is None else standing)
 
         return losses(world.raw, world.logits, world.batch, remembered, config)
 
@@ -229,7 +230,7 @@ class TestSampled:
         assert standing.by_propagated.tolist() == by_propagated.tolist()
 
 
-def sums(ours: Rows, rows: Rows, weight: Tensor, kappa: float = 6.0) -> Tensor:
+def sums(ours: Candidates, rows: Candidates, weight: Tensor, kappa: float = 6.0) -> Tensor:
     """Σ weight · exp(κ cosine) over attracting and repelling rows, by class and by tags: [4, Q] of those that
     take part (others 0)."""
     s = torch.exp(kappa * (ours.prototype @ rows.prototype.T)) * weight

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 
 from spml_dist.bank import snapshot
-from spml_dist.bank.identity import image_hash
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.sharded import Asks, ShardedBank
 from spml_dist.config import load
 from spml_dist.errors import RunError
-from spml_dist.records import Rows
+from spml_dist.hashing import image_hash
+from spml_dist.records import Candidates
 from spml_dist.train import checkpoint
 from tests.bank.builders import CLASSES, DIM, rows_of
 from tests.conftest import QUICKSTART, payload, work
@@ -191,7 +191,7 @@ def no_space(tensors, path: Path) -> None:
 
 
 def global_bank(**changes) -> ShardedBank:
-    """Empty, with room for 64 pictures."""
+    """Empty, with room for 64 images."""
     settings = load(QUICKSTART).bank.model_copy(update=changes)
     return ShardedBank(settings, DIM, CLASSES, Asks((), False, ()), 0, torch.device("cpu"))
 
@@ -201,7 +201,9 @@ def bank_of(*steps: int) -> RecentBank:
     for step in steps:
         rows = torch.full((2, 4), float(step)), torch.tensor([0, 254]), torch.zeros(2, 3, dtype=torch.bool)
         bank.publish(
-            Rows(*rows, torch.ones(2, dtype=torch.bool), torch.tensor([step, step]), torch.zeros(2).long())
+            Candidates(
+                *rows, torch.ones(2, dtype=torch.bool), torch.tensor([step, step]), torch.zeros(2).long()
+            )
         )
     return bank
 

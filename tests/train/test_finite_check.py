@@ -1,4 +1,4 @@
-"""After a loss or gradient that is not finite no weight changes, and the pictures are named."""
+"""After a loss or gradient that is not finite no weight changes, and the images are named."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_nothing_changes_from_the_first_bad_step_on(bad):
     weights, guard = train([1.0, 2.0, bad, 1.0, 1.0])
     assert weights[0] != weights[1]
     assert weights[1:] == [weights[1]] * 4
-    with pytest.raises(RunError, match=r"loss or gradient of step 3 is not finite, with these pictures: c;?"):
+    with pytest.raises(RunError, match=r"loss or gradient of step 3 is not finite, with these images: c;?"):
         guard.check()
 
 
@@ -56,11 +56,11 @@ def test_finite_numbers_pass_and_large_ones_too():
     assert len(set(weights)) == 3
 
 
-def test_step_and_pictures_are_those_of_the_rank_that_met_them_and_every_rank_stops():
+def test_step_and_images_are_those_of_the_rank_that_met_them_and_every_rank_stops():
     (first, error_0), (second, error_1) = spawn(one_rank, 2)
     assert first == [first[0]] * 4 and second == [second[0]] * 4  # frozen from the second step on
     assert error_0 == error_1
-    assert "step 2 is not finite, with these pictures: b1;" in error_0
+    assert "step 2 is not finite, with these images: b1;" in error_0
 
 
 def one_rank(rank: int) -> tuple[list[float], str]:

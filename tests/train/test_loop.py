@@ -50,7 +50,7 @@ def output(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def unlabelled(tmp_path_factory) -> Path:
-    """Pictures smaller than the crop that nobody annotated, packed."""
+    """Images smaller than the crop that nobody annotated, packed."""
     root = tmp_path_factory.mktemp("unlabelled")
     for folder in ("images", "weak/scribbles"):
         (root / folder).mkdir(parents=True)
@@ -67,14 +67,14 @@ def unlabelled(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def damaged(sample: Path, tmp_path_factory) -> Path:
-    """The training shards, with one picture that does not decode."""
+    """The training shards, with one image that does not decode."""
     folder = shutil.copytree(sample / "train", tmp_path_factory.mktemp("damaged") / "packed")
     path = sorted(folder.glob("*.tar"))[0]
     with tarfile.open(path) as tar:
-        picture = next(member for member in tar if member.name.endswith(".jpg"))
+        image = next(member for member in tar if member.name.endswith(".jpg"))
     with path.open("r+b") as file:
-        file.seek(picture.offset_data)
-        file.write(bytes(picture.size))
+        file.seek(image.offset_data)
+        file.write(bytes(image.size))
     return folder
 
 
@@ -196,8 +196,8 @@ def test_a_whole_batch_without_labels_costs_nothing(metrics):
         assert entry["loss/image_similarity"] > 0
 
 
-def test_a_picture_that_does_not_decode_is_counted_over_all_ranks_where_it_may_be_skipped(metrics):
-    """Twelve pictures in batches of four: it is met once every three steps."""
+def test_an_image_that_does_not_decode_is_counted_over_all_ranks_where_it_may_be_skipped(metrics):
+    """Twelve images in batches of four: it is met once every three steps."""
     assert [entry["stream/skipped"] for entry in metrics("skipping")][2::3] == [1, 2]
     assert "stream/skipped" not in metrics("plain")[0]
 

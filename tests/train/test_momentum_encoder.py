@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from spml_dist import comm
-from spml_dist.bank.identity import image_hash
-from spml_dist.bank.rows import by_identity, digest, take
+from spml_dist.bank.rows import by_identity, digest
 from spml_dist.config import Config, load
 from spml_dist.errors import RunError
+from spml_dist.hashing import image_hash
 from spml_dist.method.step import StepLosses
 from spml_dist.model.segmenter import Segmenter, build
 from spml_dist.records import IGNORED, BankRows, Batch
+from spml_dist.tensor_records import take
 from spml_dist.tracking import metrics_log
 from spml_dist.train import checkpoint, deepspeed_engine, loop, momentum_encoder, run_bank
 from spml_dist.train.deepspeed_engine import Zero

@@ -1,4 +1,4 @@
-"""The picture of what the network sees and says: crop, weak labels, segments, prediction."""
+"""The image of what the network sees and says: crop, weak labels, segments, prediction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conftest import QUICKSTART
 
 CLASSES = ["ground", "cat", "dog"]
 SIDE, GRID = 32, 8
-PICTURES = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def batch() -> Batch:
     semantic = np.full((3, SIDE, SIDE), UNLABELLED, np.uint8)
     semantic[:, 4] = [[1], [2], [0]]
     semantic[1, :, SIDE // 2 :] = IGNORED
-    image = np.stack([normalise(picture.astype(np.float32) / 255) for picture in PICTURES])
+    image = np.stack([normalise(image.astype(np.float32) / 255) for image in IMAGES])
     return Batch(
         keys=("a", "b", "c"),
         position=torch.arange(3),
@@ -74,7 +74,7 @@ def test_every_column_shows_what_its_title_says(batch, raw, logits, tmp_path: Pa
     colours = overlay.palette(3, 0)
     for number, (crop, weak, segments, prediction) in enumerate(shown):
         labels = batch.semantic[number].numpy()
-        np.testing.assert_allclose(crop, PICTURES[number], atol=1)
+        np.testing.assert_allclose(crop, IMAGES[number], atol=1)
         np.testing.assert_array_equal(weak, overlay.overlay(crop, labels, colours))
         assert (segments != crop).any()
         dogs = np.where(labels == IGNORED, IGNORED, 2)

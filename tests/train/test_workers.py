@@ -22,7 +22,7 @@ BRIEFLY = [
     "engine.device=cuda",
 ]
 WORKERS = {"alone": 0, "one": 1, "two": 2, "three": 3}
-"""of a global batch of four pictures; alone is without a process group and without DeepSpeed"""
+"""of a global batch of four images; alone is without a process group and without DeepSpeed"""
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spml_dist.bank.search.filters import Facts, Kind, Queries, facts_of, groups, passing
 from spml_dist.bank.store import Store
+from spml_dist.tensor_records import take
 
 TILE = 1 << 13
 """rows compared at a time: with 600 queries their similarities take 20 MB"""
@@ -199,4 +200,4 @@ def _settle(
 
 
 def _these(queries: Queries, which: Tensor) -> Queries:
-    return Queries(*(value[which] for value in vars(queries).values()))
+    return take(queries, which)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from spml_dist.bank.identity import uniform
 from spml_dist.bank.search.faiss_index import Appended, Inverted, centroids
 from spml_dist.bank.search.filters import Kind
 from spml_dist.bank.store import Store
+from spml_dist.hashing import uniform
 
 NEW = 1 << 10
 """rows that the inverted file does not know yet at which it is told of them"""

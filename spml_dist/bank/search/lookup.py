@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spml_dist.bank.rows import ANNOTATED, take
+from spml_dist.bank.rows import ANNOTATED
 from spml_dist.bank.search.exact import SLACK, Found, among, nearest, ranked
 from spml_dist.bank.search.faiss_index import Appended
 from spml_dist.bank.search.filters import BY_CLASS, Kind, Queries, groups, passing
 from spml_dist.bank.search.index_cache import Cache
 from spml_dist.bank.search.overfetch import BEYOND, overfetched
 from spml_dist.bank.store import Store
+from spml_dist.tensor_records import take
 
 FEW = 1 << 13
 """passing rows up to which comparing them all is faster than probing lists"""
@@ -104,7 +105,7 @@ def _compare(
     found: np.ndarray, store: Store, queries: Queries, members: np.ndarray, k: int, allowed: np.ndarray
 ) -> None:
     """Propose to some queries the nearest of all rows that are allowed."""
-    some = Queries(*(value[torch.from_numpy(members)] for value in vars(queries).values()))
+    some = take(queries, torch.from_numpy(members))
     slots = torch.from_numpy(np.flatnonzero(allowed))
     if len(slots) > AT_ONCE:
         proposed = nearest(store, some, ["any"], k, slots)["any"].slot.numpy()

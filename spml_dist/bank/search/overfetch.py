@@ -12,6 +12,7 @@ from spml_dist.bank.search.exact import nearest
 from spml_dist.bank.search.filters import BY_CLASS, Columns, Kind, Queries, groups, passing
 from spml_dist.bank.search.index_cache import Cache
 from spml_dist.bank.store import Store
+from spml_dist.tensor_records import take
 
 DEPTH = 1 << 10
 """entries fetched for a query"""
@@ -57,7 +58,7 @@ def _checked(
     proposed[~asks] = -1
     short = (asks & (passes.sum(dim=1) < k + BEYOND)).nonzero()[:, 0]
     if len(short):
-        some = Queries(*(value[short] for value in vars(queries).values()))
+        some = take(queries, short)
         if kind in BY_CLASS:
             eligible = eligible & (store.rows.source[: store.used] == ANNOTATED)
         proposed[short] = -1

@@ -12,6 +12,7 @@ from spml_dist.bank.search.filters import Kind, Queries, groups
 from spml_dist.bank.search.index_cache import Cache
 from spml_dist.bank.search.lookup import lookup
 from spml_dist.bank.store import Store
+from spml_dist.tensor_records import take
 
 SAMPLE = 64
 """queries that recall is measured on"""
@@ -47,7 +48,7 @@ def gauge(
 def _sample(kind: Kind, queries: Queries) -> Queries:
     """Some of those that ask, evenly spread."""
     asking = (groups(kind, queries)[0] >= 0).nonzero()[:, 0]
-    return Queries(*(value[asking[:: max(1, len(asking) // SAMPLE)]] for value in vars(queries).values()))
+    return take(queries, asking[:: max(1, len(asking) // SAMPLE)])
 
 
 def _hits(found: Found, exact: Found) -> int:

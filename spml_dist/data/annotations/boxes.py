@@ -43,8 +43,8 @@ def checked_boxes(
 ) -> tuple[Box, ...]:
     """Boxes as a file lists them: [[class, x0, y0, x1, y1], ...] in pixels, x1 and y1 exclusive.
 
-    shape: (H, W) of the picture. source: names the file and image in errors. Raises DataError for anything
-    else, and for boxes that are empty, reach beyond the picture, or are of no class or the background.
+    shape: (H, W) of the image. source: names the file and image in errors. Raises DataError for anything
+    else, and for boxes that are empty, reach beyond the image, or are of no class or the background.
     """
     if not isinstance(boxes, list):
         raise DataError(f"{source}: not a list of boxes", boxes, f"write [{_FORM}, ...]")
@@ -79,7 +79,7 @@ def _checked_box(
         raise DataError(f"{source}: not a box", box, f"write {_FORM} in pixels{ids}")
     label, x0, y0, x1, y1 = box
     height, width = shape
-    size = f"the picture is {width}×{height}"
+    size = f"the image is {width}×{height}"
     if not 0 <= label < num_classes:
         raise DataError(f"{source}: a box's class is not in classes.txt", label, f"use 0..{num_classes - 1}")
     if label == background:
@@ -87,10 +87,10 @@ def _checked_box(
     if x1 <= x0 or y1 <= y0:
         raise DataError(f"{source}: a box is empty", box, f"write {_FORM}, x0 < x1 and y0 < y1; {size}")
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        raise Outside(f"{source}: a box lies outside the picture", box, f"{size}; write {_FORM}")
+        raise Outside(f"{source}: a box lies outside the image", box, f"{size}; write {_FORM}")
     if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
         remedy = f"{size}: cut the box at its border; write {_FORM}"
-        raise Outside(f"{source}: a box reaches beyond the picture", box, remedy)
+        raise Outside(f"{source}: a box reaches beyond the image", box, remedy)
     return label, float(x0), float(y0), float(x1), float(y1)
 
 
@@ -121,7 +121,7 @@ def _shrunk(x0: float, y0: float, x1: float, y1: float, scale: float) -> tuple[f
 
 
 def whole(shape: tuple[int, int]) -> tuple[slice, slice]:
-    """All pixels of a picture of (H, W)."""
+    """All pixels of an image of (H, W)."""
     return slice(0, shape[0]), slice(0, shape[1])
 
 

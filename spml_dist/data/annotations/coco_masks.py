@@ -25,7 +25,7 @@ def decode(segmentation: Any, shape: tuple[int, int], source: str) -> np.ndarray
         raise DataError(
             f"{source}: a segmentation of another size",
             f"{pixels.shape[1]}×{pixels.shape[0]}, not {shape[1]}×{shape[0]}",
-            "take pictures and annotations from the same release of the data set",
+            "take images and annotations from the same release of the data set",
         )
     return pixels
 
@@ -38,7 +38,7 @@ def _pixels(segmentation: Any, shape: tuple[int, int]) -> np.ndarray:
     counts, (height, width) = segmentation["counts"], segmentation["size"]
     if isinstance(counts, str):
         return mask.decode({"counts": counts, "size": [height, width]}).astype(bool)
-    # pycocotools writes beyond its memory where the runs of a list do not fill the picture.
+    # pycocotools writes beyond its memory where the runs of a list do not fill the image.
     runs = np.asarray(counts, np.int64)
     if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
         raise ValueError(f"runs do not fill {width}×{height} pixels")
@@ -53,5 +53,5 @@ def _polygons(segmentation: list) -> list[list[float]]:
     if any(len(polygon) % 2 for polygon in polygons):
         raise ValueError("a polygon's last point has no y")
     if not all(abs(number) <= _FARTHEST for polygon in polygons for number in polygon):
-        raise ValueError("a polygon beyond any picture")
+        raise ValueError("a polygon beyond any image")
     return polygons

@@ -16,7 +16,7 @@ _REMEDY = "give an ONNX network that takes [1, 3, H, W] and ends in [1, 1, H, W]
 
 
 def network_contours(image: np.ndarray, path: Path) -> Contours:
-    """Contours of a picture by a network such as HED (Xie and Tu, Holistically-nested edge detection, 2015).
+    """Contours of an image by a network such as HED (Xie and Tu, Holistically-nested edge detection, 2015).
 
     image: [H, W, 3] uint8 RGB. The network gets [1, 3, H, W] float32, BGR in 0..255 less the mean of
     ImageNet, and gives contour strengths in 0..1 as its last output, at any size.
@@ -29,7 +29,7 @@ def network_contours(image: np.ndarray, path: Path) -> Contours:
         output = network.forward(network.getUnconnectedOutLayersNames())[-1]
     except cv2.error as error:
         seen = f"{image.shape[1]}×{image.shape[0]} pixels, {error.err}"
-        raise DataError(f"{path}: does not run on this picture", seen, _REMEDY) from error
+        raise DataError(f"{path}: does not run on this image", seen, _REMEDY) from error
     strength = _checked(np.asarray(output, np.float32), path)
     strength = np.clip(cv2.resize(strength, image.shape[1::-1]), 0, 1)
     return Contours(strength, _across(strength))

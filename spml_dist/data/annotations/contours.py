@@ -1,4 +1,4 @@
-"""Contour strength from the picture alone: colour and texture gradients at several scales, no weights.
+"""Contour strength from the image alone: colour and texture gradients at several scales, no weights.
 
 As in Arbeláez, Maire, Fowlkes and Malik (Contour detection and hierarchical image segmentation, PAMI 2011),
 a contour is where the two sides of a pixel differ, for some direction, in brightness, colour or texture.
@@ -15,7 +15,7 @@ import numpy as np
 _ANGLES = np.arange(8, dtype=np.float32) * np.float32(np.pi / 8)
 _BINS = {"brightness": 8, "green-red": 16, "blue-yellow": 16}
 _RADII = (2, 8)
-"""of the halves whose histograms are compared, in pixels of the picture at half its size"""
+"""of the halves whose histograms are compared, in pixels of the image at half its size"""
 
 # Logistic regression of what people marked as boundaries in the training split of BSDS500, on the square
 # roots of the differences; those that did not help are left out.
@@ -40,9 +40,9 @@ class Contours:
 
 
 def contours(image: np.ndarray) -> Contours:
-    """Contours of a picture by its colour and texture gradients.
+    """Contours of an image by its colour and texture gradients.
 
-    image: [H, W, 3] uint8 RGB. The same picture gives the same contours.
+    image: [H, W, 3] uint8 RGB. The same image gives the same contours.
     """
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     height, width = image.shape[:2]

@@ -13,7 +13,7 @@ from spml_dist.errors import ConfigError
 from spml_dist.records import UNLABELLED
 
 SIGMA = 0.03
-"""of the picture's diagonal: σ of the heat maps where nobody chose one"""
+"""of the image's diagonal: σ of the heat maps where nobody chose one"""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Heat:
     """A keypoint's heat map, exp(−d² ÷ 2σ²) at the distance d, and what it takes to be labelled."""
 
     sigma: float | None = None
-    """σ in pixels; None = SIGMA of the picture's diagonal"""
+    """σ in pixels; None = SIGMA of the image's diagonal"""
     high: float = 0.5
     """a pixel of at least this heat takes its keypoint's class: within 1.18 σ"""
     low: float = 0.02
@@ -41,9 +41,9 @@ def heat_labels(
     """Labels of the pixels near keypoints, background far from all of them (SPML paper, appendix A.3).
 
     A pixel takes the class of its strongest keypoint (the earlier one of equals) where the heat is high, is
-    background where it is low, and unlabelled between. Without a keypoint nothing is known of a picture.
+    background where it is low, and unlabelled between. Without a keypoint nothing is known of an image.
 
-    points: (class, x, y) within the picture. shape: (H, W). background: None = far pixels stay unlabelled.
+    points: (class, x, y) within the image. shape: (H, W). background: None = far pixels stay unlabelled.
     Returns [H, W] uint8: 0..K-1, or 254.
     """
     if not points:

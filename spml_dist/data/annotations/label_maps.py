@@ -37,12 +37,12 @@ def _indices(path: Path) -> np.ndarray:
     remedy = "write 8-bit class ids, greyscale or with a palette"
     try:
         encoded = path.read_bytes()
-        with Image.open(io.BytesIO(encoded), formats=["PNG"]) as picture:
-            if picture.mode not in ("L", "P"):
-                raise DataError(f"{path}: not a PNG of class ids", f"colour mode {picture.mode}", remedy)
+        with Image.open(io.BytesIO(encoded), formats=["PNG"]) as image:
+            if image.mode not in ("L", "P"):
+                raise DataError(f"{path}: not a PNG of class ids", f"colour mode {image.mode}", remedy)
             # 2- and 4-bit greys come out of the decoder stretched to 0..255; byte 24 is the bit depth.
-            if picture.mode == "L" and encoded[24] != 8:
+            if image.mode == "L" and encoded[24] != 8:
                 raise DataError(f"{path}: not a PNG of class ids", f"{encoded[24]} bits a pixel", remedy)
-            return np.array(picture, np.uint8)
+            return np.array(image, np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be decoded", str(error), "replace the file") from error

@@ -63,7 +63,7 @@ def merge_weakest_first(areas: np.ndarray, colours: np.ndarray, boundaries: Boun
     """Merge touching regions until one is left, the weakest boundary first.
 
     The level of a boundary is (s + c) / 2 · (4ab / (a + b))^0.4: s the mean contour strength along it, c the
-    distance of the mean colours of its sides, at most 1, a and b their areas as shares of the picture. Colour
+    distance of the mean colours of its sides, at most 1, a and b their areas as shares of the image. Colour
     keeps regions apart whose long boundary is broken in few places, and a small region needs a stronger
     boundary to stay. A merge that comes after one of a higher level takes that level, so that what is one
     region at a level is one at all higher ones.

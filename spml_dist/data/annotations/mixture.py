@@ -1,4 +1,4 @@
-"""Several kinds of annotation of one picture, as one: what stands first decides, what is known adds up."""
+"""Several kinds of annotation of one image, as one: what stands first decides, what is known adds up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spml_dist.records import UNLABELLED, Box
 
 @dataclass(frozen=True)
 class Said:
-    """What one kind of annotation says of a picture. None = it does not say."""
+    """What one kind of annotation says of an image. None = it does not say."""
 
     semantic: np.ndarray | None = None
     """[H, W] uint8: 0..K-1 labelled, 254 unlabelled, 255 ignored"""

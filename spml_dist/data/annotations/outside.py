@@ -1,4 +1,4 @@
-"""Marks beyond the picture that they are said of."""
+"""Marks beyond the image that they are said of."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from spml_dist.errors import DataError
 
 
 class Outside(DataError):
-    """A point or box that does not lie within its picture, whose size the remedy says."""
+    """A point or box that does not lie within its image, whose size the remedy says."""

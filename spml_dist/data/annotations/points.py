@@ -51,7 +51,7 @@ def nearest(points: Iterable[Point], shape: tuple[int, int], reach: float) -> tu
 
 
 def checked_points(points: object, shape: tuple[int, int], num_classes: int, source: str) -> list[Point]:
-    """Points as a file lists them. Raises DataError for anything but [[class, x, y], ...] in the picture."""
+    """Points as a file lists them. Raises DataError for anything but [[class, x, y], ...] in the image."""
     if not isinstance(points, list):
         raise DataError(f"{source}: not a list of points", points, "write [[class, x, y], ...]")
     return [_checked_point(point, shape, num_classes, source) for point in points]
@@ -69,8 +69,8 @@ def _checked_point(point: object, shape: tuple[int, int], num_classes: int, sour
             f"{source}: a point's class is not in classes.txt", label, f"use 0..{num_classes - 1}"
         )
     if not (0 <= x < width and 0 <= y < height):
-        seen, size = f"x {x}, y {y}", f"the picture is {width}×{height}"
-        raise Outside(f"{source}: a point lies outside the picture", seen, size)
+        seen, size = f"x {x}, y {y}", f"the image is {width}×{height}"
+        raise Outside(f"{source}: a point lies outside the image", seen, size)
     return label, x, y
 
 

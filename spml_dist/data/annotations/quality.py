@@ -26,7 +26,7 @@ def boundary_recall(regions: np.ndarray, truth: np.ndarray, tolerance: float = 2
 
 
 def undersegmentation_error(regions: np.ndarray, truth: np.ndarray) -> float:
-    """Pixels by which regions leak over the truth's segments, as a share of the picture.
+    """Pixels by which regions leak over the truth's segments, as a share of the image.
 
     Every region adds, for each segment it touches, the smaller of its parts inside and outside the segment
     (Neubert and Protzel, Superpixel benchmark and comparison, 2012).

@@ -1,4 +1,4 @@
-"""Contour regions: an over-segmentation along the edges that a picture shows by itself."""
+"""Contour regions: an over-segmentation along the edges that an image shows by itself."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _SMALLEST = 400
 
 
 def oversegment(image: np.ndarray) -> np.ndarray:
-    """Cut a picture into regions of even colour by the graph-based method of Felzenszwalb and Huttenlocher
+    """Cut an image into regions of even colour by the graph-based method of Felzenszwalb and Huttenlocher
     (Efficient graph-based image segmentation, IJCV 2004).
 
     image: [H, W, 3] uint8. Returns [H, W] uint16 with ids 0..n-1. No region is smaller than a 400th of
-    the picture, so n ≤ 400 at any size; a photograph has about 40 to 120, a picture of one colour has 1.
-    The same picture gives the same regions.
+    the image, so n ≤ 400 at any size; a photograph has about 40 to 120, an image of one colour has 1.
+    The same image gives the same regions.
     """
     # Superpixels of even size (SLIC) follow contours less well and cut sky or water into pieces, which
     # image similarity would then push apart; here an even area stays one region.

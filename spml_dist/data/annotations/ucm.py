@@ -23,7 +23,7 @@ _SMOOTHING = 0.7
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """Nested partitions of a picture, from its basins to one region."""
+    """Nested partitions of an image, from its basins to one region."""
 
     basins: np.ndarray
     """[H, W] int64, 0..B-1, each connected"""
@@ -32,7 +32,7 @@ class Hierarchy:
 
 
 def hierarchy(contours: Contours, image: np.ndarray) -> Hierarchy:
-    """The nested regions that contours enclose in a picture. The same input gives the same hierarchy.
+    """The nested regions that contours enclose in an image. The same input gives the same hierarchy.
 
     image: [H, W, 3] uint8 RGB, the one that the contours are of.
     """
@@ -50,7 +50,7 @@ def hierarchy(contours: Contours, image: np.ndarray) -> Hierarchy:
 def cut_at(nested: Hierarchy, level: float) -> np.ndarray:
     """Regions after all merges up to a level, [H, W] uint16, ids 0..n-1.
 
-    level: 0..1, comparable between pictures; 1 leaves one region. Raises DataError for more than 65,535.
+    level: 0..1, comparable between images; 1 leaves one region. Raises DataError for more than 65,535.
     """
     done = int(np.searchsorted(nested.merges.levels, level, side="right"))
     return _cut(nested, done)

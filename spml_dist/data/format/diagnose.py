@@ -13,10 +13,10 @@ FEW_PIXELS = 100
 """A class has few labels if fewer than FEW_IMAGES images carry it as a tag, or if it has less than the
 FEW_PIXELS-th part of the pixels of the median labelled class."""
 EVERYWHERE = 0.9
-"""share of the pictures with known tags beyond which a class is nearly everywhere"""
+"""share of the images with known tags beyond which a class is nearly everywhere"""
 _NAMED = 8
-_PICTURES = "none"
-"""labels of a pack of bare pictures, which have no whole masks either"""
+_IMAGES = "none"
+"""labels of a pack of bare images, which have no whole masks either"""
 _IMAGES = 3
 """images that a sentence names; the manifest and the report name more"""
 _CAM = "spml-dist cam train, then spml-dist cam infer"
@@ -56,9 +56,9 @@ def _bare(manifest: Manifest) -> Iterator[str]:
     serves = ["preview"]
     if manifest.classes:
         serves.append("training by image similarity alone")
-    if manifest.labels != _PICTURES:
+    if manifest.labels != _IMAGES:
         serves.append("evaluation, of the images that have whole masks")
-    remedy = "To train on these pictures beside labelled ones, pack them together: spml-dist pack folder."
+    remedy = "To train on these images beside labelled ones, pack them together: spml-dist pack folder."
     yield f"No image is annotated for training: the pack serves {_and(serves)}. {remedy}"
 
 
@@ -117,7 +117,7 @@ def _ubiquitous(manifest: Manifest, ignored: Collection[int]) -> Iterator[str]:
     if found and known >= FEW_IMAGES:
         told = "such a tag tells neither CAM where its class is nor co-occurrence which segments differ"
         remedy = "name them in relations.cooccurrence.ignore_classes"
-        yield f"Nearly every picture carries the tag of {_and(found)}: {told}; {remedy}."
+        yield f"Nearly every image carries the tag of {_and(found)}: {told}; {remedy}."
 
 
 def _promised(manifest: Manifest) -> Iterator[str]:
@@ -153,8 +153,8 @@ def _contradicted(manifest: Manifest) -> Iterator[str]:
 
 def _rejected(manifest: Manifest) -> Iterator[str]:
     if manifest.rejected:
-        pictures = f"{manifest.rejected:,} picture{'s' * (manifest.rejected != 1)}"
-        yield f"{pictures} could not be packed: rejected.jsonl says why."
+        images = f"{manifest.rejected:,} image{'s' * (manifest.rejected != 1)}"
+        yield f"{images} could not be packed: rejected.jsonl says why."
 
 
 _OF_TRAINING = (

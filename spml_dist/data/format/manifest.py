@@ -102,7 +102,7 @@ class Manifest:
     regions: str = ""
     """how the over-segmentation was made"""
     rejected: int = 0
-    """pictures that could not be packed; rejected.jsonl says why"""
+    """images that could not be packed; rejected.jsonl says why"""
     version: int = VERSION
 
 

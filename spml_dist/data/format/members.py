@@ -1,4 +1,4 @@
-"""The members of a sample in a tar, KEY.MEMBER each: picture, weak labels, regions, tags, ground truth."""
+"""The members of a sample in a tar, KEY.MEMBER each: image, weak labels, regions, tags, ground truth."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def encode(sample: Sample, jpeg: bytes) -> list[tuple[str, bytes]]:
 
 
 def encode_jpeg(sample: Sample) -> bytes:
-    """The sample's picture as a JPEG of quality 95 without chroma subsampling."""
+    """The sample's image as a JPEG of quality 95 without chroma subsampling."""
     encoded = io.BytesIO()
     Image.fromarray(sample.image).save(encoded, "JPEG", quality=95, subsampling=0)
     return encoded.getvalue()
@@ -67,13 +67,13 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _pixels(key: str, members: Mapping[str, bytes], member: str, mode: str) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(members[member])) as picture:
-            picture.load()
+        with Image.open(io.BytesIO(members[member])) as image:
+            image.load()
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{key}.{member}: cannot be decoded", str(error), "pack again") from error
-    if picture.mode != mode:
-        raise DataError(f"{key}.{member}: colour mode is not {mode}", picture.mode, "pack again")
-    return np.array(picture)
+    if image.mode != mode:
+        raise DataError(f"{key}.{member}: colour mode is not {mode}", image.mode, "pack again")
+    return np.array(image)
 
 
 def _tags(key: str, encoded: bytes, num_classes: int) -> tuple[int, ...] | None:
@@ -121,8 +121,8 @@ def _check(sample: Sample, num_classes: int) -> None:
     for member, (pixels, beyond) in maps.items():
         if pixels.shape != size:
             raise DataError(
-                f"{sample.key}.{member}: not of the picture's size",
-                f"{pixels.shape[1]}×{pixels.shape[0]}, picture {size[1]}×{size[0]}",
+                f"{sample.key}.{member}: not of the image's size",
+                f"{pixels.shape[1]}×{pixels.shape[0]}, image {size[1]}×{size[0]}",
                 "pack again",
             )
         if beyond is None:

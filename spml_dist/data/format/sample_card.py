@@ -1,4 +1,4 @@
-"""A sample as people see it: the picture, its labels and boxes, its regions, what is known of it in words."""
+"""A sample as people see it: the image, its labels and boxes, its regions, what is known of it in words."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from spml_dist.records import IGNORED, UNLABELLED, Box, Sample
 def entry(sample: Sample, manifest: Manifest, colours: np.ndarray, masks: bool = False) -> Entry:
     """The sample's place on a contact sheet. colours: [256, 3] from `palette`; masks: show ground truth too.
 
-    A labelled pixel is seen however much smaller the picture becomes.
+    A labelled pixel is seen however much smaller the image becomes.
     """
     size = fitted(*sample.semantic.shape)
-    picture = cv2.resize(sample.image, size[::-1], interpolation=cv2.INTER_AREA)
+    image = cv2.resize(sample.image, size[::-1], interpolation=cv2.INTER_AREA)
     semantic = reduced(sample.semantic, size)
-    labels = _boxed(_tinted(picture, semantic, colours), sample, colours)
+    labels = _boxed(_tinted(image, semantic, colours), sample, colours)
     regions = cv2.resize(sample.regions, size[::-1], interpolation=cv2.INTER_NEAREST)
     count = len(np.unique(sample.regions))
     views = [
-        (f"{sample.image.shape[1]} × {sample.image.shape[0]} pixels", picture),
+        (f"{sample.image.shape[1]} × {sample.image.shape[0]} pixels", image),
         (_labelled(sample), labels),
-        (f"{count:,} region{'s' * (count != 1)}", outline(picture, regions)),
+        (f"{count:,} region{'s' * (count != 1)}", outline(image, regions)),
     ]
     if masks:
-        views.append(_mask(sample, picture, colours))
+        views.append(_mask(sample, image, colours))
     return Entry(
         image_id_of(sample.key), note(sample, manifest), _tags(sample, manifest, colours), tuple(views)
     )
@@ -74,10 +74,10 @@ def _labelled(sample: Sample) -> str:
     return said
 
 
-def _tinted(picture: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Thin labels in their full colour; what is ignored is hatched, lest it be taken for a white picture."""
+def _tinted(image: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Thin labels in their full colour; what is ignored is hatched, lest it be taken for a white image."""
     thin = (labels < UNLABELLED).mean() < 0.2
-    drawn = overlay(picture, labels, colours, 0.95 if thin else 0.7)
+    drawn = overlay(image, labels, colours, 0.95 if thin else 0.7)
     lines = np.add.outer(*map(np.arange, labels.shape)) % 9 < 2
     return np.where(((labels == IGNORED) & lines)[..., None], np.uint8(170), drawn)
 
@@ -96,11 +96,11 @@ def _corners(box: Box, scale: np.ndarray) -> tuple[tuple[int, int], tuple[int, i
     return tuple(map(int, first.round())), tuple(map(int, last.round()))
 
 
-def _mask(sample: Sample, picture: np.ndarray, colours: np.ndarray) -> tuple[str, np.ndarray]:
+def _mask(sample: Sample, image: np.ndarray, colours: np.ndarray) -> tuple[str, np.ndarray]:
     if sample.mask is None:
-        return "no whole mask", np.full_like(picture, 245)
-    mask = cv2.resize(sample.mask, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    return "whole mask", _tinted(picture, mask, colours)
+        return "no whole mask", np.full_like(image, 245)
+    mask = cv2.resize(sample.mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    return "whole mask", _tinted(image, mask, colours)
 
 
 def _tags(sample: Sample, manifest: Manifest, colours: np.ndarray) -> tuple[Chip, ...]:

@@ -20,7 +20,7 @@ _THEMES = ((1, 2, 3), (4, 5, 6), (6, 7, 8))
 _GUEST = 0.08
 """share of the scenes with a class of another theme"""
 _SMALLEST = 0.012
-"""of the picture: no object shows less"""
+"""of the image: no object shows less"""
 _SCRIBBLED = 0.026
 """of every object's area; strokes that bend cover a little more"""
 _SHORTEST = 6
@@ -51,7 +51,7 @@ _LOOKS = (
 
 
 def scene(seed: int, split: int, index: int, key: str, size: int) -> Sample:
-    """One scene of size×size pixels, drawn from (seed, split, index) alone: picture, scribbles of 3 to 5 % of
+    """One scene of size×size pixels, drawn from (seed, split, index) alone: image, scribbles of 3 to 5 % of
     the pixels, contour regions, tags, and the whole mask."""
     rng = np.random.default_rng([seed, split, index])
     canvas = _textured(rng, BACKGROUND, (size / 2, size / 2), size)

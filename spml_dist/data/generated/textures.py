@@ -12,7 +12,7 @@ from numpy.random import Generator
 
 Texture = Callable[[Generator, np.ndarray, np.ndarray], np.ndarray]
 """(random numbers, x, y) -> [H, W, 3] float RGB in 0..1; x and y are [H, W], turned and centred on the
-object, in 160ths of the picture's side"""
+object, in 160ths of the image's side"""
 
 
 def ground(rng: Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -43,14 +43,14 @@ def pack_parts(
 ) -> Manifest:
     """Write a pack into a folder or to an address: part number n becomes NAME-nnnnnn.tar.
 
-    read_part: travels to the workers, so it must pickle unless there is one worker. sizes: pictures of each
+    read_part: travels to the workers, so it must pickle unless there is one worker. sizes: images of each
     part. fingerprint: what the pack is made from; the parts that an interrupted pack of the same fingerprint,
     sizes and description has left are taken over; "" = begin anew.
-    Pictures that read_part rejects are listed in rejected.jsonl and counted; with `strict` the first is an
-    error. A part without any sound picture gives no tar. An earlier pack in a folder is replaced when the new
+    Images that read_part rejects are listed in rejected.jsonl and counted; with `strict` the first is an
+    error. A part without any sound image gives no tar. An earlier pack in a folder is replaced when the new
     one is complete. After a mistake in the data (DataError) nothing unfinished is kept; after anything else
     that ends it, a full disk or a kill, finished parts are.
-    Raises ConfigError for fewer than one worker; DataError for an empty set, a set without a sound picture,
+    Raises ConfigError for fewer than one worker; DataError for an empty set, a set without a sound image,
     a key that comes twice, a name that is no plain word, a place that cannot be written, and whatever
     read_part raises.
     """
@@ -69,9 +69,9 @@ def pack_parts(
         with _forgetting(place, _MISTAKES if fingerprint else BaseException), _visible(place) as seen:
             writer = PartWriter(read_part, place, described, strict, seen)
             left = [number for number in range(len(sizes)) if number not in parts]
-            pictures = dict(zip(names, sizes, strict=True))
+            images = dict(zip(names, sizes, strict=True))
             with (
-                progress(described.name, pictures, {names[number] for number in parts}, seen) as finish,
+                progress(described.name, images, {names[number] for number in parts}, seen) as finish,
                 closing(cluster.spread(writer, left, workers)) as written,
             ):
                 for part in written:
@@ -97,7 +97,7 @@ def pack(
 ) -> Manifest:
     """Write a stream of samples, in their order, as tars of `shard_size` samples into the folder `out`.
 
-    Samples are drawn one at a time, by this process. jpeg: gives the bytes that stand for a sample's picture.
+    Samples are drawn one at a time, by this process. jpeg: gives the bytes that stand for a sample's image.
     The first sample that cannot be packed is an error; otherwise as `pack_parts` without a fingerprint.
     """
     _require_plain(name)
@@ -142,7 +142,7 @@ def _manifest(described: Described, parts: Sequence[Part]) -> Manifest:
     shards = tuple(part.shard for part in parts if part.shard)
     if not shards and rejected:
         seen = f"all {len(rejected)} rejected, the first for: {rejected[0].reason}"
-        raise DataError(f"{described.name}: no picture that can be packed", seen, "mend the pictures")
+        raise DataError(f"{described.name}: no image that can be packed", seen, "mend the images")
     if not shards:
         raise DataError(f"{described.name}: no samples to pack", None, "give at least one image")
     return Manifest(
@@ -173,7 +173,7 @@ def _complete(place: Place, manifest: Manifest, parts: Iterable[Part], out: str 
     lines = [json.dumps({"image": e.image_id, "reason": e.reason}, ensure_ascii=False) for e in rejected]
     place.complete(manifest, "".join(f"{line}\n" for line in lines))
     if rejected:
-        said = f"{len(rejected)} of {manifest.samples + len(rejected)} pictures rejected"
+        said = f"{len(rejected)} of {manifest.samples + len(rejected)} images rejected"
         print(f"{said}; {join(out, REJECTED)} says why", file=sys.stderr)
 
 

@@ -25,14 +25,14 @@ _LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class Rejected:
-    """A picture that cannot be packed."""
+    """An image that cannot be packed."""
 
     image_id: str
     reason: str
 
 
 ReadPart = Callable[[int], Iterator[tuple[Sample, bytes] | Rejected]]
-"""number of a part -> its samples, each with the JPEG that stands for its picture, or why there is none"""
+"""number of a part -> its samples, each with the JPEG that stands for its image, or why there is none"""
 
 Entry = tuple[tarfile.TarInfo, bytes]
 """a member of a tar and its content"""
@@ -58,7 +58,7 @@ class Part:
 
     number: int
     shard: Shard | None
-    """None where no picture of the part could be packed"""
+    """None where no image of the part could be packed"""
     counts: Counts
     keys: tuple[str, ...]
     rejected: tuple[Rejected, ...]
@@ -98,9 +98,9 @@ class PartWriter:
     place: Place
     described: Described
     strict: bool
-    """whether the first picture that cannot be packed is an error"""
+    """whether the first image that cannot be packed is an error"""
     seen: Path | None = None
-    """folder where each running part has a file of as many bytes as it has seen pictures"""
+    """folder where each running part has a file of as many bytes as it has seen images"""
 
     def __call__(self, number: int) -> Part:
         """Write one part. Raises DataError for what concerns the whole set, OSError where writing fails."""
@@ -118,7 +118,7 @@ class PartWriter:
         return part
 
     def _members(self, number: int, tally: Tally, rejected: list[Rejected]) -> Iterator[list[Entry]]:
-        """The tar's entries picture by picture, none for a rejected one."""
+        """The tar's entries image by image, none for a rejected one."""
         for read in self.read(number):
             found = read if isinstance(read, Rejected) else _entries(*read)
             if isinstance(found, Rejected):
@@ -148,9 +148,9 @@ def _entry(name: str, content: bytes) -> tarfile.TarInfo:
     return entry
 
 
-def _write(file: io.BufferedWriter, pictures: Iterator[list[Entry]], count: Callable[[], None]) -> None:
+def _write(file: io.BufferedWriter, images: Iterator[list[Entry]], count: Callable[[], None]) -> None:
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT, encoding="utf-8") as tar:
-        for entries in pictures:
+        for entries in images:
             for entry, content in entries:
                 tar.addfile(entry, io.BytesIO(content))
             count()
@@ -164,7 +164,7 @@ def _shard(path: Path, name: str, samples: int) -> Shard:
 
 @contextmanager
 def _counter(folder: Path | None, name: str) -> Iterator[Callable[[], None]]:
-    """Counts pictures by the size of a file, which others can look at, where there is a folder for it."""
+    """Counts images by the size of a file, which others can look at, where there is a folder for it."""
     if folder is None or not folder.is_dir():  # a worker on a machine that does not share the folder
         yield lambda: None
         return

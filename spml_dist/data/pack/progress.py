@@ -1,4 +1,4 @@
-"""A bar over the pictures of a pack, also while other processes read them."""
+"""A bar over the images of a pack, also while other processes read them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def progress(
 ) -> Iterator[Callable[[str], None]]:
     """Show a bar while the block runs, which calls what it is given with each part that is finished.
 
-    sizes: pictures of each part. finished: those that are from the start. seen: folder where a part that is
-    running has a file PART.seen of one byte a picture.
+    sizes: images of each part. finished: those that are from the start. seen: folder where a part that is
+    running has a file PART.seen of one byte an image.
     """
     done = [size for part, size in sizes.items() if part in finished]
     lock, over = threading.Lock(), threading.Event()

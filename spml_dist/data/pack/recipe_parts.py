@@ -1,4 +1,4 @@
-"""Recipes read in parts: what `pack_parts` takes, with broken pictures told apart from a failing machine."""
+"""Recipes read in parts: what `pack_parts` takes, with broken images told apart from a failing machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OF_THE_MACHINE = {
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
-"""errors that any picture would meet at that moment"""
+"""errors that any image would meet at that moment"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RecipeParts:
     """images of a part"""
 
     def __call__(self, number: int) -> Iterator[tuple[Sample, bytes] | Rejected]:
-        """Samples and their JPEGs, one at a time. Raises RunError where the machine fails, not a picture."""
+        """Samples and their JPEGs, one at a time. Raises RunError where the machine fails, not an image."""
         return map(self._read, self.recipe.ids[number * self.size : (number + 1) * self.size])
 
     def _read(self, image_id: str) -> tuple[Sample, bytes] | Rejected:

@@ -1,4 +1,4 @@
-"""Where a sample's regions come from: an over-segmentation of its picture, or PNGs that lie ready."""
+"""Where a sample's regions come from: an over-segmentation of its image, or PNGs that lie ready."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spml_dist.errors import ConfigError, DataError, RunError
 
 _COUNT = 80
 LARGEST = 4_000_000
-"""pixels; of a larger picture a reduced one is cut, so that time and memory stay bounded"""
+"""pixels; of a larger image a reduced one is cut, so that time and memory stay bounded"""
 
 RegionSource = Callable[[str, np.ndarray], np.ndarray]
 """image id and [H, W, 3] uint8 -> [H, W] uint16"""
@@ -33,9 +33,9 @@ def even_colour(image_id: str, image: np.ndarray) -> np.ndarray:
 
 
 def cut_reduced(image: np.ndarray, cut: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Regions [H, W] uint16 of a picture [H, W, 3] uint8, made from a smaller one where it is very large.
+    """Regions [H, W] uint16 of an image [H, W, 3] uint8, made from a smaller one where it is very large.
 
-    cut: picture -> regions of its size. A picture of at most LARGEST pixels is cut as it is; else its mean
+    cut: image -> regions of its size. An image of at most LARGEST pixels is cut as it is; else its mean
     over areas, and the regions are enlarged to the nearest neighbour.
     """
     height, width = image.shape[:2]
@@ -57,11 +57,11 @@ class Nested:
     network: Path | None = None
     """ONNX file of a contour network; None: colour and texture gradients"""
     keep: Path | None = None
-    """folder to which every picture's ultrametric contour map is written (of a very large one, reduced)"""
+    """folder to which every image's ultrametric contour map is written (of a very large one, reduced)"""
 
     def __call__(self, image_id: str, image: np.ndarray) -> np.ndarray:
         """[H, W] uint16."""
-        return cut_reduced(image, lambda picture: self._cut(image_id, picture))
+        return cut_reduced(image, lambda image: self._cut(image_id, image))
 
     def _cut(self, image_id: str, image: np.ndarray) -> np.ndarray:
         # Here, because higra brings a plotting library along, a second that other regions need not wait.
@@ -87,9 +87,9 @@ class Ready:
         if regions.shape != image.shape[:2]:
             sizes = (f"{shape[1]}×{shape[0]}" for shape in (image.shape, regions.shape))
             raise DataError(
-                f"{path}: picture and regions differ in size",
+                f"{path}: image and regions differ in size",
                 " and ".join(sizes) + " pixels",
-                "make the regions from the picture as it is shown",
+                "make the regions from the image as it is shown",
             )
         return regions
 
@@ -128,10 +128,10 @@ def _nested(
 def _read_ids(path: Path) -> np.ndarray:
     remedy = "write region ids as a grey PNG of 8 or 16 bits"
     try:
-        with Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]) as picture:
-            if picture.mode not in ("L", "P", "I;16"):
-                raise DataError(f"{path}: not a PNG of region ids", f"colour mode {picture.mode}", remedy)
-            return np.array(picture).astype(np.uint16)
+        with Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]) as image:
+            if image.mode not in ("L", "P", "I;16"):
+                raise DataError(f"{path}: not a PNG of region ids", f"colour mode {image.mode}", remedy)
+            return np.array(image).astype(np.uint16)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no regions of this image", None, remedy) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -144,6 +144,6 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
         os.replace(aside, path)
-    except OSError as error:  # no fault of the picture's: nothing is rejected for it
+    except OSError as error:  # no fault of the image's: nothing is rejected for it
         remedy = "make room or choose another --keep-contours; the same command goes on"
         raise RunError(f"{path}: cannot be written", error.strerror, remedy) from error

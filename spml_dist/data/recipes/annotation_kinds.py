@@ -71,7 +71,7 @@ class LabelMaps:
         return {name[1:] for name in below if "/." not in name}
 
     def said(self, image_id: str, shape: tuple[int, int]) -> Said:
-        """Labels of the file's own size. Only a whole mask can say that a picture holds no class."""
+        """Labels of the file's own size. Only a whole mask can say that an image holds no class."""
         labels = read_label_map(self._path(image_id), self.classes.number)
         if self.sparse:
             return _seeds(seeds(labels), self.classes)
@@ -120,7 +120,7 @@ def keypoints(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks
 
 
 def boxes(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
-    """[[class, x0, y0, x1, y1], ...]: one for every object; without a box the picture shows no class."""
+    """[[class, x0, y0, x1, y1], ...]: one for every object; without a box the image shows no class."""
     drawn = checked_boxes(entry, shape, classes.number, classes.background, source)
     labels = box_labels(drawn, shape, classes.background, marks.boxes)
     shown = tuple(sorted({label for label, *_ in drawn}))
@@ -128,7 +128,7 @@ def boxes(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, so
 
 
 def tags(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
-    """[class, ...]: what the picture shows somewhere, without the background; [] says that it shows none."""
+    """[class, ...]: what the image shows somewhere, without the background; [] says that it shows none."""
     if not isinstance(entry, list):
         raise DataError(f"{source}: not a list of class ids", entry, "write [class, ...]")
     for tag in entry:

@@ -16,8 +16,8 @@ from spml_dist.data.annotations.boxes import box_labels
 from spml_dist.data.annotations.coco_masks import decode
 from spml_dist.data.recipes.archives import UNPACK_AGAIN, require_folder
 from spml_dist.data.recipes.coco_files import CocoFile, Entry, read_coco
-from spml_dist.data.recipes.image_files import read_picture
-from spml_dist.data.recipes.recipe import Annotation, Recipe, classes_in, require_pictures
+from spml_dist.data.recipes.image_files import read_image
+from spml_dist.data.recipes.recipe import Annotation, Recipe, classes_in, require_images
 from spml_dist.errors import DataError
 from spml_dist.records import IGNORED, UNLABELLED, Box
 
@@ -46,7 +46,7 @@ class Coco:
 
     @property
     def background(self) -> int | None:
-        """What is no instance; panoptic segments cover the picture."""
+        """What is no instance; panoptic segments cover the image."""
         return 0 if self.kind == "instances" else None
 
     @property
@@ -54,8 +54,8 @@ class Coco:
         """Classes, the background included."""
         return len(self.class_of) + (self.background is not None)
 
-    def picture(self, image_id: str) -> Path:
-        """The picture file."""
+    def image(self, image_id: str) -> Path:
+        """The image file."""
         return self.root / self.split / self.file.files[image_id]
 
     def annotation(self, image_id: str, shape: tuple[int, int]) -> Annotation:
@@ -85,7 +85,7 @@ class Coco:
             path = self.root / "annotations" / f"panoptic_{self.split}" / entry["file_name"]
             if not path.is_file():
                 raise DataError(f"{path}: no such file", None, _FROM["panoptic"])
-            red, green, blue = np.moveaxis(read_picture(path).astype(np.int64), -1, 0)
+            red, green, blue = np.moveaxis(read_image(path).astype(np.int64), -1, 0)
             segments = red + 256 * green + 65536 * blue
             mask = np.full(segments.shape, IGNORED, np.uint8)
             for segment in entry["segments_info"]:
@@ -112,14 +112,14 @@ def open_coco(
 
     Boxes and tags of instances come from their bounding boxes and categories. boxes: what labels their
     inside, `cam` or `geometry`. Raises DataError for an unknown kind, for files that are missing or damaged,
-    and for a file that names missing pictures.
+    and for a file that names missing images.
     """
     root = Path(root)
     if labels not in LABELS or kind not in KINDS:
         known = f"labels: {', '.join(LABELS)}; annotations: {', '.join(KINDS)}"
         raise DataError(f"{root}: no labels of this kind", f"{labels} of {kind}", known)
     if (kind, labels) == ("panoptic", "boxes"):
-        remedy = "take boxes of instances: those of stuff would cover whole pictures"
+        remedy = "take boxes of instances: those of stuff would cover whole images"
         raise DataError(f"{root}: no labels of this kind", "boxes of panoptic segments", remedy)
     require_folder(root, split, f"unpack {split}.zip there")
     file = read_coco(root / "annotations" / f"{kind}_{split}.json", _NEEDS[kind], _FROM[kind])
@@ -128,14 +128,14 @@ def open_coco(
     names = tuple(category["name"] for category in file.categories)
     coco = Coco(root, split, labels, kind, boxes, file, class_of)
     ids = tuple(file.files)
-    require_pictures(file.path, ids, coco.picture, f"unpack {split}.zip there again")
+    require_images(file.path, ids, coco.image, f"unpack {split}.zip there again")
     classes = ("background", *names) if coco.background == 0 else names
     if len(classes) > UNLABELLED:
         seen = f"{len(names)} categories"
         most = UNLABELLED - len(classes) + len(names)
         raise DataError(f"{file.path}: too many classes for 8 bits", seen, f"keep {most} of them at most")
     name = "coco" if kind == "instances" else "coco-panoptic"
-    return Recipe(name, split, labels, classes, coco.background, ids, coco.picture, coco.annotation)
+    return Recipe(name, split, labels, classes, coco.background, ids, coco.image, coco.annotation)
 
 
 def _depth(entry: Entry) -> tuple[bool, float]:

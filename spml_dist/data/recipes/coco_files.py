@@ -17,13 +17,13 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class CocoFile:
-    """What a file of annotations says, by image id (the picture's file name without its suffix)."""
+    """What a file of annotations says, by image id (the image's file name without its suffix)."""
 
     path: Path
     files: dict[str, str] = field(repr=False)
-    """file name of each picture, in the order of their ids"""
+    """file name of each image, in the order of their ids"""
     entries: dict[str, list[Entry]] = field(repr=False)
-    """annotations of each picture; none for a picture without"""
+    """annotations of each image; none for an image without"""
     categories: tuple[Entry, ...] = field(repr=False)
     """by ascending id"""
 
@@ -41,7 +41,7 @@ def read_coco(path: Path, needs: tuple[str, ...], remedy: str) -> CocoFile:
 
     needs: keys that every annotation must have; a file of another kind (captions, say) lacks them.
     Raises DataError, with the remedy (where the file comes from), for one that is missing, damaged or other;
-    for two pictures of one image id, and for categories without a name.
+    for two images of one image id, and for categories without a name.
     """
     content = read_json(path, remedy)
     missing = [key for key in ("images", "annotations", "categories") if key not in content]
@@ -83,7 +83,7 @@ def _images(path: Path, images: list[Entry]) -> tuple[dict[int, str], dict[str, 
         image_id = id_of.setdefault(number, Path(file).stem)
         if image_id in files:
             remedy = "rename one, here and as a file: numbers and names without folders must differ"
-            raise DataError(f"{path}: two pictures of one id", f"{files[image_id]} and {file}", remedy)
+            raise DataError(f"{path}: two images of one id", f"{files[image_id]} and {file}", remedy)
         files[image_id] = file
     return id_of, files
 

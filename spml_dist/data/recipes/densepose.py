@@ -17,7 +17,7 @@ from spml_dist.data.annotations.keypoints import Heat, heat_labels
 from spml_dist.data.annotations.points import Point, discs
 from spml_dist.data.recipes.archives import UNPACK_AGAIN, require_folder
 from spml_dist.data.recipes.coco_files import CocoFile, Entry, read_coco
-from spml_dist.data.recipes.recipe import Annotation, Recipe, classes_in, require_pictures
+from spml_dist.data.recipes.recipe import Annotation, Recipe, classes_in, require_images
 from spml_dist.errors import DataError
 from spml_dist.records import IGNORED, UNLABELLED
 
@@ -33,11 +33,11 @@ FILES = {
     "minival2014": ("val2014", "densepose_coco_2014_minival.json"),
     "valminusminival2014": ("val2014", "densepose_coco_2014_valminusminival.json"),
 }
-"""folder of pictures and file of annotations of each split"""
+"""folder of images and file of annotations of each split"""
 
 LABELS = ("masks", "points", "keypoints")
 FAR = 0.25
-"""of the picture's diagonal: beyond this from every point, `points` label background"""
+"""of the image's diagonal: beyond this from every point, `points` label background"""
 
 _SIDE = 256
 """of the square that dp_masks are drawn in, whatever the person's box"""
@@ -53,8 +53,8 @@ class DensePose:
     heat: Heat
     file: CocoFile = field(repr=False)
 
-    def picture(self, image_id: str) -> Path:
-        """The picture file."""
+    def image(self, image_id: str) -> Path:
+        """The image file."""
         return self.folder / self.file.files[image_id]
 
     def annotation(self, image_id: str, shape: tuple[int, int]) -> Annotation:
@@ -75,7 +75,7 @@ class DensePose:
         return Annotation(self._seeds(image_id, points, others), known, mask, (self.labels,))
 
     def _seeds(self, image_id: str, points: list[Point], others: np.ndarray) -> np.ndarray:
-        """[H, W] uint8 of a picture with points; people whose parts nobody drew are no background."""
+        """[H, W] uint8 of an image with points; people whose parts nobody drew are no background."""
         if self.labels == "keypoints":
             semantic = heat_labels(points, others.shape, self.heat, 0)
         else:
@@ -129,8 +129,8 @@ def open_densepose(
         )
     people = DensePose(root / folder, labels, point_radius, heat or Heat(), file)
     ids = tuple(file.files)
-    require_pictures(file.path, ids, people.picture, f"unpack COCO's {folder}.zip there again")
-    return Recipe("densepose", split, labels, CLASSES, 0, ids, people.picture, people.annotation)
+    require_images(file.path, ids, people.image, f"unpack COCO's {folder}.zip there again")
+    return Recipe("densepose", split, labels, CLASSES, 0, ids, people.image, people.annotation)
 
 
 def _is_drawn(person: Entry) -> bool:
@@ -151,7 +151,7 @@ def _paste(mask: np.ndarray, parts: np.ndarray, window: tuple[int, int, int, int
 
 
 def _centres(parts: np.ndarray, window: tuple[int, int, int, int], shape: tuple[int, int]) -> list[Point]:
-    """(class, x, y) of each part in the picture: its pixel nearest to the mean of its pixels there."""
+    """(class, x, y) of each part in the image: its pixel nearest to the mean of its pixels there."""
     left, top, _, _ = window
     seen = parts[: max(shape[0] - top, 0), : max(shape[1] - left, 0)]
     points = []

@@ -1,4 +1,4 @@
-"""The `folder` recipe: one's own pictures and annotations, in the folder layout of shards/README.md."""
+"""The `folder` recipe: one's own images and annotations, in the folder layout of shards/README.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from spml_dist.data.recipes.annotation_kinds import (
     read_by_image,
 )
 from spml_dist.data.recipes.folder_layout import read_background, read_classes, read_ids, read_split
-from spml_dist.data.recipes.image_files import find_picture, is_turned
+from spml_dist.data.recipes.image_files import find_image, is_turned
 from spml_dist.data.recipes.recipe import Annotation, Recipe, require_size
 from spml_dist.errors import ConfigError, DataError
 
@@ -38,9 +38,9 @@ class Folder:
     only: dict[str, tuple[str, ...]] | None = field(default=None, repr=False)
     """kinds that count, by image id: none for an id that is not there; None = all kinds, for every image"""
 
-    def picture(self, image_id: str) -> Path:
-        """The picture file. Raises DataError if there is none, or more than one."""
-        return find_picture(self.root / "images", image_id)
+    def image(self, image_id: str) -> Path:
+        """The image file. Raises DataError if there is none, or more than one."""
+        return find_image(self.root / "images", image_id)
 
     def has(self, image_id: str) -> tuple[str, ...]:
         """The kinds of annotation that the image has."""
@@ -52,7 +52,7 @@ class Folder:
 
         Weak labels never look at masks/: what nobody annotated stays unlabelled, ignored pixels included.
         """
-        names, path = self.has(image_id), self.picture(image_id)
+        names, path = self.has(image_id), self.image(image_id)
         said = [self._said(name, image_id, shape, path) for name in names]
         for name, each in zip(names, said, strict=True):
             require_size(path, shape, each.semantic, name)
@@ -83,7 +83,7 @@ class Folder:
         except Outside as error:
             if not is_turned(path):
                 raise
-            remedy = f"{error.remedy}; an EXIF orientation turned the picture: mark it as it is shown"
+            remedy = f"{error.remedy}; an EXIF orientation turned the image: mark it as it is shown"
             raise DataError(error.what, error.value, remedy) from error
 
 
@@ -120,7 +120,7 @@ def open_folder(
         classes=names,
         background=classes.background,
         ids=ids,
-        picture=folder.picture,
+        image=folder.image,
         annotation=folder.annotation,
         annotated=annotated,
         forms=frozenset(kind.form.__name__ for kind in kinds.values() if isinstance(kind, Listed)),

@@ -76,17 +76,17 @@ def read_split(root: Path, split: str) -> tuple[str, ...]:
 
 
 def read_ids(root: Path) -> set[str]:
-    """The image ids of all splits: of the lists that name a picture of the folder at least."""
+    """The image ids of all splits: of the lists that name an image of the folder at least."""
     return {image_id for ids in _splits(root).values() for image_id in ids}
 
 
 def _require_id(path: Path, root: Path, image_id: str) -> None:
-    # By another way to its picture, an image would have none of the annotations that its id has.
+    # By another way to its image, an image would have none of the annotations that its id has.
     if any(part in ("", ".", "..") for part in image_id.split("/")):
         remedy = f"write ids below {root / 'images'}, such as 0001 or day/0001"
         raise DataError(f"{path}: a path is no image id", image_id, remedy)
     is_file = image_id.endswith(SUFFIXES) and os.path.isfile(root / "images" / image_id)
-    if is_file and not _is_picture(root, image_id):
+    if is_file and not _is_image(root, image_id):
         raise DataError(f"{path}: a file's name is no image id", image_id, "write ids without the suffix")
 
 
@@ -98,7 +98,7 @@ def _splits(root: Path) -> dict[str, list[str]]:
             lines = _lines(path)
         except DataError:
             continue
-        if any(_is_picture(root, line) for line in lines):
+        if any(_is_image(root, line) for line in lines):
             splits[path.stem] = lines
     return splits
 
@@ -108,7 +108,7 @@ def _texts(root: Path) -> list[Path]:
     return [path for path in root.glob("*.txt") if path.name != CLASSES and not path.name.startswith(".")]
 
 
-def _is_picture(root: Path, image_id: str) -> bool:
+def _is_image(root: Path, image_id: str) -> bool:
     # A line of prose may be longer than a name can be; os.path answers for it, where Path raises.
     return any(os.path.isfile(root / "images" / f"{image_id}{suffix}") for suffix in SUFFIXES)
 

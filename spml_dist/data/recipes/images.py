@@ -1,4 +1,4 @@
-"""The `images` recipe: a bare folder of pictures, at any depth, without labels."""
+"""The `images` recipe: a bare folder of images, at any depth, without labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from spml_dist.data.recipes.folder_layout import read_background, read_classes
-from spml_dist.data.recipes.image_files import SUFFIXES, find_picture
+from spml_dist.data.recipes.image_files import SUFFIXES, find_image
 from spml_dist.data.recipes.recipe import Annotation, Recipe
 from spml_dist.errors import DataError
 
@@ -15,15 +15,15 @@ LABELS = "none"
 
 
 def open_images(root: str | Path, split: str = "all", classes: str | Path | None = None) -> Recipe:
-    """All pictures below a folder as one unlabelled split; the id is the path without its suffix.
+    """All images below a folder as one unlabelled split; the id is the path without its suffix.
 
-    split: what to call it. classes: folder with the classes.txt and meta.json of the pictures' classes, so
+    split: what to call it. classes: folder with the classes.txt and meta.json of the images' classes, so
     that the pack goes with others of those classes; None = the pack has no classes.
-    Raises DataError for a folder without pictures and for two pictures of one id.
+    Raises DataError for a folder without images and for two images of one id.
     """
     root = Path(root)
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder", None, "give a folder of pictures")
+        raise DataError(f"{root}: no such folder", None, "give a folder of images")
     names = () if classes is None else read_classes(Path(classes))
     background = None if classes is None else read_background(Path(classes), names)
     return Recipe(
@@ -33,7 +33,7 @@ def open_images(root: str | Path, split: str = "all", classes: str | Path | None
         classes=names,
         background=background,
         ids=_ids(root),
-        picture=partial(find_picture, root),
+        image=partial(find_image, root),
         annotation=_nothing,
     )
 
@@ -52,8 +52,8 @@ def _ids(root: Path) -> tuple[str, ...]:
             image_id = path.relative_to(root).with_suffix("").as_posix()
             if image_id in found:
                 other = found[image_id].name
-                raise DataError(f"{path}: two pictures of one id", f"{other} beside it", "rename one of them")
+                raise DataError(f"{path}: two images of one id", f"{other} beside it", "rename one of them")
             found[image_id] = path
     if not found:
-        raise DataError(f"{root}: no picture in it", None, f"pictures end in {', '.join(SUFFIXES)}")
+        raise DataError(f"{root}: no image in it", None, f"images end in {', '.join(SUFFIXES)}")
     return tuple(sorted(found))

@@ -1,4 +1,4 @@
-"""What `pack` asks of a recipe: the pictures of one split, and what is known of each."""
+"""What `pack` asks of a recipe: the images of one split, and what is known of each."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy as np
 from spml_dist.data.format.keys import image_id_of, key_of
 from spml_dist.data.format.members import encode_jpeg
 from spml_dist.data.pack.region_sources import RegionSource, even_colour
-from spml_dist.data.recipes.image_files import is_turned, plain_jpeg, read_picture
+from spml_dist.data.recipes.image_files import is_turned, plain_jpeg, read_image
 from spml_dist.errors import DataError
 from spml_dist.records import UNLABELLED, Box, Sample
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """What is known of one picture. Maps are [H, W] uint8 and as large as the picture."""
+    """What is known of one image. Maps are [H, W] uint8 and as large as the image."""
 
     semantic: np.ndarray | None = None
     """0..K-1 labelled, 254 unlabelled, 255 ignored; None = nobody labelled a pixel"""
     tags: tuple[int, ...] | None = None
-    """classes known to be in the picture, without the background; None = unknown, () = known to hold none"""
+    """classes known to be in the image, without the background; None = unknown, () = known to hold none"""
     mask: np.ndarray | None = None
     """whole mask, 0..K-1 or 255; for evaluation"""
     kinds: tuple[str, ...] = ()
-    """kinds of annotation that the picture has"""
+    """kinds of annotation that the image has"""
     boxes: tuple[Box, ...] | None = None
     """boxes of all its objects; None = nobody drew them"""
     contradicted: int = 0
@@ -49,12 +49,12 @@ class Recipe:
     classes: tuple[str, ...]
     background: int | None
     ids: tuple[str, ...]
-    picture: Callable[[str], Path] = field(repr=False)
-    """image id -> file of the picture"""
+    image: Callable[[str], Path] = field(repr=False)
+    """image id -> file of the image"""
     annotation: Callable[[str, tuple[int, int]], Annotation] = field(repr=False)
     """image id and (H, W) -> what is known; raises DataError, naming the file"""
     annotated: bool = True
-    """whether any picture of the split has an annotation of these kinds"""
+    """whether any image of the split has an annotation of these kinds"""
     forms: frozenset[str] = frozenset()
     """what its kinds of marks are: `points` (discs), `keypoints` (heat maps), `boxes`, `tags`"""
     regions: RegionSource = field(default=even_colour, repr=False)
@@ -71,8 +71,8 @@ class Recipe:
 
     def sample(self, image_id: str) -> Sample:
         """One sample. Raises DataError, naming the file, for anything that cannot be used."""
-        path = self.picture(image_id)
-        image = read_picture(path)
+        path = self.image(image_id)
+        image = read_image(path)
         known = self.annotation(image_id, image.shape[:2])
         semantic = (
             np.full(image.shape[:2], UNLABELLED, np.uint8) if known.semantic is None else known.semantic
@@ -93,8 +93,8 @@ class Recipe:
         )
 
     def jpeg(self, sample: Sample) -> bytes:
-        """The picture file's own bytes if they are a plain JPEG, else the picture encoded."""
-        original = plain_jpeg(self.picture(image_id_of(sample.key)))
+        """The image file's own bytes if they are a plain JPEG, else the image encoded."""
+        original = plain_jpeg(self.image(image_id_of(sample.key)))
         return encode_jpeg(sample) if original is None else original
 
 
@@ -104,25 +104,25 @@ def classes_in(labels: np.ndarray, num_classes: int, background: int | None) -> 
     return tuple(label for label in present if label != background)
 
 
-def require_pictures(source: Path, ids: tuple[str, ...], picture: Callable[[str], Path], remedy: str) -> None:
-    """Raise DataError, naming the list `source` and the first picture, if it names missing pictures."""
-    missing = [image_id for image_id in ids if not os.path.isfile(picture(image_id))]
+def require_images(source: Path, ids: tuple[str, ...], image: Callable[[str], Path], remedy: str) -> None:
+    """Raise DataError, naming the list `source` and the first image, if it names missing images."""
+    missing = [image_id for image_id in ids if not os.path.isfile(image(image_id))]
     if missing:
         raise DataError(
-            f"{source}: {len(missing)} of its {len(ids)} images have no picture",
-            f"first missing: {picture(missing[0])}",
+            f"{source}: {len(missing)} of its {len(ids)} images have no image",
+            f"first missing: {image(missing[0])}",
             remedy,
         )
 
 
 def require_size(path: Path, shape: tuple[int, int], labels: np.ndarray | None, name: str) -> None:
-    """Raise DataError, naming the picture's file and the label, if a label map has another size."""
+    """Raise DataError, naming the image's file and the label, if a label map has another size."""
     if labels is None or labels.shape == shape:
         return
     height, width = shape
     turned = " as its EXIF orientation turns it" if is_turned(path) else ""
     raise DataError(
-        f"{path}: picture{turned} and {name} differ in size",
+        f"{path}: image{turned} and {name} differ in size",
         f"{width}×{height} and {labels.shape[1]}×{labels.shape[0]} pixels",
-        "label the picture as it is shown, and take both from the same release of the data set",
+        "label the image as it is shown, and take both from the same release of the data set",
     )

@@ -19,7 +19,7 @@ from spml_dist.data.annotations.points import discs
 from spml_dist.data.annotations.scribbles import drawn, shortened
 from spml_dist.data.recipes import voc_files
 from spml_dist.data.recipes.archives import read_ids, read_json, require_folder
-from spml_dist.data.recipes.recipe import Annotation, Recipe, classes_in, require_pictures
+from spml_dist.data.recipes.recipe import Annotation, Recipe, classes_in, require_images
 from spml_dist.errors import DataError
 
 CLASSES = voc_files.CLASSES
@@ -52,8 +52,8 @@ class Voc2012:
     clicks: dict[str, Any] = field(repr=False)
     """What's the Point's annotations, for `clicks` only"""
 
-    def picture(self, image_id: str) -> Path:
-        """The picture file."""
+    def image(self, image_id: str) -> Path:
+        """The image file."""
         return self.root / _DEVKIT / "JPEGImages" / f"{image_id}.jpg"
 
     def annotation(self, image_id: str, shape: tuple[int, int]) -> Annotation:
@@ -118,7 +118,7 @@ def open_voc2012(
     split: a list of ImageSets/Segmentation, or `train_aug`: SBD's train and val without VOC's val, and VOC's
     train. labels: one of LABELS. point_radius: of the disc that a point becomes, in pixels. boxes: what
     labels their inside, `cam` or `geometry`. Raises DataError for an unknown split or kind, for files that
-    are missing, and for a list that names missing pictures.
+    are missing, and for a list that names missing images.
     """
     root = Path(root)
     if labels not in LABELS:
@@ -127,7 +127,7 @@ def open_voc2012(
     source, ids = _ids(root, split)
     clicks = read_json(root / _CLICKS, _FROM_CLICKS) if labels == "clicks" and split != "test" else {}
     voc = Voc2012(root, labels, point_radius, boxes, clicks)
-    require_pictures(source, ids, voc.picture, _FROM_VOC)
+    require_images(source, ids, voc.image, _FROM_VOC)
     missing = [image_id for image_id in ids if not voc.has(image_id)]
     if missing and split != "test" and labels != "clicks":
         raise DataError(
@@ -136,7 +136,7 @@ def open_voc2012(
             _FROM_SBD if labels == "masks" else _FROM_SCRIBBLES if labels in STROKES else _FROM_VOC,
         )
     annotated = len(missing) < len(ids)
-    return Recipe("voc2012", split, labels, CLASSES, BACKGROUND, ids, voc.picture, voc.annotation, annotated)
+    return Recipe("voc2012", split, labels, CLASSES, BACKGROUND, ids, voc.image, voc.annotation, annotated)
 
 
 def _ids(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:

@@ -36,7 +36,7 @@ def read_boxes(path: Path) -> list[Box]:
 def read_strokes(path: Path, shape: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
     """The scribbles of a ScribbleSup file: <polygon> with its class in <tag> and a <point> of <X>, <Y> each.
 
-    shape: (H, W) of the picture; points beyond its border are moved onto it.
+    shape: (H, W) of the image; points beyond its border are moved onto it.
     Returns (class, [n, 2] float64 of x, y). Raises DataError for a file without classes or of another size.
     """
     root = read_xml(path)
@@ -58,7 +58,7 @@ def read_strokes(path: Path, shape: tuple[int, int]) -> list[tuple[int, np.ndarr
 def clicked(clicks: Any, shape: tuple[int, int], source: str) -> list[list[int]]:
     """[class, x, y] of What's the Point's clicks {"x", "y", "cls", ...}, which count classes from 1.
 
-    Clicks beside the picture (workers made some) are left out. source: names file and image in errors.
+    Clicks beside the image (workers made some) are left out. source: names file and image in errors.
     """
     try:
         points = [[int(click["cls"]), round(click["x"]), round(click["y"])] for click in clicks]
@@ -121,7 +121,7 @@ def _require_size(path: Path, root: ElementTree.Element, shape: tuple[int, int])
     width, height = _number(path, size, "width"), _number(path, size, "height")
     if (height, width) != tuple(shape):
         raise DataError(
-            f"{path}: drawn on a picture of another size",
-            f"{width:.0f}×{height:.0f}, the picture is {shape[1]}×{shape[0]}",
-            "take picture and scribbles from the same release of the data set",
+            f"{path}: drawn on an image of another size",
+            f"{width:.0f}×{height:.0f}, the image is {shape[1]}×{shape[0]}",
+            "take image and scribbles from the same release of the data set",
         )

@@ -37,13 +37,13 @@ def augment(
     mirror: bool,
     swaps: Sequence[tuple[int, int]] = (),
 ) -> Augmented:
-    """A random view of a picture and its label maps.
+    """A random view of an image and its label maps.
 
     image: [H, W, 3] RGB, uint8 or float32 in [0, 1]; labels: [H, W] maps, uint8 or uint16, the semantic one
     first; crop: height and width in pixels; scale: bounds of the uniform factor; mirror: flip left and right
     in half of the views; swaps: pairs of classes that change places in a flipped view (left and right hand).
     Returns the image as [3, *crop] float32, normalised, the labels as [*crop] of their own dtypes, and the
-    window, [4] float32: where the view lies in the picture, as (top, left, bottom, right) in shares of its
+    window, [4] float32: where the view lies in the image, as (top, left, bottom, right) in shares of its
     height and width; left > right in a flipped view. The view is padded at the bottom and on the right
     (there the window leaves 0..1), labels with 255: since the semantic label of those pixels is then
     *ignored*, their other labels mean nothing.
@@ -76,7 +76,7 @@ def normalise(image: np.ndarray) -> np.ndarray:
 
 
 def _window(view: tuple[slice, slice], height: int, width: int, mirrored: bool) -> np.ndarray:
-    """A view of a picture that was scaled to height × width, in shares of the unmirrored picture's sides."""
+    """A view of an image that was scaled to height × width, in shares of the unmirrored image's sides."""
     rows, columns = view
     left, right = columns.start / width, columns.stop / width
     if mirrored:

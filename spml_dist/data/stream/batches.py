@@ -19,7 +19,7 @@ from spml_dist.records import IGNORED, Batch, Sample
 
 @dataclass(frozen=True)
 class View:
-    """How pictures become training views; see `augment`."""
+    """How images become training views; see `augment`."""
 
     crop: int
     scale: tuple[float, float]
@@ -41,7 +41,7 @@ class MicroBatches(Dataset):
 
     A corrupt sample is left out if no more than the share `skip_corrupt` of its shard is corrupt, which is
     found out by reading the whole shard: whether a run goes on depends on the data alone, not on who reads
-    what when. Its place in the batch is kept by a picture of the mean colour with all pixels ignored.
+    what when. Its place in the batch is kept by an image of the mean colour with all pixels ignored.
     """
 
     plan: Plan
@@ -141,6 +141,6 @@ def _stacked(arrays: Sequence[np.ndarray], shape: tuple[int, ...], dtype: type) 
 
 
 def _blank(key: str) -> Sample:
-    """A picture of one pixel that takes no part."""
+    """An image of one pixel that takes no part."""
     ignored = np.full((1, 1), IGNORED, np.uint8)
     return Sample(key, MEAN[None, None], ignored, ignored.astype(np.uint16), tags=None)

@@ -136,9 +136,9 @@ def _begin(process: int) -> None:
 
 
 def keep_memory() -> None:
-    """Let glibc keep a picture's memory for the next one; other libraries have no such setting.
+    """Let glibc keep an image's memory for the next one; other libraries have no such setting.
 
-    Otherwise every picture's megabytes are handed back and faulted in again, a third of the time.
+    Otherwise every image's megabytes are handed back and faulted in again, a third of the time.
     """
     with suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -159,7 +159,7 @@ class _Places(Sampler):
 
 def _check(folder: str | Path, manifest: Manifest, num_classes: int) -> None:
     if not manifest.samples:
-        raise DataError(f"{folder}: holds no samples", None, "pack a split that has pictures")
+        raise DataError(f"{folder}: holds no samples", None, "pack a split that has images")
     if len(manifest.classes) != num_classes:
         raise DataError(
             f"{folder}: number of classes, where {num_classes} are expected",

@@ -80,7 +80,7 @@ class Reader:
         return self.read_encoded(shard, index)[0]
 
     def read_encoded(self, shard: int, index: int) -> tuple[Sample, bytes]:
-        """The same, and the JPEG that stands for its picture."""
+        """The same, and the JPEG that stands for its image."""
         name = self.name(shard)
         file, spans = self._shard(shard, name)
         start, stop, _ = spans[index]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from spml_dist.records import Pixels, Relation, Rows
+from spml_dist.records import Candidates, Pixels, Relation
 
 
-def relation(pixels: Pixels, candidates: Rows, num_classes: int, concentration: float) -> Relation:
+def relation(pixels: Pixels, candidates: Candidates, num_classes: int, concentration: float) -> Relation:
     """C⁺ = candidates of the pixel's class, C⁻ = candidates of another; the unlabelled take no part."""
     classes = torch.arange(num_classes, device=candidates.semantic.device)
     attract = classes[:, None] == candidates.semantic[None, :]

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spml_dist.records import Pixels, Relation, Rows
+from spml_dist.records import Candidates, Pixels, Relation
 
 
 def relation(
     pixels: Pixels,
     tags: Tensor,
     tags_known: Tensor,
-    candidates: Rows,
+    candidates: Candidates,
     concentration: float,
     ignore_classes: Sequence[int] = (),
     own_repels: bool = False,

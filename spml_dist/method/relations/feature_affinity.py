@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from spml_dist.records import UNLABELLED, Pixels, Relation, Rows
+from spml_dist.records import UNLABELLED, Candidates, Pixels, Relation
 
 Scope = Literal["image", "batch", "global"]
 
@@ -98,7 +98,7 @@ def _votes(similarity: Tensor, voters: Tensor, num_classes: int, neighbours: int
 def relation(
     pixels: Pixels,
     propagated: Tensor,
-    candidates: Rows,
+    candidates: Candidates,
     num_classes: int,
     concentration: float,
     scope: Scope,

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_dist.bank.rows import take
 from spml_dist.bank.search.filters import Kind, Queries, groups, passing
+from spml_dist.tensor_records import take
 from tests.bank.builders import may_answer, queries_of, rows_of
 
 KINDS = get_args(Kind)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from spml_dist.bank.rows import take
 from spml_dist.bank.search import faiss_index as index_module
 from spml_dist.bank.search import index_cache as cache_module
 from spml_dist.bank.search import lookup as lookup_module
@@ -25,6 +24,7 @@ from spml_dist.bank.search.recall import gauge
 from spml_dist.bank.store import Store
 from spml_dist.errors import RunError
 from spml_dist.records import BankRows
+from spml_dist.tensor_records import take
 from tests.bank.builders import queries_of, rows_of
 
 KINDS = get_args(Kind)

@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_dist.bank.identity import owned, owner_of, shard_of
-from spml_dist.bank.rows import concatenate, take
+from spml_dist.bank.partitions import owned, owner_of, partition_of
 from spml_dist.bank.search import index_cache as cache_module
 from spml_dist.bank.search import lookup as module
 from spml_dist.bank.search import overfetch as overfetch_module
@@ -22,6 +21,7 @@ from spml_dist.bank.search.index_cache import Cache
 from spml_dist.bank.search.lookup import lookup
 from spml_dist.bank.store import Store
 from spml_dist.records import BankRows
+from spml_dist.tensor_records import concatenate, take
 from tests.bank.builders import CLASSES, DIM, brute_force, queries_of, rows_of, shuffled
 
 KINDS = get_args(Kind)
@@ -37,7 +37,7 @@ def stores(world: int, capacity: int, storage: str = "float32") -> list[Store]:
 
 def published(ranks: list[Store], rows: BankRows) -> list[torch.Tensor]:
     """Every rank stores what it owns; the slots that were written."""
-    owner = owner_of(shard_of(rows.image, SHARDS), SHARDS, len(ranks))
+    owner = owner_of(partition_of(rows.image, SHARDS), SHARDS, len(ranks))
     return [store.put(take(rows, owner == rank)) for rank, store in enumerate(ranks)]
 
 

@@ -99,13 +99,13 @@ def test_boxes_may_be_floats_and_touch_the_border():
         ([[0, 0, 0, 4, 5]], "a box of the background"),
         ([[1, 4, 0, 4, 5]], "a box is empty"),
         ([[1, 0, 5, 4, 2]], "a box is empty"),
-        ([[1, 32, 0, 40, 5]], "lies outside the picture (got [1, 32, 0, 40, 5]); the picture is 32×24"),
-        ([[1, -8, 0, -2, 5]], "lies outside the picture"),
-        ([[1, 4, 0, 32.5, 5]], "reaches beyond the picture (got [1, 4, 0, 32.5, 5]); the picture is 32×24"),
-        ([[1, 4, -1, 8, 5]], "reaches beyond the picture"),
+        ([[1, 32, 0, 40, 5]], "lies outside the image (got [1, 32, 0, 40, 5]); the image is 32×24"),
+        ([[1, -8, 0, -2, 5]], "lies outside the image"),
+        ([[1, 4, 0, 32.5, 5]], "reaches beyond the image (got [1, 4, 0, 32.5, 5]); the image is 32×24"),
+        ([[1, 4, -1, 8, 5]], "reaches beyond the image"),
     ],
 )
-def test_anything_but_boxes_of_objects_inside_the_picture_is_refused_by_name(boxes, seen):
+def test_anything_but_boxes_of_objects_inside_the_image_is_refused_by_name(boxes, seen):
     with pytest.raises(DataError) as raised:
         checked_boxes(boxes, SHAPE, 3, 0, "boxes.json, image 7")
     assert str(raised.value).startswith("boxes.json, image 7: ") and seen in str(raised.value)

@@ -45,12 +45,12 @@ def node(kind: str, inputs: list[str], output: str) -> bytes:
 def write_network(path: Path, weights: np.ndarray, sigmoid: bool = True) -> Path:
     """1×1 convolution of [outputs, 3] weights (on BGR less its mean), then a sigmoid: an ONNX model."""
     outputs = len(weights)
-    nodes = [node("Conv", ["picture", "w"], "raw")]
+    nodes = [node("Conv", ["image", "w"], "raw")]
     if sigmoid:
         nodes.append(node("Sigmoid", ["raw"], "contours"))
     graph = b"".join(field(1, each) for each in nodes) + field(2, "graph")
     graph += field(5, tensor("w", weights.reshape(outputs, 3, 1, 1)))
-    graph += field(11, port("picture", 3)) + field(12, port("contours" if sigmoid else "raw", outputs))
+    graph += field(11, port("image", 3)) + field(12, port("contours" if sigmoid else "raw", outputs))
     opset = field(1, "") + field(2, 13)
     path.write_bytes(field(1, 8) + field(7, graph) + field(8, opset))
     return path
@@ -58,7 +58,7 @@ def write_network(path: Path, weights: np.ndarray, sigmoid: bool = True) -> Path
 
 @pytest.fixture
 def line() -> np.ndarray:
-    """A dark picture with a bright red line from top to bottom."""
+    """A dark image with a bright red line from top to bottom."""
     image = np.full((HEIGHT, WIDTH, 3), 30, np.uint8)
     image[:, 20] = (255, 30, 30)
     return image
@@ -87,7 +87,7 @@ def test_regions_lie_on_both_sides_of_the_line(tmp_path, line):
     assert regions[0, 0] != regions[0, -1]
 
 
-def test_pictures_of_any_size_are_taken(tmp_path):
+def test_images_of_any_size_are_taken(tmp_path):
     path = write_network(tmp_path / "red.onnx", np.array([[0, 0, 0.05]]))
     for shape in ((9, 31), (33, 16), (9, 31)):
         assert network_contours(np.zeros((*shape, 3), np.uint8), path).strength.shape == shape

@@ -17,7 +17,7 @@ def halves(left, right) -> np.ndarray:
 
 
 def stripes(across: bool) -> np.ndarray:
-    """Black and white stripes of two pixels, all over the picture."""
+    """Black and white stripes of two pixels, all over the image."""
     rows, columns = np.indices((HEIGHT, WIDTH))
     return np.where((columns if across else rows)[..., None] // 2 % 2, 160, 90).astype(np.uint8)
 
@@ -64,7 +64,7 @@ def test_a_stronger_change_is_a_stronger_contour():
     assert strengths == sorted(strengths) and strengths[-1] > 10 * strengths[0]
 
 
-def test_a_mirrored_picture_has_mirrored_strengths():
+def test_a_mirrored_image_has_mirrored_strengths():
     image = np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
     image[:, 20:, 0] //= 3
     mirrored = contours(np.ascontiguousarray(image[:, ::-1])).strength[:, ::-1]
@@ -72,7 +72,7 @@ def test_a_mirrored_picture_has_mirrored_strengths():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (2, 3), (5, 40)])
-def test_the_smallest_pictures_have_contours_too(shape):
+def test_the_smallest_images_have_contours_too(shape):
     found = contours(np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8))
     assert found.strength.shape == shape
     assert np.isfinite(found.strength).all() and ((found.strength >= 0) & (found.strength <= 1)).all()

@@ -19,10 +19,10 @@ def test_values_are_read_as_they_stand(tmp_path):
 
 
 def test_a_palette_is_decoration(tmp_path):
-    picture = Image.fromarray(LABELS).convert("P")
-    picture.putdata(LABELS.ravel())
-    picture.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
-    picture.save(tmp_path / "a.png")
+    image = Image.fromarray(LABELS).convert("P")
+    image.putdata(LABELS.ravel())
+    image.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
+    image.save(tmp_path / "a.png")
     assert np.array_equal(read_label_map(tmp_path / "a.png", 3), LABELS)
 
 
@@ -41,15 +41,15 @@ def test_a_label_outside_the_classes_is_named(tmp_path, value):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "1", "I;16"])
 def test_a_png_that_holds_no_class_ids_is_refused(tmp_path, mode):
     pixels = LABELS.astype(np.uint16) if mode == "I;16" else LABELS
-    picture = Image.fromarray(pixels)
-    (picture if mode == "I;16" else picture.convert(mode)).save(tmp_path / "a.png")
+    image = Image.fromarray(pixels)
+    (image if mode == "I;16" else image.convert(mode)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a\.png: not a PNG of class ids"):
         read_label_map(tmp_path / "a.png", 3)
 
 
 def test_greys_of_four_bits_are_refused_not_stretched(tmp_path):
-    picture = Image.fromarray(np.zeros((4, 4), np.uint8))
-    picture.save(tmp_path / "a.png", bits=4)
+    image = Image.fromarray(np.zeros((4, 4), np.uint8))
+    image.save(tmp_path / "a.png", bits=4)
     encoded = (tmp_path / "a.png").read_bytes()
     if encoded[24] == 8:  # Pillow writes few bits for palettes only: mark the header instead
         import struct

@@ -1,4 +1,4 @@
-"""Several kinds of annotation of one picture."""
+"""Several kinds of annotation of one image."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_of_two_points_on_one_pixel_the_earlier_wins():
         ([[0, 1.5, 1]], "not a point"),
         ([[True, 1, 1]], "not a point"),
         ([[0, math.inf, 1]], "not a point"),
-        ([[0, 10**400, 1]], "outside the picture"),
+        ([[0, 10**400, 1]], "outside the image"),
         (["012"], "not a point"),
         ([[K, 1, 1]], f"got {K}"),
         ([[-1, 1, 1]], "got -1"),
@@ -67,7 +67,7 @@ def test_of_two_points_on_one_pixel_the_earlier_wins():
         ([[0, -1, 0]], "x -1"),
     ],
 )
-def test_anything_but_points_inside_the_picture_is_refused_by_name(points, seen):
+def test_anything_but_points_inside_the_image_is_refused_by_name(points, seen):
     with pytest.raises(DataError, match=r"points\.json, image 7") as raised:
         discs(points, (H, W), 3, K, "points.json, image 7")
     assert seen in str(raised.value)

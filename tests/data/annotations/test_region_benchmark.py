@@ -1,4 +1,4 @@
-"""`python -m benchmarks.regions` on a folder of two small pictures."""
+"""`python -m benchmarks.regions` on a folder of two small images."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def test_every_method_has_a_row_at_every_target(root, tmp_path, capsys):
 
 
 def test_numbers_are_means_over_people(root):
-    picture = benchmark.read(root, "val", images=1)[0]
-    assert len(picture.people) == 2
-    row = benchmark.row("ucm", 40, [picture])
-    regions = benchmark.ucm(picture.image, 40, 1.0)
-    expected = np.mean([benchmark.boundary_recall(regions, truth) for truth in picture.people])
+    image = benchmark.read(root, "val", images=1)[0]
+    assert len(image.people) == 2
+    row = benchmark.row("ucm", 40, [image])
+    regions = benchmark.ucm(image.image, 40, 1.0)
+    expected = np.mean([benchmark.boundary_recall(regions, truth) for truth in image.people])
     assert row["boundary_recall"] == pytest.approx(expected)
 
 

@@ -20,12 +20,12 @@ def test_ids_are_16_bit_start_at_0_have_no_gaps_and_are_few_at_any_size(height, 
     assert regions.max() < 400
 
 
-def test_the_same_picture_gives_the_same_regions():
+def test_the_same_image_gives_the_same_regions():
     image = noise(2, 80, 90)
     assert np.array_equal(oversegment(image), oversegment(image.copy()))
 
 
-def test_an_even_picture_is_one_region():
+def test_an_even_image_is_one_region():
     assert oversegment(np.full((50, 60, 3), 90, np.uint8)).max() == 0
 
 

@@ -24,7 +24,7 @@ def of(image: np.ndarray) -> Hierarchy:
     return hierarchy(contours(image), image)
 
 
-PICTURES = {
+IMAGES = {
     "colours": blobs(0, 60, 80),
     "grey": np.repeat(blobs(1, 50, 70)[..., :1], 3, axis=2),
     "row": blobs(2, 1, 40),
@@ -35,9 +35,9 @@ PICTURES = {
 }
 
 
-@pytest.fixture(params=PICTURES, scope="module")
+@pytest.fixture(params=IMAGES, scope="module")
 def nested(request) -> Hierarchy:
-    return of(PICTURES[request.param])
+    return of(IMAGES[request.param])
 
 
 def connected(regions: np.ndarray) -> bool:
@@ -85,18 +85,18 @@ def test_the_contour_map_below_a_threshold_is_the_cut_at_that_level(nested):
         assert len(pairs.T) == regions.max() + 1 == len(np.unique(areas[::2, ::2]))
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_the_same_picture_gives_the_same_regions(name):
-    one, two = (of(PICTURES[name].copy()) for _ in range(2))
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_same_image_gives_the_same_regions(name):
+    one, two = (of(IMAGES[name].copy()) for _ in range(2))
     assert np.array_equal(cut_to(one, 20), cut_to(two, 20))
     assert np.array_equal(contour_map(one), contour_map(two))
 
 
-def test_an_even_picture_is_one_region():
-    assert of(PICTURES["even"]).basins.max() == 0
+def test_an_even_image_is_one_region():
+    assert of(IMAGES["even"]).basins.max() == 0
 
 
-def test_coarse_regions_are_the_shapes_of_the_picture():
+def test_coarse_regions_are_the_shapes_of_the_image():
     image = np.full((60, 90, 3), 60, np.uint8)
     image[:, 30:60] = (150, 60, 60)
     image[20:40, 70:85] = (60, 60, 200)

@@ -77,10 +77,10 @@ def test_promises_and_omissions_are_told_with_the_most_frequent_first():
     assert unlisted == "Pixels or boxes show a class that the list of tags leaves out: dog (3 images)."
 
 
-def test_a_class_of_nearly_every_picture_is_named():
+def test_a_class_of_nearly_every_image_is_named():
     assert said(images_tagged=(0, 81, 40, 50)) == []
     (hint,) = said(images_tagged=(0, 82, 40, 50))
-    assert hint.startswith("Nearly every picture carries the tag of cat: ") and "ignore_classes" in hint
+    assert hint.startswith("Nearly every image carries the tag of cat: ") and "ignore_classes" in hint
     counted = replace(SOUND.counts, images_tagged=(0, 82, 90, 50))
     (hint,) = hints(replace(SOUND, counts=counted), ignored=(2,))
     assert "the tag of cat: " in hint
@@ -109,11 +109,11 @@ def test_images_of_which_little_is_known_are_counted():
     )
 
 
-def test_contradictions_and_rejected_pictures_are_counted():
+def test_contradictions_and_rejected_images_are_counted():
     assert said(pixels_contradicted=1234) == [
         "Kinds of annotation contradict each other on 1,234 pixels: of lines, tags the earlier decides."
     ]
-    assert hints(replace(SOUND, rejected=3)) == ["3 pictures could not be packed: rejected.jsonl says why."]
+    assert hints(replace(SOUND, rejected=3)) == ["3 images could not be packed: rejected.jsonl says why."]
 
 
 def test_labels_of_tags_or_boxes_alone_ask_for_cam():
@@ -139,11 +139,11 @@ def test_what_cam_has_labelled_is_not_sent_to_cam_again():
     assert alone.endswith("no pixel is labelled as one.")
 
 
-def test_one_rejected_picture_is_one_picture():
-    assert hints(replace(SOUND, rejected=1)) == ["1 picture could not be packed: rejected.jsonl says why."]
+def test_one_rejected_image_is_one_image():
+    assert hints(replace(SOUND, rejected=1)) == ["1 image could not be packed: rejected.jsonl says why."]
 
 
-REJECTED = "3 pictures could not be packed: rejected.jsonl says why."
+REJECTED = "3 images could not be packed: rejected.jsonl says why."
 
 
 @pytest.mark.parametrize(

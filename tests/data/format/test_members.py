@@ -53,7 +53,7 @@ def png(pixels: np.ndarray) -> bytes:
         ("jpg", encode_jpeg(TAGGED)[:-200], r"\.jpg: cannot be decoded"),
         ("jpg", png(TAGGED.semantic), r"\.jpg: colour mode"),
         ("semantic.png", png(TAGGED.regions), r"semantic\.png: colour mode"),
-        ("semantic.png", png(TAGGED.semantic[1:]), r"semantic\.png: not of the picture's size"),
+        ("semantic.png", png(TAGGED.semantic[1:]), r"semantic\.png: not of the image's size"),
         ("semantic.png", png(np.full_like(TAGGED.semantic, 3)), r"semantic\.png: a label outside.*got 3"),
         ("mask.png", png(np.full_like(TAGGED.semantic, 254)), r"mask\.png: a label outside.*got 254"),
         ("regions.png", png(TAGGED.semantic), r"regions\.png: colour mode"),

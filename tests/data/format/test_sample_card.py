@@ -50,7 +50,7 @@ def test_no_label_is_lost_where_pixels_fall_together(old, new, seed):
     assert (small == 1).any() == (labels == 1).any()
 
 
-def test_one_labelled_pixel_of_a_large_picture_is_seen():
+def test_one_labelled_pixel_of_a_large_image_is_seen():
     semantic = np.full((1500, 2000), UNLABELLED, np.uint8)
     semantic[701, 1303] = 1
     large = bare(
@@ -67,7 +67,7 @@ def test_one_labelled_pixel_of_a_large_picture_is_seen():
 def test_the_views_have_one_size_and_say_how_much_there_is():
     drawn = views(samples(1)[0])
     assert list(drawn) == ["40 × 30 pixels", "3.3% labelled", "13 regions"]
-    assert {picture.shape for picture in drawn.values()} == {(SIDE * 3 // 4, SIDE, 3)}
+    assert {image.shape for image in drawn.values()} == {(SIDE * 3 // 4, SIDE, 3)}
 
 
 def test_what_is_unlabelled_is_grey_and_what_is_ignored_is_hatched():

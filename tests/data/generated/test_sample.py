@@ -29,7 +29,7 @@ def test_classes_occur_together_in_patterns():
     for scene in SCENES:
         together[np.ix_(scene.tags, scene.tags)] += 1
     often = together[1:, 1:] / np.diag(together)[1:]
-    # Every class has a companion in at least a third of its pictures and a stranger in at most a tenth.
+    # Every class has a companion in at least a third of its images and a stranger in at most a tenth.
     assert (np.sort(often, 0)[-2] > 1 / 3).all() and (often.min(0) <= 0.1).all()
 
 
@@ -43,12 +43,12 @@ def test_scribbles_are_right_reach_every_class_and_cover_3_to_5_percent():
 
 
 def test_a_scene_depends_on_seed_split_and_index_alone():
-    def picture(split, images, index, seed):
+    def image(split, images, index, seed):
         return next(islice(generated(split, images, seed=seed, size=64), index, None)).image
 
-    reference = picture("train", 3, 2, 1)
-    assert np.array_equal(reference, picture("train", 9, 2, 1))
-    for other in (picture("val", 3, 2, 1), picture("train", 3, 1, 1), picture("train", 3, 2, 2)):
+    reference = image("train", 3, 2, 1)
+    assert np.array_equal(reference, image("train", 9, 2, 1))
+    for other in (image("val", 3, 2, 1), image("train", 3, 1, 1), image("train", 3, 2, 2)):
         assert not np.array_equal(reference, other)
 
 

@@ -54,7 +54,7 @@ def test_members_carry_nothing_of_the_machine_that_packed_them(tmp_path):
     assert all(entry.pax_headers == {} for entry in entries)
 
 
-def test_a_picture_s_own_bytes_can_stand_for_it(tmp_path):
+def test_an_image_s_own_bytes_can_stand_for_it(tmp_path):
     pack(samples(1), tmp_path, "pets", jpeg=lambda sample: b"as it was", **DESCRIBED)
     with tarfile.open(tmp_path / "pets-000000.tar") as tar:
         assert tar.extractfile("image-0.jpg").read() == b"as it was"
@@ -62,11 +62,11 @@ def test_a_picture_s_own_bytes_can_stand_for_it(tmp_path):
 
 def broken(count: int):
     yield from samples(count)
-    raise DataError("picture 7 cannot be decoded")
+    raise DataError("image 7 cannot be decoded")
 
 
 def test_an_interrupted_pack_leaves_nothing_that_looks_finished(tmp_path):
-    with pytest.raises(DataError, match="picture 7"):
+    with pytest.raises(DataError, match="image 7"):
         pack(broken(3), tmp_path, "pets", shard_size=1, **DESCRIBED)
     assert list(tmp_path.iterdir()) == []
 
@@ -74,7 +74,7 @@ def test_an_interrupted_pack_leaves_nothing_that_looks_finished(tmp_path):
 def test_an_interrupted_pack_leaves_the_one_before_it_as_it_was(tmp_path):
     pack(samples(2), tmp_path, "pets", **DESCRIBED)
     before = digests(tmp_path)
-    with pytest.raises(DataError, match="picture 7"):
+    with pytest.raises(DataError, match="image 7"):
         pack(broken(3), tmp_path, "pets", **DESCRIBED)
     assert digests(tmp_path) == before
 

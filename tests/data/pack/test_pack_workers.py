@@ -96,11 +96,11 @@ def test_fewer_workers_than_one_are_refused(reading, tmp_path, workers):
 
 
 class TestRejected:
-    def test_broken_pictures_are_listed_and_counted_and_stop_nobody(self, reading, tmp_path, capsys):
+    def test_broken_images_are_listed_and_counted_and_stop_nobody(self, reading, tmp_path, capsys):
         broken = replace(reading, broken=(1, 4, 5))
         for workers in (1, 2):
             pack_parts(broken, SIZES, tmp_path / str(workers), DESCRIBED, workers=workers)
-            assert "3 of 7 pictures rejected" in capsys.readouterr().err
+            assert "3 of 7 images rejected" in capsys.readouterr().err
         out = tmp_path / "1"
         assert digests(out) == digests(tmp_path / "2")
         manifest = read_manifest(out)
@@ -108,7 +108,7 @@ class TestRejected:
         listed = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
         assert listed == [{"image": f"image-{i}", "reason": f"{i}.jpg: cannot be decoded"} for i in (1, 4, 5)]
 
-    def test_a_part_without_a_sound_picture_gives_no_tar(self, reading, tmp_path):
+    def test_a_part_without_a_sound_image_gives_no_tar(self, reading, tmp_path):
         pack_parts(replace(reading, broken=(2, 3)), SIZES, tmp_path / "out", DESCRIBED)
         tars = [shard.url for shard in read_manifest(tmp_path / "out").shards]
         assert tars == [f"pets-{number:06d}.tar" for number in (0, 2, 3)]
@@ -118,7 +118,7 @@ class TestRejected:
         pack_parts(reading, SIZES, tmp_path / "out", DESCRIBED)
         assert not (tmp_path / "out" / "rejected.jsonl").exists()
 
-    def test_a_set_without_a_sound_picture_is_an_error(self, reading, tmp_path):
+    def test_a_set_without_a_sound_image_is_an_error(self, reading, tmp_path):
         with pytest.raises(DataError, match=r"all 7 rejected, the first for: 0\.jpg"):
             pack_parts(replace(reading, broken=tuple(range(7))), SIZES, tmp_path / "out", DESCRIBED)
 

@@ -1,4 +1,4 @@
-"""Recipes read in parts: a broken picture is rejected, a failing machine is an error."""
+"""Recipes read in parts: a broken image is rejected, a failing machine is an error."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from spml_dist.data.pack.recipe_parts import RecipeParts
 from spml_dist.data.recipes import image_files
 from spml_dist.data.recipes.images import open_images
 from spml_dist.errors import RunError
-from tests.data.conftest import picture
+from tests.data.conftest import image
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     for seed in range(5):
-        Image.fromarray(picture(seed)).save(tmp_path / f"{seed}.jpg")
+        Image.fromarray(image(seed)).save(tmp_path / f"{seed}.jpg")
     return tmp_path
 
 
@@ -33,18 +33,18 @@ def test_parts_hold_the_images_in_order_wherever_they_are_read(photos):
     keys = [[sample.key for sample, _ in read(number)] for number in range(3)]
     assert keys == [["0", "1"], ["2", "3"], ["4"]]
     sample, jpeg = next(read(1))
-    assert jpeg == (photos / "2.jpg").read_bytes() and sample.image.shape == picture(2).shape
+    assert jpeg == (photos / "2.jpg").read_bytes() and sample.image.shape == image(2).shape
 
 
-def test_a_broken_picture_is_rejected_in_its_place(photos):
-    (photos / "1.jpg").write_bytes(b"no picture")
+def test_a_broken_image_is_rejected_in_its_place(photos):
+    (photos / "1.jpg").write_bytes(b"no image")
     first, second = RecipeParts(open_images(photos), 2)(0)
     assert first[0].key == "0"
     assert isinstance(second, Rejected) and second.image_id == "1" and "cannot be decoded" in second.reason
 
 
 @pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EACCES])
-def test_a_picture_that_the_file_system_refuses_is_rejected(photos, monkeypatch, number):
+def test_an_image_that_the_file_system_refuses_is_rejected(photos, monkeypatch, number):
     def refuse(path):
         raise OSError(number, os.strerror(number), str(path))
 
@@ -66,14 +66,14 @@ def test_an_id_that_is_too_long_for_a_file_is_rejected_as_others_are(labels, roo
     assert read_manifest(tmp_path / "out").samples == 2
 
 
-@pytest.mark.parametrize("opened", ["read_picture", "plain_jpeg"])
+@pytest.mark.parametrize("opened", ["read_image", "plain_jpeg"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE])
 def test_a_failing_machine_rejects_nobody(photos, monkeypatch, number, opened):
     recipe, opening, calls = open_images(photos), image_files.Image.open, []
 
     def fail(path, *_, **options):
         calls.append(path)
-        if len(calls) == {"read_picture": 1, "plain_jpeg": 2}[opened]:
+        if len(calls) == {"read_image": 1, "plain_jpeg": 2}[opened]:
             raise OSError(number, os.strerror(number), str(path))
         return opening(path, **options)
 

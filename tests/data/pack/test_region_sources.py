@@ -13,9 +13,9 @@ from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.pack import region_sources
 from spml_dist.data.pack.region_sources import Nested, Ready, region_source
 from spml_dist.errors import ConfigError, DataError
-from tests.data.conftest import HEIGHT, WIDTH, picture
+from tests.data.conftest import HEIGHT, WIDTH, image
 
-IMAGE = picture(0)
+IMAGE = image(0)
 
 
 def test_a_name_and_a_count_or_a_level_choose_the_method(tmp_path):
@@ -44,8 +44,8 @@ def test_a_count_is_met_and_a_level_leaves_fewer_the_higher_it_is():
 
 
 @pytest.mark.parametrize("said", ["felzenszwalb", "ucm:9"])
-def test_a_very_large_picture_is_cut_by_a_smaller_one_of_it(monkeypatch, said):
-    large = picture(1, height=60, width=90)
+def test_a_very_large_image_is_cut_by_a_smaller_one_of_it(monkeypatch, said):
+    large = image(1, height=60, width=90)
     monkeypatch.setattr(region_sources, "LARGEST", 60 * 90)
     whole = region_source(said)("a", large)
     monkeypatch.setattr(region_sources, "LARGEST", 60 * 90 // 9)
@@ -56,12 +56,12 @@ def test_a_very_large_picture_is_cut_by_a_smaller_one_of_it(monkeypatch, said):
     assert not np.array_equal(cut, whole)
 
 
-def test_a_picture_of_up_to_the_limit_is_cut_as_it_is(monkeypatch):
+def test_an_image_of_up_to_the_limit_is_cut_as_it_is(monkeypatch):
     monkeypatch.setattr(region_sources, "LARGEST", HEIGHT * WIDTH)
     assert np.array_equal(region_source("felzenszwalb")("a", IMAGE), oversegment(IMAGE))
 
 
-def test_a_large_picture_that_is_one_pixel_high_has_regions(monkeypatch):
+def test_a_large_image_that_is_one_pixel_high_has_regions(monkeypatch):
     monkeypatch.setattr(region_sources, "LARGEST", 25)
     assert region_sources.even_colour("a", IMAGE[:1]).shape == (1, WIDTH)
 
@@ -73,7 +73,7 @@ def test_the_contour_map_is_kept_where_it_is_wanted(tmp_path):
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
-def test_contour_maps_that_find_no_room_end_the_pack_and_reject_no_picture(root, tmp_path, capsys):
+def test_contour_maps_that_find_no_room_end_the_pack_and_reject_no_image(root, tmp_path, capsys):
     (tmp_path / "file").touch()
     kept = tmp_path / "file" / "kept"
     asked = ["pack", "folder", str(root), "--labels", "lines", "--split", "train", "--out"]

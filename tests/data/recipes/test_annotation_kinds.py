@@ -21,7 +21,7 @@ from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.recipes.annotation_kinds import Marks
 from spml_dist.data.recipes.folder import open_folder
 from spml_dist.errors import ConfigError, DataError
-from tests.data.conftest import HEIGHT, WIDTH, picture, whole_mask, write_json
+from tests.data.conftest import HEIGHT, WIDTH, image, whole_mask, write_json
 
 IDS = ("a", "b", "Köln/日本.1", "d")
 A, B, C, D = IDS
@@ -35,7 +35,7 @@ BOX_KINDS = {"boxes": BOXES, "boxes_dog": BOXES_DOG}
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory) -> Path:
-    """Four pictures, one with an id beyond ASCII, of which every kind annotates some."""
+    """Four images, one with an id beyond ASCII, of which every kind annotates some."""
     root = tmp_path_factory.mktemp("street") / "street"
     for folder in ("images/Köln", "masks/Köln", "weak/lines/Köln"):
         (root / folder).mkdir(parents=True)
@@ -44,7 +44,7 @@ def street(tmp_path_factory) -> Path:
     (root / "train.txt").write_text("\n".join(IDS), encoding="utf-8")
     (root / "val.txt").write_text("v\n")
     for seed, image_id in enumerate((*IDS, "v")):
-        Image.fromarray(picture(seed)).save(root / "images" / f"{image_id}.jpg")
+        Image.fromarray(image(seed)).save(root / "images" / f"{image_id}.jpg")
     for seed, image_id in enumerate(IDS[:3]):
         Image.fromarray(whole_mask(seed)).save(root / "masks" / f"{image_id}.png")
         Image.fromarray(drawn_lines(seed)).save(root / "weak/lines" / f"{image_id}.png")
@@ -279,15 +279,15 @@ def test_a_file_of_kinds_has_to_be_there_and_kinds_to_be_named_once(street, tmp_
 @pytest.mark.parametrize(
     ("kind", "entry", "seen"),
     [
-        ("boxes", [[1, 40, 0, 50, 9]], r"lies outside the picture .*the picture is 40×30"),
+        ("boxes", [[1, 40, 0, 50, 9]], r"lies outside the image .*the image is 40×30"),
         ("boxes", [[1, 5, 5, 5, 9]], r"a box is empty \(got \[1, 5, 5, 5, 9\]\)"),
-        ("boxes", [[1, 30, 0, 50, 9]], r"reaches beyond the picture .*40×30"),
+        ("boxes", [[1, 30, 0, 50, 9]], r"reaches beyond the image .*40×30"),
         ("boxes", [[3, 0, 0, 5, 9]], r"got 3\); use 0\.\.2"),
         ("boxes", [["cat", 0, 0, 5, 9]], r"ids, not names$"),
         ("boxes", [[1, 5, 5, 5, 9]], r"write \[class, x0, y0, x1, y1\]"),
         ("dots", [["cat", 3, 3]], r"ids, not names$"),
-        ("dots", [[1, 40, 0]], r"point lies outside the picture .*40×30"),
-        ("keypoints", [[1, 0, 30]], r"point lies outside the picture .*40×30"),
+        ("dots", [[1, 40, 0]], r"point lies outside the image .*40×30"),
+        ("keypoints", [[1, 0, 30]], r"point lies outside the image .*40×30"),
         ("keypoints", 7, "not a list of points"),
         ("tags", [3], r"tag is not in classes\.txt \(got 3\); use ids in 0\.\.2"),
         ("tags", [-1], "got -1"),
@@ -321,25 +321,25 @@ def test_a_zero_byte_file_of_annotations_is_named(root):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK"])
-def test_annotations_fit_pictures_of_every_colour_mode(root, mode):
+def test_annotations_fit_images_of_every_colour_mode(root, mode):
     name = "a.png" if mode == "RGBA" else "a.jpg"
     (root / "images/a.jpg").unlink()
-    Image.fromarray(picture(0)).convert(mode).save(root / "images" / name)
+    Image.fromarray(image(0)).convert(mode).save(root / "images" / name)
     recipe = open_folder(root, "train", "boxes")
     sample = recipe.sample("a")
     assert sample.image.shape == (HEIGHT, WIDTH, 3) and sample.tags == (1,)
-    with Image.open(io.BytesIO(recipe.jpeg(sample))) as packed_picture:
-        assert (packed_picture.format, packed_picture.mode) == ("JPEG", "RGB")
+    with Image.open(io.BytesIO(recipe.jpeg(sample))) as packed_image:
+        assert (packed_image.format, packed_image.mode) == ("JPEG", "RGB")
 
 
-def test_marks_are_placed_on_the_picture_as_it_is_shown(root):
+def test_marks_are_placed_on_the_image_as_it_is_shown(root):
     exif = Image.Exif()
     exif[0x0112] = 6
     (root / "masks/a.png").unlink()
-    Image.fromarray(picture(0)).save(root / "images/a.jpg", exif=exif)
+    Image.fromarray(image(0)).save(root / "images/a.jpg", exif=exif)
     for kind, entry in (("dots", [1, WIDTH - 1, 0]), ("boxes", [1, 0, 15, WIDTH, 30])):
         write_json(root / f"weak/{kind}.json", {"a": [entry]})
-        with pytest.raises(DataError, match=r"the picture is 30×40.*an EXIF orientation turned the picture"):
+        with pytest.raises(DataError, match=r"the image is 30×40.*an EXIF orientation turned the image"):
             open_folder(root, "train", kind).sample("a")
     write_json(root / "weak/dots.json", {"a": [[1, 0, WIDTH - 1]]})
     assert open_folder(root, "train", "dots").sample("a").semantic[WIDTH - 1, 0] == 1

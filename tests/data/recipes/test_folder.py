@@ -12,7 +12,7 @@ from PIL import Image
 from spml_dist.data.recipes.annotation_kinds import Marks
 from spml_dist.data.recipes.folder import open_folder
 from spml_dist.errors import DataError
-from tests.data.conftest import HEIGHT, WIDTH, picture, whole_mask, write_json
+from tests.data.conftest import HEIGHT, WIDTH, image, whole_mask, write_json
 
 
 def packed(root, labels, split="train", labels_from=None, **marks):
@@ -97,9 +97,9 @@ def test_an_unknown_kind_is_answered_with_those_there_are(root, kind):
     assert ("did you mean lines?" in str(raised.value)) == (kind in ("line", "lnies", "dots,line"))
 
 
-def test_pictures_of_other_kinds_are_packed_as_jpeg(root):
+def test_images_of_other_kinds_are_packed_as_jpeg(root):
     os.remove(root / "images/a.jpg")
-    Image.fromarray(picture(9)).convert("L").save(root / "images/a.png")
+    Image.fromarray(image(9)).convert("L").save(root / "images/a.png")
     folder = open_folder(root, "train", "lines")
     grey = folder.sample("a")
     assert grey.image.shape == (HEIGHT, WIDTH, 3) and folder.jpeg(grey)[:2] == b"\xff\xd8"
@@ -116,30 +116,30 @@ def test_ids_may_hold_dots_and_folders(root):
     assert folder.jpeg(sample) == (root / "images/day.1/a.b.jpg").read_bytes()
 
 
-def test_label_and_picture_of_different_sizes_are_refused_with_both_sizes(root):
-    Image.fromarray(picture(0, 20, 25)).save(root / "images/a.jpg")
+def test_label_and_image_of_different_sizes_are_refused_with_both_sizes(root):
+    Image.fromarray(image(0, 20, 25)).save(root / "images/a.jpg")
     with pytest.raises(DataError, match=r"a\.jpg.*25×20 and 40×30"):
         packed(root, "lines")
 
 
-def test_labels_drawn_on_a_picture_before_it_was_turned_are_refused(root):
+def test_labels_drawn_on_an_image_before_it_was_turned_are_refused(root):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(picture(0)).save(root / "images/a.jpg", exif=exif)
+    Image.fromarray(image(0)).save(root / "images/a.jpg", exif=exif)
     with pytest.raises(DataError, match=r"a\.jpg.*EXIF.*30×40 and 40×30"):
         packed(root, "lines")
 
 
 def test_which_of_several_kinds_has_another_size_is_said(root):
     Image.fromarray(np.zeros((20, 25), np.uint8)).save(root / "weak/lines/a.png")
-    with pytest.raises(DataError, match=r"a\.jpg: picture and lines differ in size \(got 40×30 and 25×20"):
+    with pytest.raises(DataError, match=r"a\.jpg: image and lines differ in size \(got 40×30 and 25×20"):
         packed(root, "dots,lines")
 
 
 @pytest.mark.parametrize(
     ("spoil", "seen"),
     [
-        (lambda root: os.remove(root / "images/b.jpg"), "images/b: no picture"),
+        (lambda root: os.remove(root / "images/b.jpg"), "images/b: no image"),
         (lambda root: (root / "images/b.jpg").write_bytes(b""), r"b\.jpg.*zero bytes"),
         (lambda root: (root / "weak/lines/b.png").write_bytes(b""), r"lines/b\.png: cannot be decoded"),
         (lambda root: Image.new("L", (WIDTH, HEIGHT), 7).save(root / "masks/b.png"), r"masks/b\.png.*got 7"),
@@ -160,7 +160,7 @@ def test_points_that_are_no_object_by_image_are_refused(root, text):
 
 @pytest.mark.skipif("SPML_DATA" not in os.environ, reason="SPML_DATA names no folder of real data sets")
 @pytest.mark.parametrize("kind", ["scribble30", "points1", "masks"])
-def test_real_pictures_can_be_read(kind):
+def test_real_images_can_be_read(kind):
     folder = open_folder(Path(os.environ["SPML_DATA"]) / "gid15", "train", kind)
     for image_id in folder.ids[:4]:
         sample = folder.sample(image_id)

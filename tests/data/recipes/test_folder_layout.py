@@ -86,7 +86,7 @@ def test_a_path_is_no_image_id(tmp_path, image_id):
         read_split(tmp_path, "train")
 
 
-def test_the_name_of_a_picture_file_is_no_image_id(tmp_path):
+def test_the_name_of_an_image_file_is_no_image_id(tmp_path):
     (tmp_path / "images/day").mkdir(parents=True)
     (tmp_path / "images/day/1.jpg").touch()
     (tmp_path / "train.txt").write_text("day/1.jpg\n")
@@ -101,12 +101,12 @@ def test_a_missing_split_lists_those_that_exist(tmp_path):
     (tmp_path / "images/x.png").touch()
     for name in ("train", "val", "classes"):
         (tmp_path / f"{name}.txt").write_text("missing\nx\n")
-    (tmp_path / "notes.txt").write_text("pictures of a street\n")
+    (tmp_path / "notes.txt").write_text("images of a street\n")
     with pytest.raises(DataError, match=r"test\.txt: no such split.*train, val$"):
         read_split(tmp_path, "test")
 
 
-def test_only_lists_that_name_a_picture_give_ids(tmp_path):
+def test_only_lists_that_name_an_image_give_ids(tmp_path):
     (tmp_path / "images/day").mkdir(parents=True)
     (tmp_path / "images/day/1.jpeg").touch()
     (tmp_path / "train.txt").write_text("missing\nday/1\n")

@@ -18,7 +18,7 @@ from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.format.verify import verify
 from spml_dist.data.recipes.coco import open_coco
 from spml_dist.errors import DataError
-from tests.data.conftest import HEIGHT, WIDTH, picture, write_json
+from tests.data.conftest import HEIGHT, WIDTH, image, write_json
 
 BUSY, EMPTY = "000000000009", "000000000025"
 CATEGORIES = [
@@ -66,7 +66,7 @@ def coco(tmp_path: Path) -> Path:
         for image_id in (EMPTY, BUSY)
     ]
     for seed, image_id in enumerate((BUSY, EMPTY)):
-        Image.fromarray(picture(seed)).save(root / "val2017" / f"{image_id}.jpg", quality=90)
+        Image.fromarray(image(seed)).save(root / "val2017" / f"{image_id}.jpg", quality=90)
     annotations = [
         instance(1, 9, 17, [[12.0, 12.0, 18.0, 12.0, 18.0, 18.0, 12.0, 18.0]], [12.0, 12.0, 6.0, 6.0]),
         instance(2, 9, 18, [[10, 10, 30, 10, 30, 20, 10, 20], [32, 10, 36, 10, 36, 20]], [10, 10, 26, 10]),
@@ -189,7 +189,7 @@ def test_polygons_and_both_forms_of_run_lengths_are_masks(segmentation):
     assert pixels.dtype == bool and np.array_equal(pixels, expected)
 
 
-def test_pictures_of_one_name_in_two_folders_are_not_taken_for_one(coco):
+def test_images_of_one_name_in_two_folders_are_not_taken_for_one(coco):
     for folder, image_id in (("a", BUSY), ("b", EMPTY)):
         (coco / "val2017" / folder).mkdir()
         (coco / f"val2017/{image_id}.jpg").rename(coco / f"val2017/{folder}/1.jpg")
@@ -265,13 +265,13 @@ def rewrite(path: Path, old: str, new: str) -> None:
 BAD = {
     "unknown labels": ("dots", "instances", lambda root: None, "dots of instances.*masks, boxes, tags"),
     "boxes of stuff": ("boxes", "panoptic", lambda root: None, "boxes of panoptic.*take boxes of instances"),
-    "no pictures": (
+    "no images": (
         "masks",
         "instances",
         lambda root: os.rename(root / "val2017", root / "x"),
         "val2017: no such folder.*zip",
     ),
-    "half of the pictures": (
+    "half of the images": (
         "masks",
         "instances",
         lambda root: os.remove(root / f"val2017/{EMPTY}.jpg"),
@@ -331,17 +331,17 @@ BAD = {
         lambda root: rewrite(root / INSTANCES, '"area": 400', '"area": null'),
         r"instances_val2017\.json: annotation 3: area \(got null\); write the pixels",
     ),
-    "a picture's name that is too long for a file": (
+    "an image's name that is too long for a file": (
         "tags",
         "instances",
         lambda root: rewrite(root / INSTANCES, f'"{EMPTY}.jpg"', f'"{EMPTY * 30}.jpg"'),
-        r"instances_val2017\.json: 1 of its 2 images have no picture",
+        r"instances_val2017\.json: 1 of its 2 images have no image",
     ),
-    "two pictures of one number": (
+    "two images of one number": (
         "tags",
         "instances",
         lambda root: rewrite(root / INSTANCES, '"id": 25', '"id": 9'),
-        r"two pictures of one id \(got 000000000025\.jpg and 000000000009\.jpg\)",
+        r"two images of one id \(got 000000000025\.jpg and 000000000009\.jpg\)",
     ),
     "damaged runs": (
         "masks",
@@ -375,7 +375,7 @@ BAD = {
         lambda root: truncate(root / f"annotations/panoptic_val2017/{BUSY}.png"),
         r"009\.png: cannot be decoded",
     ),
-    "picture without segments": (
+    "image without segments": (
         "masks",
         "panoptic",
         lambda root: rewrite(root / PANOPTIC, '"image_id": 25', '"image_id": 9'),

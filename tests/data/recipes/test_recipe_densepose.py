@@ -92,7 +92,7 @@ def test_parts_are_scaled_from_their_square_into_the_persons_box(people):
     assert sample.tags == (TORSO, HEAD) and np.array_equal(sample.mask, sample.semantic)
 
 
-def test_a_person_reaching_beyond_the_picture_is_cut_at_its_border(people):
+def test_a_person_reaching_beyond_the_image_is_cut_at_its_border(people):
     sample = packed(people, "masks", CROWDED)
     assert (sample.semantic[40:65, 10:42] == HEAD).all() and sample.semantic[119, 12] == TORSO
 
@@ -106,7 +106,7 @@ def test_where_people_overlap_the_smaller_is_in_front_whatever_their_order(peopl
 
 
 @pytest.mark.parametrize("box", [[WIDTH + 5, 20, 30, 40], [20, HEIGHT + 5, 30, 40], [WIDTH, HEIGHT, 9, 9]])
-def test_a_person_beside_the_picture_has_no_centres(people, box):
+def test_a_person_beside_the_image_has_no_centres(people, box):
     write_people(people, [person(1, 42, box, True)])
     assert (packed(people, "points").semantic == 254).all() and not packed(people, "masks").semantic.any()
     write_people(people, [person(1, 42, box, True), person(2, 42, [40, 20, 60, 80], True)])

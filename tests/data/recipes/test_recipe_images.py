@@ -1,4 +1,4 @@
-"""The images recipe: a bare folder of pictures."""
+"""The images recipe: a bare folder of images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.format.verify import verify
 from spml_dist.data.recipes.images import open_images
 from spml_dist.errors import DataError
-from tests.data.conftest import HEIGHT, WIDTH, picture
+from tests.data.conftest import HEIGHT, WIDTH, image
 
 
 @pytest.fixture
@@ -21,14 +21,14 @@ def photos(tmp_path: Path) -> Path:
     root = tmp_path / "my photos"
     (root / "2024/may").mkdir(parents=True)
     (root / ".cache").mkdir()
-    Image.fromarray(picture(0)).save(root / "IMG.1.jpg", quality=90)
-    Image.fromarray(picture(1)).save(root / "2024/may/b.PNG")
-    Image.fromarray(picture(2)).save(root / ".cache/b.jpg")
-    (root / "notes.txt").write_text("no picture")
+    Image.fromarray(image(0)).save(root / "IMG.1.jpg", quality=90)
+    Image.fromarray(image(1)).save(root / "2024/may/b.PNG")
+    Image.fromarray(image(2)).save(root / ".cache/b.jpg")
+    (root / "notes.txt").write_text("no image")
     return root
 
 
-def test_pictures_at_any_depth_become_unlabelled_samples(photos):
+def test_images_at_any_depth_become_unlabelled_samples(photos):
     recipe = open_images(photos)
     assert recipe.ids == ("2024/may/b", "IMG.1")
     for sample in recipe.samples():
@@ -75,11 +75,11 @@ def test_the_classes_of_labelled_packs_go_along(photos, root, tmp_path):
     ("spoil", "seen"),
     [
         (
-            lambda root: Image.fromarray(picture(3)).save(root / "IMG.1.jpeg"),
-            "two pictures of one id.*rename",
+            lambda root: Image.fromarray(image(3)).save(root / "IMG.1.jpeg"),
+            "two images of one id.*rename",
         ),
         (lambda root: (root / "IMG.1.jpg").write_bytes(b"\xff\xd8 no"), r"IMG\.1\.jpg: cannot be decoded"),
-        (lambda root: [path.unlink() for path in root.rglob("*") if path.is_file()], "no picture in it"),
+        (lambda root: [path.unlink() for path in root.rglob("*") if path.is_file()], "no image in it"),
     ],
 )
 def test_a_folder_that_cannot_be_packed_is_named(photos, spoil, seen):

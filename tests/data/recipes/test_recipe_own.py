@@ -15,7 +15,7 @@ from spml_dist.cli import main
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.format.verify import verify
 from spml_dist.errors import DataError
-from tests.data.conftest import picture, write_json
+from tests.data.conftest import image, write_json
 
 PAGE = Path(__file__).parents[3] / "docs" / "recipes.md"
 
@@ -34,7 +34,7 @@ def pets(tmp_path: Path) -> Path:
     (root / "photos").mkdir(parents=True)
     (root / "train.txt").write_text("a\nb\n")
     for seed, image_id in enumerate("ab"):
-        Image.fromarray(picture(seed)).save(root / f"photos/{image_id}.jpg")
+        Image.fromarray(image(seed)).save(root / f"photos/{image_id}.jpg")
     write_json(
         root / "strokes.json", {"a": [["cat", [[5, 5], [20, 5]]], ["background", [[5, 20], [20, 20]]]]}
     )

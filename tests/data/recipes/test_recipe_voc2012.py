@@ -17,7 +17,7 @@ from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.format.verify import verify
 from spml_dist.data.recipes.voc2012 import CLASSES, LABELS, open_voc2012
 from spml_dist.errors import DataError
-from tests.data.conftest import HEIGHT, WIDTH, picture, write_json
+from tests.data.conftest import HEIGHT, WIDTH, image, write_json
 
 CAT, DOG = CLASSES.index("cat"), CLASSES.index("dog")
 TRAIN, VAL, ONLY_SBD = "2007_000032", "2007_000033", "2008_000002"
@@ -89,7 +89,7 @@ def voc(tmp_path: Path) -> Path:
     (root / SBD / "train.txt").write_text(f"{VAL}\n")
     (root / SBD / "val.txt").write_text(f"{ONLY_SBD}\n")
     for seed, image_id in enumerate((TRAIN, VAL, ONLY_SBD)):
-        Image.fromarray(picture(seed)).save(root / DEVKIT / "JPEGImages" / f"{image_id}.jpg", quality=90)
+        Image.fromarray(image(seed)).save(root / DEVKIT / "JPEGImages" / f"{image_id}.jpg", quality=90)
         write_objects(root / DEVKIT / "Annotations" / f"{image_id}.xml", ("cat", (11, 11, 30, 30)))
         strokes = ("background", [(2, 2), (36, 2)]), ("cat", [(10, 25), (20, 25), (30, 25), (99, 25)][:3])
         write_scribbles(root / SCRIBBLES / f"{image_id}.xml", *strokes)
@@ -144,7 +144,7 @@ def test_points_are_discs_at_the_middle_of_each_scribble(voc):
     assert semantic[2, 19] == 0 and (semantic == 0).sum() == 5
 
 
-def test_clicks_beside_the_picture_are_left_out_and_an_image_without_is_unlabelled(voc):
+def test_clicks_beside_the_image_are_left_out_and_an_image_without_is_unlabelled(voc):
     semantic = packed(voc, "clicks", point_radius=0).semantic
     assert semantic[25, 20] == CAT and (semantic < 254).sum() == 1
     unclicked = packed(voc, "clicks", "val", VAL)
@@ -182,7 +182,7 @@ def test_tags_label_no_pixel(voc):
 
 def test_a_split_without_annotations_is_unlabelled(voc):
     (voc / DEVKIT / "ImageSets/Segmentation/test.txt").write_text("2008_000001\n")
-    Image.fromarray(picture(7)).save(voc / DEVKIT / "JPEGImages/2008_000001.jpg")
+    Image.fromarray(image(7)).save(voc / DEVKIT / "JPEGImages/2008_000001.jpg")
     recipe = open_voc2012(voc, "test", "scribbles")
     sample = recipe.sample("2008_000001")
     assert not recipe.is_annotated()
@@ -243,7 +243,7 @@ XML, MAT = f"{DEVKIT}/Annotations/{TRAIN}.xml", f"{SBD}/cls/{ONLY_SBD}.mat"
 BAD = {
     "unknown split": ("masks", "dev", lambda voc: None, r"no such split \(got dev\).*train_aug"),
     "unknown labels": ("dots", "train", lambda voc: None, "no labels of this kind.*clicks"),
-    "list naming missing pictures": (
+    "list naming missing images": (
         "masks",
         "train",
         break_list,
@@ -291,7 +291,7 @@ BAD = {
         lambda voc: write_json(voc / CLICKS, {TRAIN: [[1, 2]]}),
         "not a list of clicks",
     ),
-    "truncated picture": (
+    "truncated image": (
         "tags",
         "train",
         lambda voc: truncate(voc / DEVKIT / f"JPEGImages/{TRAIN}.jpg"),

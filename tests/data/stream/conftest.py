@@ -16,7 +16,7 @@ CLASSES = ("sky", "sea", "sand", "rock")
 
 
 def make_sample(number: int, height: int = 40, width: int = 52) -> Sample:
-    """A smooth picture with labels of every sort; every third has unknown tags."""
+    """A smooth image with labels of every sort; every third has unknown tags."""
     rng = np.random.default_rng(number)
     rows, columns = np.mgrid[:height, :width]
     waves = rows[..., None] * rng.uniform(1, 4, 3) + columns[..., None] * rng.uniform(1, 4, 3)
@@ -32,7 +32,7 @@ def make_sample(number: int, height: int = 40, width: int = 52) -> Sample:
 
 
 def spoil(path: Path, *keys: str) -> None:
-    """Zeros in the place of the pictures of some samples."""
+    """Zeros in the place of the images of some samples."""
     with tarfile.open(path) as file:
         spans = [(m.offset_data, m.size) for m in file if m.name.removesuffix(".jpg") in keys]
     with path.open("r+b") as file:

@@ -18,7 +18,7 @@ def view(sample, seed=0, crop=(32, 32), scale=(1.0, 1.0), mirror=False, swaps=()
     return augment(sample.image, (sample.semantic, sample.regions), rng, crop, scale, mirror, swaps)
 
 
-def test_without_scale_mirror_and_crop_the_picture_is_only_normalised():
+def test_without_scale_mirror_and_crop_the_image_is_only_normalised():
     sample = make_sample(1)
     image, (semantic, regions), window = view(sample, crop=sample.image.shape[:2])
     expected = ((sample.image / 255 - MEAN) / DEVIATION).transpose(2, 0, 1)
@@ -38,7 +38,7 @@ def test_without_scale_mirror_and_crop_the_picture_is_only_normalised():
     st.sampled_from([(1.0, 1.0), (0.5, 1.5), (0.01, 0.02), (2.0, 2.0)]),
     st.booleans(),
 )
-def test_every_view_has_the_crop_s_size_and_labels_of_the_picture(height, width, seed, crop, scale, mirror):
+def test_every_view_has_the_crop_s_size_and_labels_of_the_image(height, width, seed, crop, scale, mirror):
     sample = make_sample(1, height, width)
     image, (semantic, regions), window = view(sample, seed, crop, scale, mirror)
     assert image.shape == (3, *crop) and image.dtype == np.float32 and image.flags.c_contiguous
@@ -49,7 +49,7 @@ def test_every_view_has_the_crop_s_size_and_labels_of_the_picture(height, width,
     assert set(np.unique(regions)) <= {*np.unique(sample.regions), 255}
 
 
-def test_a_small_picture_is_padded_at_the_bottom_and_on_the_right_and_ignored_there():
+def test_a_small_image_is_padded_at_the_bottom_and_on_the_right_and_ignored_there():
     sample = make_sample(1, 20, 30)
     image, (semantic, _), window = view(sample, crop=(32, 40))
     np.testing.assert_array_equal(semantic[:20, :30], sample.semantic)
@@ -68,13 +68,13 @@ def test_a_small_picture_is_padded_at_the_bottom_and_on_the_right_and_ignored_th
     st.booleans(),
 )
 def test_the_window_says_where_every_pixel_comes_from(height, width, seed, crop, scale, mirror):
-    """On a picture whose colours are its coordinates. Interpolation knows no colour beyond the middle of the
-    outermost pixels; what lies outside the picture is padding."""
+    """On an image whose colours are its coordinates. Interpolation knows no colour beyond the middle of the
+    outermost pixels; what lies outside the image is padding."""
     y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
-    picture = np.stack(np.broadcast_arrays(y[:, None], x, 0.0), axis=-1).astype(np.float32)
+    source = np.stack(np.broadcast_arrays(y[:, None], x, 0.0), axis=-1).astype(np.float32)
     labels = (np.zeros((height, width), np.uint8),)
     rng = np.random.RandomState(seed)
-    image, (semantic,), window = augment(picture, labels, rng, crop, scale, mirror)
+    image, (semantic,), window = augment(source, labels, rng, crop, scale, mirror)
     top, left, bottom, right = window.astype(float)
     rows = top + (bottom - top) * (np.arange(crop[0]) + 0.5) / crop[0]
     columns = left + (right - left) * (np.arange(crop[1]) + 0.5) / crop[1]
@@ -87,7 +87,7 @@ def test_the_window_says_where_every_pixel_comes_from(height, width, seed, crop,
     assert top <= bottom and (left > right) == (mirror and np.random.RandomState(seed).uniform() >= 0.5)
 
 
-def test_half_of_the_views_are_mirrored_picture_and_labels_alike():
+def test_half_of_the_views_are_mirrored_image_and_labels_alike():
     sample = make_sample(1)
     size = sample.image.shape[:2]
     plain = normalise(sample.image)

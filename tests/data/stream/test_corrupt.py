@@ -23,7 +23,7 @@ BROKEN = "beach-004"
 
 @pytest.fixture
 def folder(packed):
-    """Two shards of five; one picture of the first does not decode."""
+    """Two shards of five; one image of the first does not decode."""
     folder = packed(10, 5)
     spoil(folder / "beach-000000.tar", BROKEN)
     return folder

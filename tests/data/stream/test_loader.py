@@ -67,8 +67,8 @@ def test_a_batch_has_the_promised_shapes_and_tags(packed):
         assert [k for k, tagged in enumerate(row) if tagged] == list(sample.tags or ())
 
 
-def test_windows_say_which_part_of_the_picture_a_crop_shows(packed):
-    """Pictures of 40 × 52 pixels: the crop's share of the scaled height and width, mirrored in some."""
+def test_windows_say_which_part_of_the_image_a_crop_shows(packed):
+    """Images of 40 × 52 pixels: the crop's share of the scaled height and width, mirrored in some."""
     windows = torch.cat([batch.window for (batch,), _ in steps(packed(), 6, scale=(2.0, 2.0))])
     top, left, bottom, right = windows.T
     torch.testing.assert_close(bottom - top, torch.full((24,), 24 / 80))
@@ -77,7 +77,7 @@ def test_windows_say_which_part_of_the_picture_a_crop_shows(packed):
     assert windows.min() >= 0 and windows.max() <= 1, "nothing is padded"
 
 
-def test_every_epoch_shows_every_picture_once_and_differently(packed):
+def test_every_epoch_shows_every_image_once_and_differently(packed):
     batches = [batch for (batch,), _ in steps(packed(7), 7)]
     keys = [key for batch in batches for key in batch.keys]
     images = torch.cat([batch.image for batch in batches])

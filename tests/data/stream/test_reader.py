@@ -111,7 +111,7 @@ def test_a_tar_damaged_while_it_is_open(packed):
 
 
 @pytest.mark.parametrize("member", ["jpg", "semantic.png", "regions.png"])
-def test_a_picture_or_map_that_is_cut_short(packed, member):
+def test_an_image_or_map_that_is_cut_short(packed, member):
     folder = packed()
     name = f"beach-001.{member}"
     rewrite(folder, lambda members: {**members, name: members[name][: len(members[name]) * 2 // 3]})

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_dist.method.relations.annotation import relation
-from spml_dist.records import UNLABELLED, Pixels, Rows
+from spml_dist.records import UNLABELLED, Candidates, Pixels
 
 CLASSES = 4
 labels = st.lists(st.sampled_from([*range(CLASSES), UNLABELLED]), max_size=12)
@@ -19,9 +19,9 @@ def pixels_of(semantic) -> Pixels:
     return Pixels(torch.zeros(n, 2), torch.zeros(n, 4), torch.tensor(semantic).long(), *[nothing] * 3)
 
 
-def rows_of(semantic) -> Rows:
+def rows_of(semantic) -> Candidates:
     p = len(semantic)
-    return Rows(
+    return Candidates(
         prototype=torch.zeros(p, 2),
         semantic=torch.tensor(semantic).long(),
         tags=torch.zeros(p, CLASSES, dtype=torch.bool),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_dist.method.relations.cooccurrence import relation
-from spml_dist.records import Pixels, Rows
+from spml_dist.records import Candidates, Pixels
 
 CLASSES = 5
 tag_sets = st.none() | st.sets(st.integers(0, CLASSES - 1), max_size=3)
@@ -26,7 +26,7 @@ def related(images, candidates, pixel_image, ignored=(), own_repels=False):
     image = torch.tensor(pixel_image, dtype=torch.int64)
     pixels = Pixels(torch.zeros(n, 2), torch.zeros(n, 4), nothing, nothing, nothing, image)
     empty = torch.zeros(p, dtype=torch.int64)
-    rows = Rows(torch.zeros(p, 2), empty, *bits(candidates), empty, empty)
+    rows = Candidates(torch.zeros(p, 2), empty, *bits(candidates), empty, empty)
     return relation(pixels, *bits(images), rows, 12.0, ignored, own_repels)
 
 

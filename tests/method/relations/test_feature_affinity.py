@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from spml_dist.method.relations import feature_affinity
 from spml_dist.method.relations.feature_affinity import counted, propagate, relation
-from spml_dist.records import UNLABELLED, Pixels, Rows
+from spml_dist.records import UNLABELLED, Candidates, Pixels
 
 CLASSES = 4
 labels = st.lists(st.sampled_from([*range(CLASSES), UNLABELLED]), max_size=12)
@@ -224,12 +224,14 @@ def pixels_of(segment) -> Pixels:
     return Pixels(torch.zeros(n, 2), torch.zeros(n, 4), nothing, nothing, own, nothing)
 
 
-def rows_of(classes) -> Rows:
+def rows_of(classes) -> Candidates:
     p = len(classes)
     nothing = torch.zeros(p, dtype=torch.int64)
     tags = torch.zeros(p, CLASSES, dtype=torch.bool)
     known = torch.zeros(p, dtype=torch.bool)
-    return Rows(torch.zeros(p, 2), nothing, tags, known, nothing, torch.tensor(classes, dtype=torch.int64))
+    return Candidates(
+        torch.zeros(p, 2), nothing, tags, known, nothing, torch.tensor(classes, dtype=torch.int64)
+    )
 
 
 @settings(deadline=None)

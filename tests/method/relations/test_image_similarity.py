@@ -11,7 +11,7 @@ from spml_dist.method.relations.image_similarity import blocks
 from spml_dist.records import Pixels, Segments
 
 # an image is a list of segments, a segment a pair (region, pixels)
-pictures = st.lists(
+segmentations = st.lists(
     st.lists(st.tuples(st.sampled_from([0, 3, 255, 65535]), st.integers(1, 3)), max_size=5), max_size=4
 )
 
@@ -41,7 +41,7 @@ def records(images):
 
 
 @settings(deadline=None)
-@given(pictures)
+@given(segmentations)
 def test_regions_attract_their_own_and_repel_the_image_s_others(images):
     pixels, segments = records(images)
     ours = blocks(pixels, segments, 16.0, 2.0)

@@ -1,4 +1,4 @@
-"""Who a row is and who owns it: stable hashes of image keys, virtual shards, draws. No state."""
+"""Stable hashes of image keys, and draws that are functions of them: the same in every run and everywhere."""
 
 from __future__ import annotations
 
@@ -17,21 +17,6 @@ def image_hash(keys: Sequence[str], device=None) -> Tensor:
 def image_check(keys: Sequence[str], device=None) -> Tensor:
     """[len(keys)] int32: a second, independent hash; two keys that agree in both are taken for one."""
     return torch.tensor([_number(key, 4, b"check") for key in keys], dtype=torch.int32, device=device)
-
-
-def shard_of(image: Tensor, shards: int) -> Tensor:
-    """Virtual shard of each image hash, [..] int64 in 0..shards-1."""
-    return torch.remainder(image, shards)
-
-
-def owner_of(shard: Tensor, shards: int, world: int) -> Tensor:
-    """Rank that owns each virtual shard; ranks own runs of neighbouring shards."""
-    return shard * world // shards
-
-
-def owned(rank: int, shards: int, world: int) -> range:
-    """The virtual shards of a rank."""
-    return range(-(-rank * shards // world), -(-(rank + 1) * shards // world))
 
 
 def uniform(seed: int, step: int, image: Tensor, segment: Tensor) -> Tensor:

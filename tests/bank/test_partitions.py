@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spml_dist.bank.identity import image_check, image_hash, owned, owner_of, shard_of, uniform
+from spml_dist.bank.partitions import owned, owner_of, partition_of
+from spml_dist.hashing import image_check, image_hash, uniform
 
 KEYS = ["", "a", "2007_000032", "city/Straße 7"]
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -41,13 +42,13 @@ class TestHashes:
     def test_many_keys_differ_and_fill_the_shards_evenly(self):
         image = image_hash([f"image {i}" for i in range(20_000)])
         assert len(image.unique()) == len(image)
-        counts = torch.bincount(shard_of(image, 16), minlength=16)
+        counts = torch.bincount(partition_of(image, 16), minlength=16)
         assert (counts - 1250).abs().max() < 5 * 1250**0.5
 
 
 @given(image=INT64, shards=st.integers(1, 10_000))
 def test_a_virtual_shard_is_a_remainder_and_never_negative(image, shards):
-    assert shard_of(torch.tensor([image]), shards).item() == image % shards
+    assert partition_of(torch.tensor([image]), shards).item() == image % shards
 
 
 @given(shards=st.integers(1, 200), world=st.integers(1, 70))
