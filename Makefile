@@ -7,7 +7,7 @@ MLFLOW := http://127.0.0.1:5000/\#/experiments/1/runs
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install quickstart test golden lint mlflow clean help
+.PHONY: install quickstart test golden check mlflow clean help
 help:           ## show these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -42,8 +42,11 @@ test: install  ## run the whole suite
 golden: install  ## compare with the published method's vectors (DIR=folder, default those kept here)
 	$(BIN)/python -m tests.golden $(or $(DIR),tests/golden)
 
-lint: install  ## check style
+check: install  ## style, format, types, shell scripts
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/shellcheck .ci/run $(wildcard cluster/*.sh)
 
 mlflow: install  ## serve MLflow's page on runs/mlflow.db
 	@echo 'the runs: $(MLFLOW)'
