@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
     from spml_dist.bank.snapshot import read_shards, verify_indexes
     from spml_dist.bank.snapshot_manifest import read_manifest
-    from spml_dist.data.format.manifest import write_json
+    from spml_dist.files.write import write_json
 
     manifest = read_manifest(folder)
     pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines

@@ -13,6 +13,7 @@ from pathlib import Path
 from spml_dist.cli.arguments import add_verb
 from spml_dist.config import Config, differences, dump, load
 from spml_dist.errors import ConfigError, RunError
+from spml_dist.files.write import replacing
 
 EXAMPLES = """\
 examples:
@@ -215,9 +216,8 @@ def claim(folder: Path, config: Config) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not begun(folder):
             (folder / "mlflow.json").unlink(missing_ok=True)  # MLflow's parameters cannot be changed
-        aside = folder / "config.yaml.tmp"
-        aside.write_text(dump(config), encoding="utf-8")
-        os.replace(aside, known)
+        with replacing(known) as aside:
+            aside.write_text(dump(config), encoding="utf-8")
     except OSError as problem:
         raise RunError(f"{folder} cannot be written", problem.strerror, "choose another output=") from problem
 

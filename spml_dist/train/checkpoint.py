@@ -33,6 +33,7 @@ from spml_dist.bank.sharded import ShardedBank
 from spml_dist.bank.snapshot_manifest import MANIFEST
 from spml_dist.config import Config, dump
 from spml_dist.errors import RunError
+from spml_dist.files.write import flush, replacing
 from spml_dist.train.deepspeed_engine import Zero
 from spml_dist.train.momentum_encoder import SlowEncoder
 from spml_dist.train.torch_engine import Plain
@@ -75,9 +76,12 @@ def save(
             _tensors(aside / BANK / ROWS, bank.state())
         (aside / "stream.json").write_text(json.dumps(stream_state) + "\n")
         (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
+        for path in (*aside.rglob("*"), aside):
+            flush(path)  # before `latest` names it, lest a crash of the machine leave the name alone
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
-        _write(folder / "latest", final.name + "\n")
+        with replacing(folder / "latest", durable=True) as name:
+            name.write_text(final.name + "\n")
         _prune(final, config.checkpoint.keep)
 
     _on_rank_zero(lambda: _emptied(aside), final)
@@ -177,12 +181,6 @@ def _other_kind(bank: RecentBank | ShardedBank, path: Path) -> RunError | None:
 
 def _unreadable(path: Path, problem: Exception) -> RunError:
     return RunError(f"{path} cannot be read", problem, "remove it and name an older one in latest")
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text)
-    os.replace(aside, path)
 
 
 def _prune(newest: Path, keep: int) -> None:
