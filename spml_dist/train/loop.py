@@ -91,7 +91,7 @@ def train(run: Run) -> None:
     first = run.stream.start_step
     watch, state = metrics_log.Stopwatch(first), {"step": first}
     if first < steps:
-        for batches, state in run.stream:
+        for batches, state in run.stream.steps():
             watch.phase("data")
             done = state["step"]
             due = done % run.config.checkpoint.every == 0 or done == steps
