@@ -16,21 +16,20 @@ from spml_dist.data.format.manifest import Counts, Manifest, Shard, counted, rea
 from spml_dist.data.format.members import decode
 from spml_dist.errors import DataError
 from spml_dist.files import address
+from spml_dist.progress import progress_bar
 from spml_dist.records import Sample
 
 Note = Callable[[str, str | None, str], None]
 """(tar, key or None, problem)"""
 
 
-def verify(
-    folder: str | Path, progress: Callable[[Iterable[Shard]], Iterable[Shard]] = iter
-) -> dict[str, Any]:
+def verify(folder: str | Path, progress: bool = False) -> dict[str, Any]:
     """Read everything that a packed folder holds and compare it with its manifest.
 
-    folder: a path or an address, whose tars are fetched one at a time. progress: wraps the shards as they
-    are read. Returns {folder, name, split, labels, shards, samples, bytes, problems}; a problem is {tar, key,
-    problem}, key null where it is about the whole tar. Raises DataError only if the manifest itself, or a
-    remote tar that may be there, cannot be read.
+    folder: a path or an address, whose tars are fetched one at a time. progress: show a bar on stderr.
+    Returns {folder, name, split, labels, shards, samples, bytes, problems}; a problem is {tar, key, problem},
+    key null where it is about the whole tar. Raises DataError only if the manifest itself, or a remote tar
+    that may be there, cannot be read.
     """
     manifest = read_manifest(folder)
     problems: list[dict[str, str | None]] = []
@@ -39,7 +38,7 @@ def verify(
         problems.append({"tar": tar, "key": key, "problem": problem})
 
     tally = Tally(len(manifest.classes))
-    for shard in progress(manifest.shards):
+    for shard in progress_bar(manifest.shards, str(folder), unit="tars", shown=progress):
         with _local(address.join(folder, shard.url)) as path:
             _verify_shard(path, shard, tally, note)
     _verify_whole(folder, manifest, tally, note, sound=not problems)

@@ -20,8 +20,8 @@ from spml_dist import cluster
 from spml_dist.data.format.manifest import VERSION, Counts, Manifest, total
 from spml_dist.data.format.members import encode_jpeg
 from spml_dist.data.pack.output_store import REJECTED, Folder, Place, place_of
+from spml_dist.data.pack.part_progress import part_progress
 from spml_dist.data.pack.parts import Described, Part, PartWriter, ReadPart, Rejected, part_name, part_sizes
-from spml_dist.data.pack.progress import progress
 from spml_dist.errors import ConfigError, DataError
 from spml_dist.files.address import join
 from spml_dist.records import Sample
@@ -71,7 +71,7 @@ def pack_parts(
             left = [number for number in range(len(sizes)) if number not in parts]
             images = dict(zip(names, sizes, strict=True))
             with (
-                progress(described.name, images, {names[number] for number in parts}, seen) as finish,
+                part_progress(described.name, images, {names[number] for number in parts}, seen) as finish,
                 closing(cluster.spread(writer, left, workers)) as written,
             ):
                 for part in written:
