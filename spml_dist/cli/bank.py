@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spml_dist.cli.arguments import add_verb
 from spml_dist.errors import RunError
+from spml_dist.run_folder import LATEST, RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,7 +74,7 @@ def _bank(path: Path) -> Path:
     """The bank folder that is meant by a run folder, a checkpoint or itself."""
     if not path.is_dir():
         raise RunError(f"{path}: no such folder", None, "give the folder that `spml-dist train` wrote")
-    latest = path / "checkpoints" / "latest"
+    latest = RunFolder(path).checkpoints / LATEST
     if latest.is_file():
         path = latest.parent / latest.read_text().strip()
     folder = path / "bank" if (path / "bank").is_dir() else path

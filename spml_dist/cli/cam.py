@@ -14,6 +14,7 @@ from spml_dist.cli.arguments import add_verb, at_least
 from spml_dist.config import Config, load
 from spml_dist.config.cam import cam_experiment
 from spml_dist.errors import ConfigError, DataError, RunError
+from spml_dist.run_folder import MODEL_WEIGHTS, RunFolder
 
 if TYPE_CHECKING:
     from spml_dist.data.format.manifest import Manifest
@@ -141,7 +142,7 @@ def _parts(args: argparse.Namespace, config: Config, manifest: Manifest) -> CamP
     from spml_dist.labeling.cams import CamParts
     from spml_dist.model.export import load as load_network
 
-    folder = args.run_folder.resolve() / "export"
+    folder = RunFolder(args.run_folder.resolve()).export
     _, info = load_network(folder, "cam")
     _require_unmirrored(config)
     seen = first_difference(manifest.classes, manifest.background, info["classes"], info["background"])
@@ -151,7 +152,7 @@ def _parts(args: argparse.Namespace, config: Config, manifest: Manifest) -> CamP
     stream = config.stream
     return CamParts(
         export=folder,
-        digest=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        digest=hashlib.sha256((folder / MODEL_WEIGHTS).read_bytes()).hexdigest(),
         shards=str(args.shards),
         manifest=manifest,
         settings=config.cam,
@@ -170,7 +171,7 @@ def _settings(run: Path, overrides: list[str]) -> Config:
             raise ConfigError(
                 f"{key} cannot change", None, "the run is trained: only cam.* and engine.device"
             )
-    return load(run / "config.yaml", overrides)
+    return load(RunFolder(run).config, overrides)
 
 
 def _require_unmirrored(config: Config) -> None:

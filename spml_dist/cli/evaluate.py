@@ -10,6 +10,7 @@ from pathlib import Path
 from spml_dist.cli.arguments import add_verb
 from spml_dist.errors import RunError
 from spml_dist.files.write import write_text
+from spml_dist.run_folder import RunFolder
 
 SPLITS = ("val", "test", "train")
 
@@ -53,15 +54,15 @@ def run(args) -> int:
     """Evaluate, print the table, and write what is to be looked at."""
     from spml_dist.config import load
     from spml_dist.report import write_report
-    from spml_dist.report.run_folder import suffixed
 
     folder = args.folder
     _require_trained(folder)
-    config = load(folder / "config.yaml")
+    places = RunFolder(folder)
+    config = load(places.config)
     data = getattr(config.data, args.split)
     if data is None:
         raise RunError(
-            f"{folder}/config.yaml: data.{args.split} is null",
+            f"{places.config}: data.{args.split} is null",
             None,
             f"write the path of a packed split there, or give another --split ({_packed(config)})",
         )
@@ -70,16 +71,15 @@ def run(args) -> int:
     shown = config.evaluation.pictures if args.pictures is None else args.pictures
     result, drawn = _evaluated(args, config, data, shown)
 
-    name = suffixed(args.split, args.oracle)
-    stem = "result" if name == "val" else f"result_{name}"
+    numbers = places.result(args.split, args.oracle)
     table = _table(result)
-    written = [folder / f"{stem}.json", folder / f"{stem}.md"]
+    written = [numbers, numbers.with_suffix(".md")]
     text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
     write_text(written[0], text)
     write_text(written[1], table)
     if args.json is not None:
         write_text(args.json, text)
-    written += _images(folder / "pictures", name, drawn, result)
+    written += _images(places, drawn, result)
     written.append(write_report(folder))
     print(table)
     print("\n".join(f"wrote {path}" for path in written))
@@ -101,7 +101,7 @@ def _require_place(path: Path) -> None:
 def _require_trained(folder: Path) -> None:
     if not folder.is_dir():
         raise RunError(f"{folder}: no such run folder", None, "give the folder that `spml-dist train` wrote")
-    if not (folder / "export").is_dir():
+    if not RunFolder(folder).export.is_dir():
         raise RunError(
             f"{folder}/export: no trained model yet", None, "finish the training: the same command resumes it"
         )
@@ -117,7 +117,7 @@ def _evaluated(args, config, data, shown: int) -> tuple[dict, list]:
     from spml_dist.inference.evaluate import evaluate
     from spml_dist.model.export import load
 
-    model, info = load(args.folder / "export")
+    model, info = load(RunFolder(args.folder).export)
     model.to(chosen(config.engine.device))
     wanted = set(np.linspace(0, read_manifest(data).samples - 1, shown).round().astype(int).tolist())
     drawn = []
@@ -161,7 +161,7 @@ def _table(result: dict) -> str:
     return "\n".join([head, "", *lines]) + "\n"
 
 
-def _images(folder: Path, name: str, drawn: list, result: dict) -> list[Path]:
+def _images(run: RunFolder, drawn: list, result: dict) -> list[Path]:
     """The contact sheet and the confusion matrices of both read-outs."""
     import numpy as np
 
@@ -171,7 +171,8 @@ def _images(folder: Path, name: str, drawn: list, result: dict) -> list[Path]:
     classes = result["classes"]
     titles = {key: key.replace("_oracle", " (oracle)").capitalize() for key in result["readouts"]}
     matrices = [confusion_picture(result["confusion"][key], classes, titles[key]) for key in titles]
-    written = [folder / f"confusion_{name}.png"]
+    evaluation = result["split"], result["oracle"]
+    written = [run.confusion(*evaluation)]
     overlay.write_picture(written[0], np.concatenate(matrices, axis=1))
     if drawn:
         colours = overlay.palette(len(classes), result["background"])
@@ -188,7 +189,7 @@ def _images(folder: Path, name: str, drawn: list, result: dict) -> list[Path]:
             for image in drawn
         ]
         heads = ["Image", *(["Weak labels"] * weak), "Segments", *titles.values(), "Ground truth"]
-        written.append(folder / f"{name}.png")
+        written.append(run.pictures(*evaluation))
         overlay.write_picture(written[-1], overlay.panel(rows, heads, classes, colours))
     return written
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from spml_dist.cli.arguments import add_verb
 from spml_dist.config import Config, differences, dump, load
 from spml_dist.errors import ConfigError, RunError
+from spml_dist.run_folder import RunFolder
 
 EXAMPLES = """\
 examples:
@@ -115,7 +116,7 @@ def launched(config: Config, network: str, alone: bool) -> bool:
     from spml_dist import cluster
     from spml_dist.train import stopping
 
-    log = folder / "train.log"
+    log = RunFolder(folder).train_log
     with _reported(folder), stopping.on_signals(folder), cluster.following(log, _show):
         launch(config, folder, payload)
     return True
@@ -135,7 +136,7 @@ def _on_ray(config: Config, folder: Path, payload: dict) -> None:
         name=config.name,
         workers=config.engine.workers,
         device=config.engine.device if far else chosen(config.engine.device),
-        storage=folder / "ray",
+        storage=RunFolder(folder).ray,
         say=_show,
         stopped=lambda: stopping.requested(folder),
     )
@@ -200,7 +201,7 @@ def claim(folder: Path, config: Config) -> None:
 
     A folder where no step was ever logged is free: what stopped that run is perhaps what is changed now.
     """
-    known = folder / "config.yaml"
+    known = RunFolder(folder).config
     if known.exists() and begun(folder):
         free = (
             FREE if config.loss.reduction == "global" else FREE[1:]
@@ -214,8 +215,8 @@ def claim(folder: Path, config: Config) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not begun(folder):
-            (folder / "mlflow.json").unlink(missing_ok=True)  # MLflow's parameters cannot be changed
-        aside = folder / "config.yaml.tmp"
+            RunFolder(folder).mlflow.unlink(missing_ok=True)  # MLflow's parameters cannot be changed
+        aside = known.with_name(known.name + ".tmp")
         aside.write_text(dump(config), encoding="utf-8")
         os.replace(aside, known)
     except OSError as problem:
@@ -224,7 +225,7 @@ def claim(folder: Path, config: Config) -> None:
 
 def begun(folder: Path) -> bool:
     """Whether a step was logged."""
-    metrics = folder / "metrics.jsonl"
+    metrics = RunFolder(folder).metrics
     return metrics.exists() and metrics.stat().st_size > 0
 
 
@@ -232,7 +233,7 @@ def finished(folder: Path) -> int | None:
     """Step of the exported network, or None."""
     import json
 
-    info = folder / "export" / "model.json"
+    info = RunFolder(folder).model_info
     return json.loads(info.read_text(encoding="utf-8"))["step"] if info.exists() else None
 
 
@@ -242,7 +243,7 @@ def _require_same_data(config: Config, manifest, folder: Path) -> None:
     from spml_dist.train import checkpoint
 
     try:
-        last = checkpoint.latest(folder / "checkpoints")
+        last = checkpoint.latest(RunFolder(folder).checkpoints)
     except RunError:  # removed, since a finished run needs none
         return
     if last:

@@ -15,6 +15,7 @@ from spml_dist.errors import RunError
 from spml_dist.model import cam, segmenter
 from spml_dist.model.cam import Cam
 from spml_dist.model.segmenter import Segmenter
+from spml_dist.run_folder import MODEL_INFO, MODEL_WEIGHTS
 
 VERSION = 1
 
@@ -43,12 +44,12 @@ def save(
         "background": background,
         "model": config.model_dump(mode="json"),
     }
-    aside = folder / "model.safetensors.tmp"
+    aside = folder / f"{MODEL_WEIGHTS}.tmp"
     save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, aside)
-    os.replace(aside, folder / "model.safetensors")
-    aside = folder / "model.json.tmp"
+    os.replace(aside, folder / MODEL_WEIGHTS)
+    aside = folder / f"{MODEL_INFO}.tmp"
     aside.write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, folder / "model.json")
+    os.replace(aside, folder / MODEL_INFO)
 
 
 def load(folder: Path, network: Network = "segmenter") -> tuple[Segmenter | Cam, dict]:
@@ -57,22 +58,22 @@ def load(folder: Path, network: Network = "segmenter") -> tuple[Segmenter | Cam,
     Raises RunError for a folder without a whole model, or with another network than the one that is wanted.
     """
     try:
-        info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        state = load_file(folder / "model.safetensors")
+        info = json.loads((folder / MODEL_INFO).read_text(encoding="utf-8"))
+        state = load_file(folder / MODEL_WEIGHTS)
     except (OSError, ValueError, SafetensorError) as problem:
         raise RunError(
             f"{folder} holds no exported model", problem, "train the run to its end first"
         ) from problem
     if info.get("version") != VERSION:
         raise RunError(
-            f"{folder}/model.json has an unknown version",
+            f"{folder / MODEL_INFO} has an unknown version",
             info.get("version"),
             "use the release that wrote it",
         )
     held = info.get("network", "segmenter")
     if held != network:
         remedy = f"give the folder of a run of `{MADE_BY[network]}`"
-        raise RunError(f"{folder}/model.json: not the network that is needed here, {network}", held, remedy)
+        raise RunError(f"{folder / MODEL_INFO}: not the network that is needed here, {network}", held, remedy)
     build = cam.build if network == "cam" else segmenter.build
     config = ModelConfig(**{**info["model"], "weights": None, "pretrained": False})
     model = build(config, len(info["classes"]), seed=0)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from spml_dist.run_folder import RunFolder
 from spml_dist.tracking import mlflow_client, pending
 
 if TYPE_CHECKING:
@@ -33,12 +34,10 @@ POINTS_A_CALL = 900
 FAILURES = 3
 """files that may fail before a round is given up"""
 
-NOTE = "mlflow.json"
-
 
 def address(folder: Path) -> str | None:
     """The tracking address that a run folder was last mirrored to, None for none."""
-    return _read(folder / NOTE).get("uri")
+    return _read(RunFolder(folder).mlflow).get("uri")
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ class _Copy:
         self._client: MlflowClient | None = None
         self._logs: dict[str, pending.Log] = {}
         self._writing = threading.Lock()
-        known = _read(folder / NOTE)
+        known = _read(RunFolder(folder).mlflow)
         self._note = {"training": uuid.uuid4().hex, "status": None, "run_id": None, "sent": {}} | known
         self._moved = known.get("uri") not in (None, uri)
         if known.get("uri") != uri:
@@ -169,10 +168,11 @@ class _Copy:
         """Note it on disk too; where the disk refuses, at worst something is sent twice."""
         with self._writing, suppress(OSError):
             self._note |= known
-            aside = self._folder / f"{NOTE}.tmp"
+            note = RunFolder(self._folder).mlflow
+            aside = note.with_name(note.name + ".tmp")
             aside.parent.mkdir(parents=True, exist_ok=True)
             aside.write_text(json.dumps(self._note) + "\n", encoding="utf-8")
-            os.replace(aside, self._folder / NOTE)
+            os.replace(aside, note)
 
     def missing(self, error: str | None) -> Missing:
         try:

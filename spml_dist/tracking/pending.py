@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from spml_dist.run_folder import RunFolder
+
 Point = tuple[str, float, int, int]
 """name, value, milliseconds since 1970, step"""
 
@@ -96,7 +98,7 @@ class File:
 
 def logs(folder: Path) -> list[Log]:
     """The training's numbers, and those of every node that has written some."""
-    nodes = sorted(path.stem for path in (folder / "system").glob("*.jsonl"))
+    nodes = [path.stem for path in RunFolder(folder).systems()]
     return [
         Log(folder, "metrics.jsonl", "train/"),
         *(Log(folder, f"system/{node}.jsonl", f"system/{node}/") for node in nodes),

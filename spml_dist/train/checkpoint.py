@@ -33,6 +33,7 @@ from spml_dist.bank.sharded import ShardedBank
 from spml_dist.bank.snapshot_manifest import MANIFEST
 from spml_dist.config import Config, dump
 from spml_dist.errors import RunError
+from spml_dist.run_folder import LATEST
 from spml_dist.train.deepspeed_engine import Zero
 from spml_dist.train.momentum_encoder import SlowEncoder
 from spml_dist.train.torch_engine import Plain
@@ -77,7 +78,7 @@ def save(
         (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
-        _write(folder / "latest", final.name + "\n")
+        _write(folder / LATEST, final.name + "\n")
         _prune(final, config.checkpoint.keep)
 
     _on_rank_zero(lambda: _emptied(aside), final)
@@ -112,7 +113,7 @@ def _tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run, or None."""
     try:
-        path = folder / (folder / "latest").read_text().strip()
+        path = folder / (folder / LATEST).read_text().strip()
     except FileNotFoundError:
         return None
     if not (path / "stream.json").is_file():

@@ -12,8 +12,8 @@ from spml_dist.config.method_models import Relations
 from spml_dist.data.format.diagnose import TEACH, hints
 from spml_dist.data.format.manifest import Manifest, write_json
 from spml_dist.model.export import Network
+from spml_dist.run_folder import RunFolder
 
-FILE = "labels.json"
 _CAM = "spml-dist cam"
 _WHERE = {"batch": "in the batch", "global": "through the bank"}
 _DESCRIBED = ("name", "split", "labels", "classes", "background", "samples", "regions", "rejected")
@@ -29,8 +29,9 @@ def write(folder: Path, manifest: Manifest, relations: Relations, network: Netwo
     said |= {"network": network, "counts": asdict(manifest.counts)}
     said |= {"hints": list(_hints(manifest, relations, network))}
     said = json.loads(json.dumps(said))
-    if said != _read(folder / FILE):
-        write_json(folder / FILE, said)
+    path = RunFolder(folder).labels
+    if said != _read(path):
+        write_json(path, said)
 
 
 def _hints(manifest: Manifest, relations: Relations, network: Network) -> Iterator[str]:

@@ -17,6 +17,7 @@ from spml_dist.data.stream.shard_cache import Cache
 from spml_dist.errors import Stopped
 from spml_dist.model import export
 from spml_dist.records import BankCandidates, Batch, Candidates
+from spml_dist.run_folder import RunFolder
 from spml_dist.tensor_records import moved
 from spml_dist.tracking import metrics_log
 from spml_dist.tracking.mlflow_sync import Mirror
@@ -62,7 +63,7 @@ class Run:
 def start(config: Config, manifest: Manifest, device: torch.device, task: Task = SEGMENTER) -> Run:
     """Build or resume a run; a collective."""
     folder = Path(config.output) / config.name
-    last = checkpoint.latest(folder / "checkpoints")
+    last = checkpoint.latest(RunFolder(folder).checkpoints)
     log = _journal(folder, last) if comm.rank() == 0 else None
     saved = checkpoint.read(last) if last else None
     dtype = torch.float64 if config.engine.precision == "float64" else torch.float32
@@ -103,7 +104,7 @@ def train(run: Run) -> None:
                 watch.phase("logging")
                 stop = done < steps and comm.from_rank_zero(stopping.requested(run.folder))
                 if due or stop:
-                    folder = run.folder / "checkpoints"
+                    folder = RunFolder(run.folder).checkpoints
                     checkpoint.save(run.engine, run.bank, state, run.config, folder, run.slow)
                     watch.phase("checkpoint")
                 if stop:
@@ -141,7 +142,7 @@ def _optimise(
         watch.phase("optimizer")
         parts.append(part)
         if task.preview and number == 0 and _previewed(config, step) and comm.rank() == 0 and len(batch):
-            path = run.folder / "previews" / f"step_{step + 1:06d}.png"
+            path = RunFolder(run.folder).preview(step + 1)
             seen = (output.detach() for output in outputs)
             task.preview(path, *seen, batch, config, run.classes, run.background)
             run.tracker.notice()
@@ -208,7 +209,7 @@ def _stream(config: Config, manifest: Manifest, state: dict | None) -> Stream:
 
 def _journal(folder: Path, last: Path | None) -> metrics_log.Journal:
     """The run's journal, without the steps that are about to be made again."""
-    metrics_log.truncate(folder / "metrics.jsonl", checkpoint.step_of(last) if last else 0)
+    metrics_log.truncate(RunFolder(folder).metrics, checkpoint.step_of(last) if last else 0)
     log = metrics_log.Journal(folder)
     if last:
         log.say(f"resuming from {last.name}")
@@ -225,7 +226,7 @@ def _export(run: Run, step: int) -> None:
     weights = run.engine.state()["weights"]
     if comm.rank() == 0:
         weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
-        folder, network = run.folder / "export", run.task.network
+        folder, network = RunFolder(run.folder).export, run.task.network
         export.save(weights, folder, run.config.model, run.classes, run.background, step, network)
         run.journal.say(f"exported the network to {folder}")
     comm.barrier()

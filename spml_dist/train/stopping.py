@@ -14,14 +14,14 @@ from pathlib import Path
 
 import psutil
 
-NAME = "stop"
+from spml_dist.run_folder import RunFolder
 
 
 @contextmanager
 def on_signals(folder: Path) -> Iterator[None]:
     """While the block runs, a first SIGTERM or SIGINT asks for a stop, and a second one kills this process
     and all that it started. Only in the main thread."""
-    request = folder / NAME
+    request = RunFolder(folder).stop
     request.unlink(missing_ok=True)
 
     def answer(number: int, frame) -> None:
@@ -43,4 +43,4 @@ def on_signals(folder: Path) -> Iterator[None]:
 
 def requested(folder: Path) -> bool:
     """Whether the run in this folder is asked to stop."""
-    return (folder / NAME).exists()
+    return RunFolder(folder).stop.exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from spml_dist.run_folder import RunFolder
 from spml_dist.tracking import mlflow_client, mlflow_sync
 from spml_dist.tracking.mlflow_sync import Mirror, catch_up
 
@@ -272,9 +273,9 @@ def test_a_damaged_note_costs_no_training(uri, folder, note):
 
 def test_an_address_that_does_not_answer_does_not_take_the_place_of_the_old_one(folder, uri):
     assert not catch_up(folder, uri, "mirrored", folder.name, {})
-    before = json.loads((folder / mlflow_sync.NOTE).read_text())
+    before = json.loads(RunFolder(folder).mlflow.read_text())
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         assert catch_up(folder, f"http://127.0.0.1:{unused.getsockname()[1]}", "mirrored", "x", {}).error
-    assert json.loads((folder / mlflow_sync.NOTE).read_text()) == before
+    assert json.loads(RunFolder(folder).mlflow.read_text()) == before
     assert mlflow_sync.address(folder) == uri
