@@ -202,6 +202,6 @@ def _track(folder: Path, config) -> None:
     uri = mlflow_sync.address(folder)
     if uri is None:
         return
-    missing = mlflow_sync.catch_up(folder, uri, config.tracking.experiment, config.name, flatten(config))
+    missing = mlflow_sync.sync(folder, uri, config.tracking.experiment, config.name, flatten(config))
     if missing:
         print(missing, file=sys.stderr)

@@ -20,7 +20,7 @@ from spml_dist.records import BankCandidates, Batch, Candidates
 from spml_dist.run_folder import RunFolder
 from spml_dist.tensor_records import moved
 from spml_dist.tracking import metrics_log
-from spml_dist.tracking.mlflow_sync import Mirror
+from spml_dist.tracking.background import BackgroundSync
 from spml_dist.train import checkpoint, deepspeed_engine, label_summary, momentum_encoder, run_bank, stopping
 from spml_dist.train.deepspeed_engine import Zero
 from spml_dist.train.momentum_encoder import SlowEncoder
@@ -47,7 +47,7 @@ class Run:
     stream: Stream
     journal: metrics_log.Journal | None
     """rank 0's"""
-    tracker: Mirror | None
+    tracker: BackgroundSync | None
     """rank 0's"""
     task: Task = SEGMENTER
 
@@ -145,7 +145,6 @@ def _optimise(
             path = RunFolder(run.folder).preview(step + 1)
             seen = (output.detach() for output in outputs)
             task.preview(path, *seen, batch, config, run.classes, run.background)
-            run.tracker.notice()
             watch.phase("preview")
     remembered = parts
     if run.slow:
@@ -183,7 +182,6 @@ def _log(run: Run, step: int, parts: list[Part], phases: dict, seconds: float) -
             "eta_s": None if step == run.stream.start_step + 1 else (config.schedule.steps - step) * seconds,
         }
         run.journal.step(entry)
-        run.tracker.notice()
 
 
 def _stream(config: Config, manifest: Manifest, state: dict | None) -> Stream:
@@ -216,10 +214,10 @@ def _journal(folder: Path, last: Path | None) -> metrics_log.Journal:
     return log
 
 
-def _tracker(config: Config, folder: Path, log: metrics_log.Journal) -> Mirror:
+def _tracker(config: Config, folder: Path, log: metrics_log.Journal) -> BackgroundSync:
     """MLflow's run for this training: the one that RUN/mlflow.json names, or a new one."""
     tracking = config.tracking
-    return Mirror(folder, tracking.uri, tracking.experiment, config.name, flatten(config), log.say)
+    return BackgroundSync(folder, tracking.uri, tracking.experiment, config.name, flatten(config), log.say)
 
 
 def _export(run: Run, step: int) -> None:
