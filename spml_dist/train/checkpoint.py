@@ -34,38 +34,37 @@ from spml_dist.bank.snapshot_manifest import MANIFEST
 from spml_dist.config import Config, dump
 from spml_dist.errors import RunError
 from spml_dist.run_folder import LATEST
-from spml_dist.train.deepspeed_engine import Zero
+from spml_dist.train.engine import Engine, EngineState
 from spml_dist.train.momentum_encoder import SlowEncoder
-from spml_dist.train.torch_engine import Plain
 
-ENGINE, SLOW = ("weights", "momentum"), "slow"
+ENGINE, ENCODER = ("weights", "momentum"), "slow"
 BANK, ROWS = "bank", "rows.safetensors"
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Saved:
+class Checkpoint:
     """What a checkpoint holds beside the bank; nothing of it depends on the number of workers."""
 
-    engine: dict[str, dict[str, Tensor]]
+    engine: EngineState
     """"weights" and "momentum" by name, and "slow" of a momentum encoder, on the CPU"""
     stream: dict
     """where the stream goes on"""
 
 
 def save(
-    engine: Zero | Plain,
+    engine: Engine,
     bank: RecentBank | ShardedBank,
     stream_state: dict,
     config: Config,
     folder: Path,
-    slow: SlowEncoder | None = None,
+    encoder: SlowEncoder | None = None,
 ) -> Path:
     """Write checkpoints/step_NNNNNN; a collective. Only whole checkpoints ever bear that name.
 
     Raises RunError on every rank if one of them cannot write.
     """
-    state = engine.state() | ({SLOW: slow.state()} if slow else {})
+    state = engine.state() | ({ENCODER: encoder.state()} if encoder else {})
     final = folder / f"step_{stream_state['step']:06d}"
     aside = folder / (final.name + ".tmp")
 
@@ -78,10 +77,11 @@ def save(
         (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
+        # Only now: whatever ends the process before, `latest` names a whole checkpoint.
         _write(folder / LATEST, final.name + "\n")
         _prune(final, config.checkpoint.keep)
 
-    _on_rank_zero(lambda: _emptied(aside), final)
+    _on_rank_zero(lambda: _make_empty(aside), final)
     if isinstance(bank, ShardedBank):
         snapshot.save(bank, aside / BANK)
     _on_rank_zero(write, final)
@@ -100,7 +100,7 @@ def _on_rank_zero(work: Callable[[], None], final: Path) -> None:
     comm.agree(trouble)
 
 
-def _emptied(folder: Path) -> None:
+def _make_empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
@@ -128,16 +128,16 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step_"))
 
 
-def read(path: Path) -> Saved:
+def read(path: Path) -> Checkpoint:
     """What `save` wrote beside the bank, whichever engine and number of workers wrote it."""
     try:
-        files = {part: path / "engine" / f"{part}.safetensors" for part in (*ENGINE, SLOW)}
-        if not files[SLOW].exists():
-            del files[SLOW]
+        files = {part: path / "engine" / f"{part}.safetensors" for part in (*ENGINE, ENCODER)}
+        if not files[ENCODER].exists():
+            del files[ENCODER]
         engine = {part: load_file(file) for part, file in files.items()}
     except (OSError, ValueError, SafetensorError) as problem:
         raise _unreadable(path, problem) from problem
-    return Saved(engine, stream_state(path))
+    return Checkpoint(engine, stream_state(path))
 
 
 def stream_state(path: Path) -> dict:
@@ -189,7 +189,7 @@ def _write(path: Path, text: str) -> None:
 def _prune(newest: Path, keep: int) -> None:
     """Later ones than the newest are from before a return to an older one: they will be written again. Others
     that somebody put there under a name of his own stay."""
-    ours = [path for path in newest.parent.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
-    whole = [path for path in ours if step_of(path) <= step_of(newest)]
+    steps = [path for path in newest.parent.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+    whole = [path for path in steps if step_of(path) <= step_of(newest)]
     for old in (*sorted(whole, key=step_of)[:-keep], *newest.parent.glob("step_*.tmp")):
         shutil.rmtree(old, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -22,26 +23,26 @@ from spml_dist.train.step_summary import summary
 
 Outputs = tuple[Tensor, Tensor]
 """what the network gives for a batch"""
-Part = StepLosses | CamLosses
+Losses = TypeVar("Losses", StepLosses, CamLosses)
 """what a micro-batch came to"""
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Generic[Losses]):
     """What the loop needs to know of a network."""
 
     network: Network
     """its name in model.json"""
     build: Callable[[ModelConfig, int, int], nn.Module]
     """(configuration, number of classes, seed) -> the network"""
-    inputs: Callable[[Tensor, Batch, Config], tuple]
+    inputs: Callable[[Tensor, Batch, Config], tuple[Any, ...]]
     """(images in the network's number format, their batch) -> what the network is called with"""
-    losses: Callable[[Outputs, Batch, Callable[[Candidates], BankCandidates], Config, int | None], Part]
+    losses: Callable[[Outputs, Batch, Callable[[Candidates], BankCandidates], Config, int | None], Losses]
     """(outputs, batch, what a bank has to say, configuration, background class)"""
-    summary: Callable[[Sequence[Part], Config], dict[str, float]]
+    summary: Callable[[Sequence[Losses], Config], dict[str, float]]
     """a logged step in numbers, `loss` among them; a collective"""
     preview: Callable[..., None] | None
-    """draws a batch and its outputs, as `engine.preview.write`"""
+    """draws a batch and its outputs, as `preview.write`"""
 
 
 def dropout_seeds(seed: int, batch: Batch) -> list[int]:
@@ -50,7 +51,7 @@ def dropout_seeds(seed: int, batch: Batch) -> list[int]:
     return [int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) for text in texts]
 
 
-SEGMENTER = Task(
+SEGMENTER = Task[StepLosses](
     network="segmenter",
     build=segmenter.build,
     inputs=lambda images, batch, config: (images, dropout_seeds(config.seed, batch)),
@@ -59,7 +60,7 @@ SEGMENTER = Task(
     preview=preview.write,
 )
 
-CAM = Task(
+CAM = Task[CamLosses](
     network="cam",
     build=cam_model.build,
     inputs=lambda images, batch, config: (images,),
