@@ -32,7 +32,7 @@ def inspect(path: Path, progress: bool = False) -> dict[str, Any]:
     pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
     parts = read_shards(folder)
     bar = tqdm(parts, "reading", len(manifest.files), mininterval=pause, delay=2, disable=not progress)
-    numbers = {"folder": str(folder)} | _counted(manifest, bar)
+    numbers = {"folder": str(folder)} | _count_rows(manifest, bar)
     verify_indexes(folder)
     return numbers
 
@@ -82,7 +82,7 @@ def _bank_folder(path: Path) -> Path:
     return folder
 
 
-def _counted(manifest: Manifest, parts: Iterable[BankRows]) -> dict[str, Any]:
+def _count_rows(manifest: Manifest, parts: Iterable[BankRows]) -> dict[str, Any]:
     """Everything that is counted from the rows, beside what the manifest has."""
     names = manifest.classes
     by_source = np.zeros((3, len(names) + 1), np.int64)  # the last class is none

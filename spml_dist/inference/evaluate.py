@@ -52,6 +52,8 @@ class EvaluatedImage:
     number: int
     """place in the split, from 0"""
     sample: Sample
+    mask: np.ndarray
+    """[H, W] uint8: ground truth"""
     segments: np.ndarray
     """[H, W] int64"""
     predictions: dict[str, np.ndarray]
@@ -148,7 +150,7 @@ class _ReadOuts:
         for name, prediction in predictions.items():
             self.confusion[name] += metrics.confusion(mask, prediction, self._classes)
         self.images += 1
-        return EvaluatedImage(number, sample, embedded.geometry.to_image(segments), predictions)
+        return EvaluatedImage(number, sample, mask, embedded.geometry.to_image(segments), predictions)
 
     def _by_neighbours(self, embedded: EmbeddedImage, segments: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Class of each segment by its nearest labelled prototypes, [segments] int64."""
@@ -163,8 +165,8 @@ class _ReadOuts:
     def summaries(self, classes: list[str]) -> dict[str, dict]:
         """Numbers of each read-out."""
         readouts = {name: _summary(counts, classes) for name, counts in self.confusion.items()}
-        neighbourhood = {"prototypes": len(self._labelled.label), "precision": self._precision.mean()}
-        readouts[self._name] |= neighbourhood
+        extra = {"prototypes": len(self._labelled.label), "precision": self._precision.mean()}
+        readouts[self._name] |= extra
         return readouts
 
 

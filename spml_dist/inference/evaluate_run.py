@@ -16,7 +16,7 @@ from spml_dist.data.stream.shard_cache import Cache
 from spml_dist.errors import RunError
 from spml_dist.files.write import write_text
 from spml_dist.inference import result_pictures, result_table
-from spml_dist.inference.device import chosen
+from spml_dist.inference.device import resolve_device
 from spml_dist.inference.evaluate import EvaluatedImage, evaluate_model
 from spml_dist.model import export
 from spml_dist.report import write_report
@@ -80,15 +80,15 @@ def evaluate_run(
     run = RunFolder(folder)
     _require_trained(run)
     config = load(run.config)
-    packed = _packed(run, config, split)
+    split_folder = _split_folder(run, config, split)
     count = config.evaluation.pictures if pictures is None else pictures
-    drawn = _spread(read_manifest(packed).samples, count)
+    pictured = _evenly_spread(read_manifest(split_folder).samples, count)
     images: list[EvaluatedImage] = []
     model, info = export.load(run.export)
-    measured = evaluate_model(
-        model.to(chosen(config.engine.device)),
+    numbers = evaluate_model(
+        model.to(resolve_device(config.engine.device)),
         info,
-        packed,
+        split_folder,
         config.data.train,
         config.evaluation,
         split=split,
@@ -97,9 +97,9 @@ def evaluate_run(
         progress=progress,
         cache=Cache(config.stream.cache, config.stream.cache_gb, config.stream.retry_seconds),
         # Only what will be drawn stays in memory.
-        each=lambda image: images.append(image) if image.number in drawn else None,
+        each=lambda image: images.append(image) if image.number in pictured else None,
     )
-    result = {"run": config.name, "step": info.get("step"), **measured}
+    result = {"run": config.name, "step": info.get("step"), **numbers}
     table = result_table.markdown(result)
     files = _write(run, result, table, images)
     return RunEvaluation(result, table, files, _track(folder, config))
@@ -135,7 +135,7 @@ def _require_trained(run: RunFolder) -> None:
         raise RunError(f"{run.export}: no trained model yet", None, remedy)
 
 
-def _packed(run: RunFolder, config: Config, split: Split) -> str:
+def _split_folder(run: RunFolder, config: Config, split: Split) -> str:
     """Where the split lies."""
     packed = {name: getattr(config.data, name) for name in SPLITS if getattr(config.data, name)}
     if split not in packed:
@@ -144,6 +144,6 @@ def _packed(run: RunFolder, config: Config, split: Split) -> str:
     return packed[split]
 
 
-def _spread(images: int, count: int) -> set[int]:
+def _evenly_spread(images: int, count: int) -> set[int]:
     """Numbers of some images, spread evenly over a split."""
     return set(np.linspace(0, images - 1, count).round().astype(int).tolist())

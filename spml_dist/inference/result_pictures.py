@@ -35,14 +35,14 @@ def _sheet(result: dict[str, Any], images: Sequence[EvaluatedImage], titles: dic
     """A row for each image: itself, its labels, its segments, both predictions, ground truth."""
     colours = overlay.palette(len(result["classes"]), result["background"])
     # A split packed with its masks has no weak labels to show.
-    weak = any((image.sample.semantic != image.sample.mask).any() for image in images)
+    weak = any((image.sample.semantic != image.mask).any() for image in images)
     rows = [
         [
             image.sample.image,
             *([overlay.overlay(image.sample.image, image.sample.semantic, colours, 0.9)] * weak),
             overlay.outline(image.sample.image, image.segments),
             *(overlay.overlay(image.sample.image, image.predictions[key], colours) for key in titles),
-            overlay.overlay(image.sample.image, image.sample.mask, colours),
+            overlay.overlay(image.sample.image, image.mask, colours),
         ]
         for image in images
     ]

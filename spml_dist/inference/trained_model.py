@@ -11,7 +11,7 @@ from scipy.special import softmax
 from spml_dist.config import load
 from spml_dist.errors import DataError, RunError
 from spml_dist.inference import whole_image
-from spml_dist.inference.device import chosen
+from spml_dist.inference.device import resolve_device
 from spml_dist.model import export
 from spml_dist.model.segmenter import Segmenter
 from spml_dist.run_folder import MODEL_INFO, RunFolder
@@ -62,7 +62,7 @@ def load_model(path: str | Path, device: str = "auto") -> TrainedModel:
     """
     folder = _export_folder(Path(path))
     network, info = export.load(folder)
-    network.to(chosen(device))
+    network.to(resolve_device(device))
     return TrainedModel(
         network, tuple(info["classes"]), info["background"], info["step"], _longer_side(folder)
     )
@@ -100,5 +100,5 @@ def _export_folder(path: Path) -> Path:
 def _longer_side(export_folder: Path) -> int | None:
     """What the run around an export scales images to; an export that was copied elsewhere has none."""
     run = RunFolder(export_folder.resolve().parent)
-    within = run.export == export_folder.resolve() and run.config.exists()
-    return load(run.config).evaluation.longer_side if within else None
+    inside = run.export == export_folder.resolve() and run.config.exists()
+    return load(run.config).evaluation.longer_side if inside else None

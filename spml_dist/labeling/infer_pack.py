@@ -16,7 +16,7 @@ from spml_dist.data.format.manifest import Manifest, read_manifest
 from spml_dist.data.pack.pack import Described, pack_parts
 from spml_dist.data.stream.shard_cache import Cache
 from spml_dist.errors import ConfigError, DataError, RunError
-from spml_dist.inference.device import chosen
+from spml_dist.inference.device import resolve_device
 from spml_dist.labeling import seeds_note
 from spml_dist.labeling.cams import KIND, CamParts
 from spml_dist.labeling.seed_quality import measure
@@ -46,7 +46,7 @@ def infer_pack(
         raise DataError(f"{shards}: has seeds of CAM already", None, remedy)
     parts = _parts(run, shards, config, manifest)
     note = {"run": config.name, "shards": str(shards), "cam": config.cam.model_dump(mode="json")}
-    note |= _write_pack(parts, out, _described(manifest), workers)
+    note |= _write_pack(parts, out, _description(manifest), workers)
     result = note | measure(out, KIND, cache=parts.cache)
     seeds_note.write(out, result)
     return result
@@ -82,12 +82,12 @@ def _parts(run: Path, shards: str, config: Config, manifest: Manifest) -> CamPar
         shards=str(shards),
         manifest=manifest,
         settings=config.cam,
-        device=chosen(config.engine.device),
+        device=resolve_device(config.engine.device),
         cache=Cache(stream.cache, stream.cache_gb, stream.retry_seconds),
     )
 
 
-def _described(manifest: Manifest) -> Described:
+def _description(manifest: Manifest) -> Described:
     return Described(
         f"{manifest.name}-{KIND}",
         manifest.split,
@@ -98,13 +98,13 @@ def _described(manifest: Manifest) -> Described:
     )
 
 
-def _write_pack(parts: CamParts, out: str, described: Described, workers: int) -> dict[str, Any]:
+def _write_pack(parts: CamParts, out: str, description: Described, workers: int) -> dict[str, Any]:
     """Write the pack, unless this very call has and was cut off later. Returns what its note has of it."""
     fingerprint = _fingerprint(parts)
-    made_by = seeds_note.digest([fingerprint, asdict(described)])
+    made_by = seeds_note.digest([fingerprint, asdict(description)])
     sizes = [shard.samples for shard in parts.manifest.shards]
     written = seeds_note.left_unmeasured(out, made_by) or pack_parts(
-        parts, sizes, out, described, workers=workers, fingerprint=fingerprint
+        parts, sizes, out, description, workers=workers, fingerprint=fingerprint
     )
     note = {
         "made_by": made_by,

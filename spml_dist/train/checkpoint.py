@@ -172,8 +172,10 @@ def _other_kind(bank: RecentBank | ShardedBank, path: Path) -> RunError | None:
         return None
     remedy = f"give bank.candidates as {path / 'config.yaml'} has it, or another name= to start anew"
     saved = "the whole data set" if recent else "the last steps"
-    asked = "recent" if recent else bank.settings.candidates
-    return RunError(f"bank.candidates asks for another bank than {path} holds, one of {saved}", asked, remedy)
+    configured = "recent" if recent else bank.settings.candidates
+    return RunError(
+        f"bank.candidates asks for another bank than {path} holds, one of {saved}", configured, remedy
+    )
 
 
 def _unreadable(path: Path, problem: Exception) -> RunError:

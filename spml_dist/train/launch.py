@@ -88,7 +88,7 @@ def launch(
         show(f"already trained to step {exported}; for another run give another name=")
         return False
 
-    with _reported(run, show), stopping.on_signals(run.path), cluster.following(run.train_log, show):
+    with _report_at_the_end(run, show), stopping.on_signals(run.path), cluster.following(run.train_log, show):
         if alone:
             _work(config, payload)
         elif torchrun:
@@ -99,7 +99,7 @@ def launch(
 
 
 def _on_ray(config: Config, run: RunFolder, payload: dict[str, Any], show: Show) -> None:
-    from spml_dist.inference.device import chosen
+    from spml_dist.inference.device import resolve_device
     from spml_dist.train.worker import work
 
     show(f"starting Ray and {config.engine.workers} workers")
@@ -109,7 +109,7 @@ def _on_ray(config: Config, run: RunFolder, payload: dict[str, Any], show: Show)
         payload,
         name=config.name,
         workers=config.engine.workers,
-        device=config.engine.device if remote else chosen(config.engine.device),
+        device=config.engine.device if remote else resolve_device(config.engine.device),
         storage=run.ray,
         say=show,
         stopped=lambda: stopping.requested(run.path),
@@ -126,22 +126,22 @@ def _beside_rank_zero(config: Config, payload: dict[str, Any]) -> None:
 def _in_process_group(config: Config, payload: dict[str, Any]) -> None:
     """This process is one of torchrun's."""
     from spml_dist import comm
-    from spml_dist.inference.device import chosen
+    from spml_dist.inference.device import resolve_device
 
-    comm.join("nccl" if chosen(config.engine.device) == "cuda" else "gloo")
+    comm.join("nccl" if resolve_device(config.engine.device) == "cuda" else "gloo")
     _work(config, payload)
     comm.leave()
 
 
 def _work(config: Config, payload: dict[str, Any]) -> None:
-    from spml_dist.inference.device import chosen
+    from spml_dist.inference.device import resolve_device
     from spml_dist.train.worker import work
 
-    work(payload | {"device": chosen(config.engine.device)})
+    work(payload | {"device": resolve_device(config.engine.device)})
 
 
 @contextmanager
-def _reported(run: RunFolder, show: Show) -> Iterator[None]:
+def _report_at_the_end(run: RunFolder, show: Show) -> Iterator[None]:
     """Write RUN/report.html however the block ends, if there is anything to show."""
     try:
         yield
