@@ -8,15 +8,13 @@ from pathlib import Path
 import torch
 
 from spml_dist import comm
-from spml_dist.bank.recent import RecentBank
-from spml_dist.bank.sharded import ShardedBank
 from spml_dist.config import Config, flatten
 from spml_dist.data.format.manifest import Manifest
 from spml_dist.data.stream.loader import Stream
 from spml_dist.data.stream.shard_cache import Cache
 from spml_dist.errors import Stopped
 from spml_dist.model import export
-from spml_dist.records import BankCandidates, Batch, Candidates
+from spml_dist.records import Batch, SegmentBank
 from spml_dist.tensor_records import moved
 from spml_dist.tracking import metrics_log
 from spml_dist.tracking.mlflow_sync import Mirror
@@ -42,7 +40,7 @@ class Run:
     """the network and its optimiser"""
     slow: SlowEncoder | None
     """the momentum encoder, where `bank.encoder_momentum` asks for one"""
-    bank: RecentBank | ShardedBank
+    bank: SegmentBank
     stream: Stream
     journal: metrics_log.Journal | None
     """rank 0's"""
@@ -77,7 +75,7 @@ def start(config: Config, manifest: Manifest, device: torch.device, task: Task =
         engine = Plain(model, config, saved and saved.engine)
     bank = run_bank.build(config, len(manifest.classes), device, manifest.classes)
     if last:
-        checkpoint.restore_bank(bank, last, device)
+        bank.restore(last / checkpoint.BANK)
     stream = _stream(config, manifest, saved and saved.stream)
     if log:
         label_summary.write(folder, manifest, config.relations, task.network)
@@ -117,21 +115,14 @@ def _optimise(
     run: Run, step: int, batches: list[Batch], watch: metrics_log.Stopwatch, logged: bool
 ) -> list[Part]:
     """One optimiser step over this rank's micro-batches; afterwards the bank knows their segments."""
-    config, task, parts, ask = run.config, run.task, [], run_bank.recall(run.bank, step, logged)
-
-    def recall(rows: Candidates) -> BankCandidates:
-        watch.phase("loss")
-        answer = ask(rows)
-        watch.phase("bank")
-        return answer
-
+    config, task, parts = run.config, run.task, list[Part]()
     run.engine.set_rate(learning_rate(step, config.optimizer.lr, config.schedule))
     on_device = [moved(batch, run.device) for batch in batches]
     for number, batch in enumerate(on_device):
         images = batch.image.to(PRECISION[config.engine.precision], memory_format=torch.channels_last)
         outputs = run.engine(*task.inputs(images, batch, config))
         watch.phase("forward")
-        part = task.losses(outputs, batch, recall, config, run.background)
+        part = task.losses(outputs, batch, run.bank, step, config, run.background, logged, watch.phase)
         watch.phase("loss")
         run.engine.guard.see(part.total)
         run.engine.backward(part.total)
@@ -146,13 +137,15 @@ def _optimise(
             task.preview(path, *seen, batch, config, run.classes, run.background)
             run.tracker.notice()
             watch.phase("preview")
-    remembered = parts
+    published = [
+        (batch, p.segments) for batch, p in zip(on_device, parts, strict=True) if p.segments is not None
+    ]
     if run.slow:
         # After the step: its activations are gone, and the next step meets vectors of its own encoder.
         run.slow.update()
-        remembered = run_bank.reembedded(run.slow, on_device, parts)
+        published = [(batch, run_bank.reembedded(run.slow, batch, own)) for batch, own in published]
         watch.phase("encoder")
-    run_bank.publish(run.bank, on_device, remembered, step)
+    run.bank.publish([own for _, own in published], step)
     watch.phase("bank")
     return parts
 
@@ -168,7 +161,7 @@ def _log(run: Run, step: int, parts: list[Part], phases: dict, seconds: float) -
     if config.stream.skip_corrupt:
         skipped = comm.sum_all(torch.tensor(run.stream.skipped.total(), device=run.device))
         said["stream/skipped"] = int(skipped)
-    said |= run_bank.report(run.bank, step)
+    said |= run.bank.report(step)
     if run.journal:
         entry = {
             "step": step,

@@ -15,7 +15,7 @@ from spml_dist.method.step import StepLosses
 from spml_dist.model import cam as cam_model
 from spml_dist.model import segmenter
 from spml_dist.model.export import Network
-from spml_dist.records import BankCandidates, Batch, Candidates
+from spml_dist.records import Batch, SegmentBank
 from spml_dist.train import cam_step, preview
 from spml_dist.train.cam_step import CamLosses
 from spml_dist.train.step_summary import summary
@@ -36,8 +36,11 @@ class Task:
     """(configuration, number of classes, seed) -> the network"""
     inputs: Callable[[Tensor, Batch, Config], tuple]
     """(images in the network's number format, their batch) -> what the network is called with"""
-    losses: Callable[[Outputs, Batch, Callable[[Candidates], BankCandidates], Config, int | None], Part]
-    """(outputs, batch, what a bank has to say, configuration, background class)"""
+    losses: Callable[
+        [Outputs, Batch, SegmentBank, int, Config, int | None, bool, Callable[[str], object]], Part
+    ]
+    """(outputs, batch, bank, step, configuration, background class, whether the step is logged, what takes
+    the name of each phase that has ended)"""
     summary: Callable[[Sequence[Part], Config], dict[str, float]]
     """a logged step in numbers, `loss` among them; a collective"""
     preview: Callable[..., None] | None
@@ -54,7 +57,9 @@ SEGMENTER = Task(
     network="segmenter",
     build=segmenter.build,
     inputs=lambda images, batch, config: (images, dropout_seeds(config.seed, batch)),
-    losses=lambda outputs, batch, recall, config, background: step.losses(*outputs, batch, recall, config),
+    losses=lambda outputs, batch, bank, number, config, background, logged, phase: step.losses(
+        *outputs, batch, bank, number, config, logged, phase
+    ),
     summary=summary,
     preview=preview.write,
 )
@@ -63,7 +68,9 @@ CAM = Task(
     network="cam",
     build=cam_model.build,
     inputs=lambda images, batch, config: (images,),
-    losses=lambda outputs, batch, recall, config, background: cam_step.losses(outputs[1], batch, background),
+    losses=lambda outputs, batch, bank, number, config, background, logged, phase: cam_step.losses(
+        outputs[1], batch, background
+    ),
     summary=cam_step.summary,
     preview=None,
 )
