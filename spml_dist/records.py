@@ -145,7 +145,7 @@ class BatchImages:
     """What is known of a rank's images beside their pixels."""
 
     keys: tuple[str, ...]
-    """[B] sample keys"""
+    """[B] sample keys; () where no bank tells the images apart"""
     position: Tensor
     """[B] int64: place of each image in the global batch"""
     tags: Tensor

@@ -22,9 +22,10 @@ def exchange(pixels: Pixels, segments: Segments, images: BatchImages) -> BatchSe
     device, classes = segments.semantic.device, images.tags.shape[1]
     counts = comm.gather_counts(len(segments), device)
     known = images.tags_known[segments.image]
+    image = image_hash(images.keys, device) if images.keys else images.position
     # Columns of one type travel together: three collectives for the six fields of a candidate.
     tags = torch.cat([images.tags[segments.image], known[:, None]], dim=1).to(torch.uint8)
-    numbers = torch.stack([segments.semantic, image_hash(images.keys, device)[segments.image]], dim=1)
+    numbers = torch.stack([segments.semantic, image[segments.image]], dim=1)
     prototype = comm.gather_rows(segments.prototype, counts)
     tags, numbers = comm.gather_rows(tags, counts).bool(), comm.gather_rows(numbers, counts)
     candidates = Candidates(prototype, numbers[:, 0], tags[:, :-1], tags[:, -1], numbers[:, 1], numbers[:, 0])
