@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from spml_dist.bank.rows import ANNOTATED, PROPAGATED
 from spml_dist.bank.snapshot import read_shards, verify_indexes
+from spml_dist.bank.snapshot_folder import MANIFEST, RECENT_ROWS
 from spml_dist.bank.snapshot_manifest import Manifest, read_manifest
 from spml_dist.bank.staleness import AGES
 from spml_dist.errors import RunError
@@ -70,13 +71,13 @@ def _bank_folder(path: Path) -> Path:
     if latest.is_file():
         path = latest.parent / latest.read_text().strip()
     folder = path / "bank" if (path / "bank").is_dir() else path
-    if (folder / "rows.safetensors").is_file():
+    if (folder / RECENT_ROWS).is_file():
         raise RunError(
             f"{folder} remembers the last steps alone",
             "bank.candidates recent",
             "give a run with any other bank.candidates",
         )
-    if not (folder / "manifest.json").is_file():
+    if not (folder / MANIFEST).is_file():
         remedy = "give a run folder with a checkpoint, a checkpoint, or its bank folder"
         raise RunError(f"{path} holds no saved bank", None, remedy)
     return folder

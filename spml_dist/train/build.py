@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from spml_dist import comm
-from spml_dist.bank.recent import RecentBank
-from spml_dist.bank.sharded import ShardedBank
 from spml_dist.config import Config
 from spml_dist.data.format.manifest import Manifest
 from spml_dist.data.stream.loader import Stream
 from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.records import SegmentBank
 from spml_dist.run_folder import RunFolder
 from spml_dist.train import checkpoint, deepspeed_engine, label_summary, momentum_encoder, run_bank
 from spml_dist.train.deepspeed_engine import DeepSpeedEngine
@@ -41,7 +40,7 @@ class TrainingRun:
     """the network and its optimiser"""
     encoder: SlowEncoder | None
     """the momentum encoder, where `bank.encoder_momentum` asks for one"""
-    bank: RecentBank | ShardedBank
+    bank: SegmentBank
     stream: Stream
     log: RunLog
     task: Task[Any] = SEGMENTER
@@ -78,7 +77,7 @@ def build(
     engine = _engine(model, config, engine_state, log)
     bank = run_bank.build(config, len(manifest.classes), device, manifest.classes)
     if last:
-        checkpoint.restore_bank(bank, last, device)
+        bank.restore(last / checkpoint.BANK)
     stream = training_stream(config, manifest, stream_state)
     if comm.rank() == 0:
         label_summary.write(folder.path, manifest, config.relations, task.network)

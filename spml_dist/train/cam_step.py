@@ -23,7 +23,7 @@ class CamLosses:
     facts: Tensor
     """[5] float64, to be added up over the ranks: share of the loss, images with known tags, tags that
     were predicted rightly, tags that were predicted, tags"""
-    rows: None = None
+    segments: None = None
     """it leaves no segments in a bank"""
 
 

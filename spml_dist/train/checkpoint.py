@@ -21,25 +21,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spml_dist import comm
-from spml_dist.bank import snapshot
-from spml_dist.bank.recent import RecentBank
-from spml_dist.bank.sharded import ShardedBank
-from spml_dist.bank.snapshot_manifest import MANIFEST
 from spml_dist.config import Config, dump
 from spml_dist.errors import RunError
+from spml_dist.records import SegmentBank
 from spml_dist.run_folder import LATEST
 from spml_dist.train.engine import Engine, EngineState
 from spml_dist.train.momentum_encoder import SlowEncoder
 
 ENGINE, ENCODER = ("weights", "momentum"), "slow"
-BANK, ROWS = "bank", "rows.safetensors"
-CPU = torch.device("cpu")
+BANK = "bank"
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class Checkpoint:
 
 def save(
     engine: Engine,
-    bank: RecentBank | ShardedBank,
+    bank: SegmentBank,
     stream_state: dict,
     config: Config,
     folder: Path,
@@ -71,8 +66,6 @@ def save(
     def write() -> None:
         for part, tensors in state.items():
             _tensors(aside / "engine" / f"{part}.safetensors", tensors)
-        if isinstance(bank, RecentBank):
-            _tensors(aside / BANK / ROWS, bank.state())
         (aside / "stream.json").write_text(json.dumps(stream_state) + "\n")
         (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
@@ -82,8 +75,7 @@ def save(
         _prune(final, config.checkpoint.keep)
 
     _on_rank_zero(lambda: _make_empty(aside), final)
-    if isinstance(bank, ShardedBank):
-        snapshot.save(bank, aside / BANK)
+    bank.save(aside / BANK)
     _on_rank_zero(write, final)
     return final
 
@@ -146,36 +138,6 @@ def stream_state(path: Path) -> dict:
         return json.loads((path / "stream.json").read_text())
     except (OSError, ValueError) as problem:
         raise _unreadable(path, problem) from problem
-
-
-def restore_bank(bank: RecentBank | ShardedBank, path: Path, device: torch.device = CPU) -> None:
-    """Fill an empty bank with what `save` wrote; a collective.
-
-    device: where a bank of the last steps keeps its rows. Raises RunError on every rank for a bank of another
-    kind and for a missing or damaged file.
-    """
-    comm.agree(_other_kind(bank, path))
-    if isinstance(bank, ShardedBank):
-        snapshot.restore(bank, path / BANK)
-        return
-    trouble = None
-    try:
-        bank.restore(load_file(path / BANK / ROWS, str(device)))
-    except (OSError, KeyError, SafetensorError) as problem:
-        trouble = _unreadable(path, problem)
-    comm.agree(trouble)
-
-
-def _other_kind(bank: RecentBank | ShardedBank, path: Path) -> RunError | None:
-    recent = isinstance(bank, RecentBank)
-    if not (path / BANK / (MANIFEST if recent else ROWS)).exists():
-        return None
-    remedy = f"give bank.candidates as {path / 'config.yaml'} has it, or another name= to start anew"
-    saved = "the whole data set" if recent else "the last steps"
-    configured = "recent" if recent else bank.settings.candidates
-    return RunError(
-        f"bank.candidates asks for another bank than {path} holds, one of {saved}", configured, remedy
-    )
 
 
 def _unreadable(path: Path, problem: Exception) -> RunError:

@@ -10,13 +10,13 @@ import torch
 from spml_dist import comm
 from spml_dist.errors import Stopped
 from spml_dist.model import export
-from spml_dist.records import BankCandidates, Batch, Candidates
+from spml_dist.records import Batch, BatchSegments
 from spml_dist.tensor_records import moved
 from spml_dist.tracking.metrics_log import Stopwatch, memory_mb
 from spml_dist.train import checkpoint, run_bank, stopping
 from spml_dist.train.build import PRECISION, TrainingRun
 from spml_dist.train.optimizer import learning_rate
-from spml_dist.train.task import Outputs
+from spml_dist.train.task import Outputs, StepContext
 
 
 def train(run: TrainingRun) -> None:
@@ -48,23 +48,17 @@ def make_step(
     step: from 0; logged: whether it will be, so that the bank measures itself. Returns what each micro-batch
     came to. A collective.
     """
-    config, task, micro_losses = run.config, run.task, []
-    ask = run_bank.recall(run.bank, step, logged)
-
-    def recall(rows: Candidates) -> BankCandidates:
-        stopwatch.phase("loss")
-        answer = ask(rows)
-        stopwatch.phase("bank")
-        return answer
-
+    config, task = run.config, run.task
+    context = StepContext(config, run.bank, run.background, step, logged, stopwatch.phase)
+    micro_losses: list[Any] = []
+    segments: list[tuple[Batch, BatchSegments]] = []
     run.engine.set_rate(learning_rate(step, config.optimizer.lr, config.schedule))
     on_device = [moved(batch, run.device) for batch in batches]
     for number, batch in enumerate(on_device):
         images = batch.image.to(PRECISION[config.engine.precision], memory_format=torch.channels_last)
         outputs = run.engine(*task.inputs(images, batch, config))
         stopwatch.phase("forward")
-        losses = task.losses(outputs, batch, recall, config, run.background)
-        micro_losses.append(losses)
+        losses = task.losses(outputs, batch, context)
         stopwatch.phase("loss")
         run.engine.finite_check.observe(losses.total)
         run.engine.backward(losses.total)
@@ -72,15 +66,18 @@ def make_step(
         stopwatch.phase("backward")
         run.engine.step()
         stopwatch.phase("optimizer")
+        micro_losses.append(losses)
+        if losses.segments is not None:
+            segments.append((batch, losses.segments))
         if number == 0:
             _preview(run, step + 1, batch, outputs, stopwatch)
-    remembered = micro_losses
     if run.encoder:
         # After the step: its activations are gone, and the next step meets vectors of its own encoder.
         run.encoder.update()
-        remembered = run_bank.reembedded(run.encoder, on_device, micro_losses)
+        segments = [(batch, run_bank.reembedded(run.encoder, batch, own)) for batch, own in segments]
         stopwatch.phase("encoder")
-    run_bank.publish(run.bank, on_device, remembered, step)
+    # Once a step, after all micro-batches: what these are contrasted with is the bank before the step.
+    run.bank.publish([own for _, own in segments], step)
     stopwatch.phase("bank")
     return micro_losses
 
@@ -105,7 +102,7 @@ def _log(run: TrainingRun, done: int, micro_losses: list[Any], stopwatch: Stopwa
     if config.stream.skip_corrupt:
         skipped = comm.sum_all(torch.tensor(run.stream.skipped.total(), device=run.device))
         numbers["stream/skipped"] = int(skipped)
-    numbers |= run_bank.report(run.bank, done)
+    numbers |= run.bank.report(done)
     # The first step pays for starting up and says nothing about the rest.
     starting = done == run.stream.start_step + 1
     run.log.step(

@@ -50,7 +50,7 @@ def started(config: Config, last: Path | None = None) -> TrainingRun:
     engine = TorchEngine(model, config, saved and saved.engine)
     bank = run_bank.build(config, CLASSES, CPU)
     if last:
-        checkpoint.restore_bank(bank, last)
+        bank.restore(last / checkpoint.BANK)
     manifest = SimpleNamespace(background=None)
     return TrainingRun(config, RunFolder(Path()), manifest, CPU, engine, encoder, bank, None, None)
 
@@ -160,7 +160,7 @@ class TestBank:
         for now, part in zip(batches, parts, strict=True):
             vectors = prototypes_one_by_one(reference.embed(now.image), now, part)
             for image, hashed in enumerate(image_hash(now.keys).tolist()):
-                own = vectors[part.own.segments.image.numpy() == image]
+                own = vectors[part.segments.segments.image.numpy() == image]
                 seen += len(own)
                 np.testing.assert_allclose(rows.vector[rows.image == hashed], own, rtol=1e-3, atol=1e-4)
         assert seen == len(rows) > 0
@@ -171,7 +171,7 @@ class TestBank:
         semantic[1] = IGNORED
         semantic[2, : CROP // 2] = IGNORED
         [part] = advance(run, 0, [replace(whole, semantic=semantic)])
-        assert len(remembered(run)) == len(part.own.segments) and 1 not in part.own.segments.image
+        assert len(remembered(run)) == len(part.segments.segments) and 1 not in part.segments.segments.image
 
     def test_an_encoder_that_keeps_nothing_of_a_network_that_stands_still_is_the_network(self):
         still = ("optimizer.lr=1e-12",)
@@ -212,9 +212,9 @@ class TestWithout:
     def test_the_bank_remembers_the_network_s_own_vectors(self):
         run = started(configured(None))
         [part] = advance(run, 0)
-        images = image_hash(batch(0).keys)[part.own.segments.image]
+        images = image_hash(batch(0).keys)[part.segments.segments.image]
         order = torch.argsort(images, stable=True)
-        assert torch.equal(remembered(run).vector, part.own.segments.prototype.detach()[order])
+        assert torch.equal(remembered(run).vector, part.segments.segments.prototype.detach()[order])
 
 
 class TestCheckpoint:
@@ -310,13 +310,13 @@ def follow(rank: int) -> dict:
 def prototypes_one_by_one(raw: Tensor, now: Batch, part: StepLosses) -> np.ndarray:
     """[P, C] float64: L2norm(Σ u / |u|) over the valid pixels, which come by image, row and column."""
     vectors, side = raw.detach().double().numpy(), CROP // 4
-    sums, pixel = np.zeros((len(part.own.segments), vectors.shape[1])), 0
+    sums, pixel = np.zeros((len(part.segments.segments), vectors.shape[1])), 0
     for image in range(len(now)):
         for y in range(side):
             for x in range(side):
                 if now.semantic[image, 4 * y, 4 * x] != IGNORED:
                     u = vectors[image, :, y, x]
-                    sums[part.own.pixels.segment[pixel]] += u / np.linalg.norm(u)
+                    sums[part.segments.pixels.segment[pixel]] += u / np.linalg.norm(u)
                     pixel += 1
-    assert pixel == len(part.own.pixels.segment)
+    assert pixel == len(part.segments.pixels.segment)
     return sums / np.linalg.norm(sums, axis=1, keepdims=True)

@@ -73,10 +73,10 @@ def test_a_shrunk_step_has_every_term_and_its_gradient_reaches_the_network(name)
         now = batch(step)
         raw, logits = model(now.image, [step] * IMAGES)
         raw.retain_grad()
-        result = losses(raw, logits, now, run_bank.recall(bank, step, measure=False), config)
+        result = losses(raw, logits, now, bank, step, config)
         model.zero_grad()
         result.total.backward()
-        run_bank.publish(bank, [now], [result], step)
+        bank.publish([result.segments], step)
         values.append(result.values)
         assert torch.isfinite(result.total) and (raw.grad != 0).any() and torch.isfinite(raw.grad).all()
     for term, value in zip(TERMS, values[-1].tolist(), strict=True):
@@ -88,7 +88,7 @@ def test_a_shrunk_step_has_every_term_and_its_gradient_reaches_the_network(name)
     assert all((parameter.grad is not None) == parameter.requires_grad for parameter in backbone)
     assert any((parameter.grad != 0).any() for parameter in backbone if parameter.requires_grad)
     remembers = config.bank.candidates != "recent" or config.bank.steps > 0
-    assert (result.candidates > len(result.rows)) == remembers
+    assert (result.candidates > len(result.segments.candidates)) == remembers
 
 
 def released(name: str) -> Config:
