@@ -14,6 +14,7 @@ from spml_dist.bank.rows import written
 from spml_dist.bank.snapshot_folder import MANIFEST, damaged
 from spml_dist.config.method_models import Storage
 from spml_dist.errors import RunError
+from spml_dist.files.write import replacing
 
 FORMAT = 1
 
@@ -84,7 +85,8 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Raises OSError."""
     text = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    with replacing(folder / MANIFEST) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def sum_of(digests: Iterable[str]) -> str:

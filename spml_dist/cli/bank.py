@@ -44,7 +44,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the numbers, and write them as JSON too."""
     from spml_dist.bank.inspect import inspect, table
-    from spml_dist.data.format.manifest import write_json
+    from spml_dist.files.write import write_json
 
     numbers = inspect(args.path, progress=True)
     print(table(numbers))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb, at_least
 from spml_dist.errors import RunError
-from spml_dist.files.write import write_text
+from spml_dist.files.write import write_json
 
 EXAMPLES = """\
 examples:
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         _require_place(args.json)  # before the images, which take long
     done = evaluate_run(args.folder, args.split, oracle=args.oracle, pictures=args.pictures)
     if args.json is not None:
-        write_text(args.json, json.dumps(done.result, indent=2, ensure_ascii=False) + "\n")
+        write_json(args.json, done.result, sort_keys=False)
     print(done.table)
     print("\n".join(f"wrote {path}" for path in done.files))
     if done.untracked:

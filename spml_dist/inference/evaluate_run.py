@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from spml_dist.config import Config, flatten, load
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.stream.shard_cache import Cache
 from spml_dist.errors import RunError
-from spml_dist.files.write import write_text
+from spml_dist.files.write import write_json, write_text
 from spml_dist.inference import result_pictures, result_table
 from spml_dist.inference.device import resolve_device
 from spml_dist.inference.evaluate import EvaluatedImage, evaluate_model
@@ -109,7 +108,7 @@ def _write(
     run: RunFolder, result: dict[str, Any], table: str, images: list[EvaluatedImage]
 ) -> tuple[Path, ...]:
     numbers = run.result(result["split"], result["oracle"])
-    write_text(numbers, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_json(numbers, result, sort_keys=False)
     write_text(numbers.with_suffix(".md"), table)
     pictures = result_pictures.write(run, result, images)
     # Last, for it shows what the others hold.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from spml_dist.config.models import Model as ModelConfig
 from spml_dist.errors import RunError
+from spml_dist.files.write import replacing, write_json
 from spml_dist.model import cam, segmenter
 from spml_dist.model.cam import Cam
 from spml_dist.model.segmenter import Segmenter
@@ -44,12 +44,10 @@ def save(
         "background": background,
         "model": config.model_dump(mode="json"),
     }
-    aside = folder / f"{MODEL_WEIGHTS}.tmp"
-    save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, aside)
-    os.replace(aside, folder / MODEL_WEIGHTS)
-    aside = folder / f"{MODEL_INFO}.tmp"
-    aside.write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, folder / MODEL_INFO)
+    with replacing(folder / MODEL_WEIGHTS) as aside:
+        save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, aside)
+    # Last: a folder with it is whole.
+    write_json(folder / MODEL_INFO, info, sort_keys=False)
 
 
 @overload

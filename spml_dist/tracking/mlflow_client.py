@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from spml_dist.errors import ConfigError
+from spml_dist.files.write import replacing
 from spml_dist.tracking.pending import Point
 
 if TYPE_CHECKING:
@@ -63,10 +64,8 @@ def connect(uri: str) -> MlflowClient:
         database = Path(uri.removeprefix(SQLITE))
         if uri.startswith(SQLITE) and not database.exists():
             # Made aside: half of the tables, left by a process that was killed, could never be completed.
-            aside = database.with_name(f"{database.name}.tmp")
-            aside.unlink(missing_ok=True)
-            MlflowClient(tracking_uri=f"{SQLITE}{aside}")
-            aside.replace(database)
+            with replacing(database) as aside:
+                MlflowClient(tracking_uri=f"{SQLITE}{aside}")
         return MlflowClient(tracking_uri=uri)
 
 

@@ -7,7 +7,6 @@ nothing is lost: what a server that is away or slow did not take is still in the
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 import uuid
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from spml_dist.files.write import replacing
 from spml_dist.run_folder import RunFolder
 from spml_dist.tracking import mlflow_client, pending
 
@@ -168,11 +168,9 @@ class _Copy:
         """Note it on disk too; where the disk refuses, at worst something is sent twice."""
         with self._writing, suppress(OSError):
             self._note |= known
-            note = RunFolder(self._folder).mlflow
-            aside = note.with_name(note.name + ".tmp")
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(self._note) + "\n", encoding="utf-8")
-            os.replace(aside, note)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with replacing(RunFolder(self._folder).mlflow) as aside:
+                aside.write_text(json.dumps(self._note) + "\n", encoding="utf-8")
 
     def missing(self, error: str | None) -> Missing:
         try:

@@ -28,6 +28,7 @@ from torch import Tensor
 from spml_dist import comm
 from spml_dist.config import Config, dump
 from spml_dist.errors import RunError
+from spml_dist.files.write import flush, replacing
 from spml_dist.records import SegmentBank
 from spml_dist.run_folder import LATEST
 from spml_dist.train.engine import Engine, EngineState
@@ -68,10 +69,12 @@ def save(
             _tensors(aside / "engine" / f"{part}.safetensors", tensors)
         (aside / "stream.json").write_text(json.dumps(stream_state) + "\n")
         (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
+        for path in (*aside.rglob("*"), aside):
+            flush(path)  # before `latest` names it, lest a crash of the machine leave the name alone
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
-        # Only now: whatever ends the process before, `latest` names a whole checkpoint.
-        _write(folder / LATEST, final.name + "\n")
+        with replacing(folder / LATEST, durable=True) as name:
+            name.write_text(final.name + "\n")
         _prune(final, config.checkpoint.keep)
 
     _on_rank_zero(lambda: _make_empty(aside), final)
@@ -142,12 +145,6 @@ def stream_state(path: Path) -> dict:
 
 def _unreadable(path: Path, problem: Exception) -> RunError:
     return RunError(f"{path} cannot be read", problem, "remove it and name an older one in latest")
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text)
-    os.replace(aside, path)
 
 
 def _prune(newest: Path, keep: int) -> None:

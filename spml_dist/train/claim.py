@@ -6,7 +6,7 @@ import json
 
 from spml_dist.config import Config, differences, dump, load
 from spml_dist.errors import RunError
-from spml_dist.files.write import write_text
+from spml_dist.files.write import replacing
 from spml_dist.run_folder import RunFolder
 
 WORKERS = "engine.workers"
@@ -40,11 +40,11 @@ def claim(run: RunFolder, config: Config) -> None:
         run.path.mkdir(parents=True, exist_ok=True)
         if not begun(run):
             run.mlflow.unlink(missing_ok=True)  # MLflow's parameters cannot be changed
-        write_text(run.config, dump(config))
+        with replacing(run.config) as aside:
+            aside.write_text(dump(config), encoding="utf-8")
     except OSError as problem:
-        raise _unwritable(run, problem.strerror) from problem
-    except RunError as problem:
-        raise _unwritable(run, problem.value) from problem
+        what = f"{run.path} cannot be written"
+        raise RunError(what, problem.strerror, "choose another output=") from problem
 
 
 def begun(run: RunFolder) -> bool:
@@ -66,7 +66,3 @@ def _require_same(run: RunFolder, config: Config) -> None:
         keys = ", ".join(f"{key} ({there} there, {here} here)" for key, there, here in other[:5])
         remedy = "give another name= or remove it"
         raise RunError(f"{run.path} belongs to another configuration", keys, remedy)
-
-
-def _unwritable(run: RunFolder, problem: object) -> RunError:
-    return RunError(f"{run.path} cannot be written", problem, "choose another output=")

@@ -10,7 +10,8 @@ from typing import Any
 
 from spml_dist.config.method_models import Relations
 from spml_dist.data.format.diagnose import TEACH, hints
-from spml_dist.data.format.manifest import Manifest, write_json
+from spml_dist.data.format.manifest import Manifest
+from spml_dist.files.write import write_json
 from spml_dist.model.export import Network
 from spml_dist.run_folder import RunFolder
 
