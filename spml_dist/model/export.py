@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, overload
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from spml_dist.config.models import Model as ModelConfig
 from spml_dist.errors import RunError
+from spml_dist.files.write import replacing, write_json
 from spml_dist.model import cam, segmenter
 from spml_dist.model.cam import Cam
 from spml_dist.model.segmenter import Segmenter
@@ -22,7 +22,7 @@ VERSION = 1
 Network = Literal["segmenter", "cam"]
 """which network a folder holds"""
 
-MADE_BY: dict[Network, str] = {"segmenter": "spml-dist train", "cam": "spml-dist cam train"}
+TRAINED_BY: dict[Network, str] = {"segmenter": "spml-dist train", "cam": "spml-dist cam train"}
 
 
 def save(
@@ -44,15 +44,21 @@ def save(
         "background": background,
         "model": config.model_dump(mode="json"),
     }
-    aside = folder / f"{MODEL_WEIGHTS}.tmp"
-    save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, aside)
-    os.replace(aside, folder / MODEL_WEIGHTS)
-    aside = folder / f"{MODEL_INFO}.tmp"
-    aside.write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, folder / MODEL_INFO)
+    with replacing(folder / MODEL_WEIGHTS) as aside:
+        save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, aside)
+    # Last: a folder with it is whole.
+    write_json(folder / MODEL_INFO, info, sort_keys=False)
 
 
-def load(folder: Path, network: Network = "segmenter") -> tuple[Segmenter | Cam, dict]:
+@overload
+def load(folder: Path, network: Literal["segmenter"] = "segmenter") -> tuple[Segmenter, dict[str, Any]]: ...
+
+
+@overload
+def load(folder: Path, network: Literal["cam"]) -> tuple[Cam, dict[str, Any]]: ...
+
+
+def load(folder: Path, network: Network = "segmenter") -> tuple[Segmenter | Cam, dict[str, Any]]:
     """The network on the CPU in evaluation mode, and what is known of it (classes, background, step).
 
     Raises RunError for a folder without a whole model, or with another network than the one that is wanted.
@@ -70,10 +76,11 @@ def load(folder: Path, network: Network = "segmenter") -> tuple[Segmenter | Cam,
             info.get("version"),
             "use the release that wrote it",
         )
-    held = info.get("network", "segmenter")
-    if held != network:
-        remedy = f"give the folder of a run of `{MADE_BY[network]}`"
-        raise RunError(f"{folder / MODEL_INFO}: not the network that is needed here, {network}", held, remedy)
+    exported = info.get("network", "segmenter")
+    if exported != network:
+        remedy = f"give the folder of a run of `{TRAINED_BY[network]}`"
+        what = f"{folder / MODEL_INFO}: not the network that is needed here, {network}"
+        raise RunError(what, exported, remedy)
     build = cam.build if network == "cam" else segmenter.build
     config = ModelConfig(**{**info["model"], "weights": None, "pretrained": False})
     model = build(config, len(info["classes"]), seed=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -13,6 +12,7 @@ import cv2
 
 from spml_dist.drawing.overlay import palette
 from spml_dist.errors import RunError
+from spml_dist.files.write import write_text
 from spml_dist.report import contents, curves, labels
 from spml_dist.report.charts import draw
 from spml_dist.report.confusion import WRITTEN, matrix
@@ -44,12 +44,7 @@ def write_report(folder: str | Path) -> Path:
         + "\n</main></body></html>\n"
     )
     path = RunFolder(run.folder).report
-    aside = path.with_name("report.html.tmp")
-    try:
-        aside.write_text(page, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written", error.strerror, "make room for it") from error
+    write_text(path, page, "make room for it")
     return path
 
 

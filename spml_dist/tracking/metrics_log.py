@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from spml_dist.files.write import write_text
 from spml_dist.run_folder import RunFolder
 
 
@@ -62,9 +63,7 @@ def truncate(path: Path, step: int) -> None:
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [text for text in lines if _step_of(text) <= step]
-    aside = path.with_suffix(".tmp")
-    aside.write_text("".join(kept), encoding="utf-8")
-    aside.replace(path)
+    write_text(path, "".join(kept))
 
 
 def _step_of(text: str) -> float:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from spml_dist.errors import ConfigError
+from spml_dist.files.write import replacing
 from spml_dist.tracking.pending import Point
 
 if TYPE_CHECKING:
@@ -60,10 +61,8 @@ def connect(uri: str) -> MlflowClient:
     with FileLock(database.with_name(f".{database.name}.lock")) if database else nullcontext():
         if database and not database.exists():
             # Made aside: half of the tables, left by a process that was killed, could never be completed.
-            aside = database.with_name(f"{database.name}.tmp")
-            aside.unlink(missing_ok=True)
-            MlflowClient(tracking_uri=f"{SQLITE}{aside}")
-            aside.replace(database)
+            with replacing(database) as aside:
+                MlflowClient(tracking_uri=f"{SQLITE}{aside}")
         return MlflowClient(tracking_uri=uri)
 
 

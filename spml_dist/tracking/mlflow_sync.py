@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from spml_dist.errors import SpmlError
+from spml_dist.files.write import replacing
 from spml_dist.run_folder import RunFolder
 from spml_dist.tracking import mlflow_client, pending
 
@@ -101,9 +102,8 @@ def remember(folder: Path, **known: Any) -> None:
         if before | known != before:
             path = RunFolder(folder).mlflow
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f"{path.name}.tmp")
-            aside.write_text(json.dumps(before | known) + "\n", encoding="utf-8")
-            aside.replace(path)
+            with replacing(path) as aside:
+                aside.write_text(json.dumps(before | known) + "\n", encoding="utf-8")
 
 
 def _send(folder: Path, uri: str, experiment: str, name: str, params: Mapping[str, Any]) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from spml_dist.config.method_models import Relations
 from spml_dist.data.format.diagnose import TEACH, hints
-from spml_dist.data.format.manifest import Manifest, write_json
+from spml_dist.data.format.manifest import Manifest
+from spml_dist.files.write import write_json
 from spml_dist.model.export import Network
 from spml_dist.run_folder import RunFolder
 
@@ -25,13 +26,13 @@ def write(folder: Path, manifest: Manifest, relations: Relations, network: Netwo
     relations, network: of the run, for which some hints have no meaning.
     A note that says the same already is left alone: MLflow is sent what has changed.
     """
-    said = {name: getattr(manifest, name) for name in _DESCRIBED}
-    said |= {"network": network, "counts": asdict(manifest.counts)}
-    said |= {"hints": list(_hints(manifest, relations, network))}
-    said = json.loads(json.dumps(said))
+    note: dict[str, Any] = {name: getattr(manifest, name) for name in _DESCRIBED}
+    note |= {"network": network, "counts": asdict(manifest.counts)}
+    note |= {"hints": list(_hints(manifest, relations, network))}
+    note = json.loads(json.dumps(note))  # tuples become lists, as they are in the file
     path = RunFolder(folder).labels
-    if said != _read(path):
-        write_json(path, said)
+    if note != _read(path):
+        write_json(path, note)
 
 
 def _hints(manifest: Manifest, relations: Relations, network: Network) -> Iterator[str]:
