@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from math import gcd
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,11 +25,14 @@ from spml_dist import comm
 from spml_dist.bank.partitions import partition_of
 from spml_dist.bank.rows import digest, empty, written
 from spml_dist.bank.search.index_cache import Cache
-from spml_dist.bank.sharded import ShardedBank
-from spml_dist.bank.snapshot_manifest import File, Manifest, damaged, read_manifest, sum_of, write_manifest
+from spml_dist.bank.snapshot_folder import RECENT_ROWS, another_kind, damaged, unwritable
+from spml_dist.bank.snapshot_manifest import File, Manifest, read_manifest, sum_of, write_manifest
 from spml_dist.errors import RunError
 from spml_dist.records import BankRows
 from spml_dist.tensor_records import concatenate, take
+
+if TYPE_CHECKING:
+    from spml_dist.bank.sharded import ShardedBank
 
 SHARD, INDEX = "shard_{:05d}.safetensors", "index_{:05d}_of_{:05d}.safetensors"
 
@@ -69,14 +73,14 @@ def save(bank: ShardedBank, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         part = _write(bank, folder)
     except (OSError, SafetensorError) as problem:
-        trouble = _unwritable(folder, problem)
+        trouble = unwritable(folder, problem)
     comm.agree(trouble)
     parts = comm.from_every_rank(part)
     if comm.rank() == 0:
         try:
             write_manifest(folder, _manifest(bank, parts))
         except OSError as problem:
-            trouble = _unwritable(folder, problem)
+            trouble = unwritable(folder, problem)
     comm.agree(trouble)
 
 
@@ -88,13 +92,14 @@ def restore(bank: ShardedBank, folder: Path) -> None:
     without entries that were out of date, which leaves room for others. Raises RunError on every rank for a
     missing or damaged file, which is named, for a bank of other settings, and for rows that find no room.
     """
+    comm.agree(another_kind(folder, RECENT_ROWS, bank.settings.candidates))
     taken, trouble = None, None
     try:
         manifest = read_manifest(folder)
         _require_alike(bank, manifest, folder)
         taken = _fill(bank, manifest, folder)
         name = INDEX.format(comm.rank(), comm.world())
-        alike = (manifest.world, manifest.shards) == (comm.world(), bank.settings.shards)
+        alike = (manifest.world, manifest.shards) == (comm.world(), bank.settings.partitions)
         whole = taken.held == taken.rows  # else it is told below what does not fit
         if alike and whole and name in manifest.indexes and bank.indexes:
             bank.cache = _index(bank, folder / name, manifest.indexes[name])
@@ -152,7 +157,7 @@ def _manifest(bank: ShardedBank, parts: list[_Part]) -> Manifest:
     files = {name: file for part in parts for name, file in part.files.items()}
     settings, newest = bank.settings, max(part.newest for part in parts)
     return Manifest(
-        shards=settings.shards,
+        shards=settings.partitions,
         capacity=settings.capacity,
         dim=bank.dim,
         classes=bank.names,
@@ -170,7 +175,7 @@ def _manifest(bank: ShardedBank, parts: list[_Part]) -> Manifest:
 def _fill(bank: ShardedBank, manifest: Manifest, folder: Path) -> _Taken:
     """Put this rank's rows into its store, those of the files whose images may meet in one virtual shard
     together: images that come oldest first are put without sorting."""
-    store, shards, digests, rows, fullest = bank.store, bank.settings.shards, [], 0, 0
+    store, shards, digests, rows, fullest = bank.store, bank.settings.partitions, [], 0, 0
     apart = gcd(manifest.shards, shards)
     for residue in sorted({shard % apart for shard in store.owned}):
         parts = [empty(0, bank.dim, bank.classes, bank.settings.storage)]
@@ -244,8 +249,10 @@ def _missing(bank: ShardedBank, manifest: Manifest, taken: list[_Taken], folder:
         remedy = "put the run folder on storage that all of them share"
         return RunError(f"{folder}: the ranks do not see the same files there", None, remedy)
     if sum(each.held for each in taken) < sum(each.rows for each in taken):
-        least = max(each.fullest for each in taken) * settings.shards
-        remedy = f"raise it to {least}, or go back to {manifest.capacity} with bank.shards {manifest.shards}"
+        least = max(each.fullest for each in taken) * settings.partitions
+        remedy = (
+            f"raise it to {least}, or go back to {manifest.capacity} with bank.partitions {manifest.shards}"
+        )
         return RunError(
             f"bank.capacity has no room for the {manifest.rows} rows of {folder}", settings.capacity, remedy
         )
@@ -264,7 +271,3 @@ def _verify(path: Path, file: File) -> None:
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _unwritable(folder: Path, problem: Exception) -> RunError:
-    return RunError(f"{folder} cannot be written", problem, "make room; what was saved before is still there")

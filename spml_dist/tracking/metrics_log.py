@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from spml_dist.files.write import write_text
+from spml_dist.run_folder import RunFolder
 
 
 class Stopwatch:
@@ -39,8 +40,8 @@ class Journal:
     """Appends to RUN/metrics.jsonl and RUN/train.log; every line is on disk when the call returns."""
 
     def __init__(self, folder: Path):
-        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
-        self._log = (folder / "train.log").open("a", encoding="utf-8", buffering=1)
+        self._metrics = RunFolder(folder).metrics.open("a", encoding="utf-8", buffering=1)
+        self._log = RunFolder(folder).train_log.open("a", encoding="utf-8", buffering=1)
 
     def say(self, text: str) -> None:
         self._log.write(text + "\n")
