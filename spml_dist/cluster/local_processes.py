@@ -86,9 +86,9 @@ def _death(processes: dict[int, BaseProcess]) -> RunError:
     ends = [(process.exitcode in (_TERMINATED, -signal.SIGTERM), pid) for pid, process in processes.items()]
     _, pid = min(ends)
     status = processes[pid].exitcode
-    seen = f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
+    end = f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
     remedy = "if memory ran out take fewer workers; the same command goes on"
-    return RunError(f"worker process {pid}: died", seen, remedy)
+    return RunError(f"worker process {pid}: died", end, remedy)
 
 
 _function: Function

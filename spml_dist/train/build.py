@@ -13,7 +13,7 @@ from spml_dist import comm
 from spml_dist.config import Config
 from spml_dist.data.format.manifest import Manifest
 from spml_dist.data.stream.loader import Stream
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.records import SegmentBank
 from spml_dist.run_folder import RunFolder
 from spml_dist.train import checkpoint, deepspeed_engine, label_summary, momentum_encoder, run_bank
@@ -111,6 +111,6 @@ def training_stream(config: Config, manifest: Manifest, state: dict[str, Any] | 
         world=comm.world(),
         accumulation=config.engine.accumulation,
         skip_corrupt=settings.skip_corrupt,
-        cache=Cache(settings.cache, settings.cache_gb, settings.retry_seconds),
+        cache=ShardCache(settings.cache, settings.cache_gb, settings.retry_seconds),
         start_state=state,
     )

@@ -90,15 +90,15 @@ def _tags(key: str, encoded: bytes, num_classes: int) -> tuple[int, ...] | None:
 
 def _weak(key: str, encoded: bytes, num_classes: int) -> dict[str, Any]:
     try:
-        said = json.loads(encoded)
-        if sorted(said) != sorted(WEAK):
+        fields = json.loads(encoded)
+        if sorted(fields) != sorted(WEAK):
             raise ValueError(f"not {', '.join(WEAK)}")
-        boxes = None if said["boxes"] is None else tuple(_box(*box, num_classes) for box in said["boxes"])
-        kinds, unlisted = tuple(map(str, said["kinds"])), tuple(map(int, said["unlisted"]))
+        boxes = None if fields["boxes"] is None else tuple(_box(*box, num_classes) for box in fields["boxes"])
+        kinds, unlisted = tuple(map(str, fields["kinds"])), tuple(map(int, fields["unlisted"]))
         return {
             "kinds": kinds,
             "boxes": boxes,
-            "contradicted": int(said["contradicted"]),
+            "contradicted": int(fields["contradicted"]),
             "unlisted": unlisted,
         }
     except (TypeError, ValueError) as error:

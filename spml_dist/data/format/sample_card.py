@@ -37,25 +37,25 @@ def entry(sample: Sample, manifest: Manifest, colours: np.ndarray, masks: bool =
 
 def shown(sample: Sample, masks: bool = False) -> set[int]:
     """The labels that its place on the sheet shows: pixels', boxes' and tags'; 254 and 255 among them."""
-    found = set(np.unique(sample.semantic).tolist()) | set(sample.tags or ())
-    found |= {box[0] for box in sample.boxes or ()}
-    return found | set(np.unique(sample.mask).tolist()) if masks and sample.mask is not None else found
+    labels = set(np.unique(sample.semantic).tolist()) | set(sample.tags or ())
+    labels |= {box[0] for box in sample.boxes or ()}
+    return labels | set(np.unique(sample.mask).tolist()) if masks and sample.mask is not None else labels
 
 
 def note(sample: Sample, manifest: Manifest) -> str:
     """Kinds of annotation, what is known of the tags, and what contradicts, in a line."""
     labelled = bool((sample.semantic < UNLABELLED).any())
     kinds = sample.kinds or ((manifest.labels,) if labelled else ())  # version 1 names none
-    said = [", ".join(kinds) or "not annotated"]
+    remarks = [", ".join(kinds) or "not annotated"]
     if sample.tags is None:
-        said.append("tags unknown")
+        remarks.append("tags unknown")
     elif not sample.tags:
-        said.append("known to show no class")
+        remarks.append("known to show no class")
     if sample.unlisted:
-        said.append("not listed: " + ", ".join(manifest.classes[label] for label in sample.unlisted))
+        remarks.append("not listed: " + ", ".join(manifest.classes[label] for label in sample.unlisted))
     if sample.contradicted:
-        said.append(f"contradicted pixels: {sample.contradicted:,}")
-    return " · ".join(said)
+        remarks.append(f"contradicted pixels: {sample.contradicted:,}")
+    return " · ".join(remarks)
 
 
 def reduced(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -68,10 +68,10 @@ def reduced(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _labelled(sample: Sample) -> str:
     share = (sample.semantic < UNLABELLED).mean()
-    said = f"{share:.1%} labelled" if share >= 0.0005 else "less than 0.1% labelled" if share else "no label"
+    text = f"{share:.1%} labelled" if share >= 0.0005 else "less than 0.1% labelled" if share else "no label"
     if sample.boxes is not None:
-        said += f", {len(sample.boxes)} box{'es' * (len(sample.boxes) != 1)}"
-    return said
+        text += f", {len(sample.boxes)} box{'es' * (len(sample.boxes) != 1)}"
+    return text
 
 
 def _tinted(image: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:

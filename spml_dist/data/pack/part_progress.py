@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from spml_dist.data.pack.parts import SEEN
+from spml_dist.data.pack.parts import COUNTER
 from spml_dist.progress import progress_bar
 
 _LOOK_SECONDS = 0.5
@@ -15,11 +15,11 @@ _LOOK_SECONDS = 0.5
 
 @contextmanager
 def part_progress(
-    name: str, sizes: Mapping[str, int], finished: Container[str], seen: Path
+    name: str, sizes: Mapping[str, int], finished: Container[str], counters: Path
 ) -> Iterator[Callable[[str], None]]:
     """Show a bar while the block runs, which calls what it is given with each part that is finished.
 
-    sizes: images of each part. finished: those that are from the start. seen: folder where a part that is
+    sizes: images of each part. finished: those that are from the start. counters: folder where a part that is
     running has a file PART.seen of one byte an image.
     """
     done = [size for part, size in sizes.items() if part in finished]
@@ -30,7 +30,7 @@ def part_progress(
 
         def look() -> None:
             with lock:
-                running = sum(path.stat().st_size for path in seen.glob(f"*{SEEN}"))
+                running = sum(path.stat().st_size for path in counters.glob(f"*{COUNTER}"))
                 bar.update(max(0, sum(done) + running - bar.n))
 
         def watch() -> None:
@@ -40,7 +40,7 @@ def part_progress(
         def finish(part: str) -> None:
             with lock:
                 done.append(sizes[part])
-                (seen / f"{part}{SEEN}").unlink(missing_ok=True)
+                (counters / f"{part}{COUNTER}").unlink(missing_ok=True)
 
         watcher = threading.Thread(target=watch, name="progress", daemon=True)
         watcher.start()

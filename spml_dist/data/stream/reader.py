@@ -19,7 +19,7 @@ from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expan
 
 from spml_dist.data.format.manifest import Manifest, Shard, read_manifest
 from spml_dist.data.format.members import decode
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import DataError
 from spml_dist.files import address
 from spml_dist.records import Sample
@@ -61,13 +61,13 @@ class Reader:
         folder: str | Path,
         manifest: Manifest,
         masks: bool = True,
-        cache: Cache | None = None,
+        cache: ShardCache | None = None,
         open_shards: int = OPEN_SHARDS,
     ):
         self.folder = folder
         self.manifest = manifest
         self.masks = masks
-        self.cache = cache or Cache()
+        self.cache = cache or ShardCache()
         self.open_shards = open_shards
         self._open: OrderedDict[int, tuple[BinaryIO, list[Span]]] = OrderedDict()
         self._expected: Sequence[int] = ()
@@ -101,13 +101,13 @@ class Reader:
 
     def corrupt(self, shard: int) -> int:
         """How many samples of a shard cannot be used; reads it whole."""
-        found = 0
+        count = 0
         for index in range(self.manifest.shards[shard].samples):
             try:
                 self.read(shard, index)
             except CorruptSample:
-                found += 1
-        return found
+                count += 1
+        return count
 
     def expect(self, shards: Sequence[int]) -> None:
         """Fetch in the background what lies at addresses of the shards that will be read soon."""
@@ -135,7 +135,7 @@ class Reader:
 
 
 def samples(
-    folder: str | Path, start: int = 0, stop: int | None = None, cache: Cache | None = None
+    folder: str | Path, start: int = 0, stop: int | None = None, cache: ShardCache | None = None
 ) -> Iterator[Sample]:
     """Samples start, start + 1, … (to before `stop`, None = to the end) in the order of the manifest."""
     manifest = read_manifest(folder)
@@ -148,7 +148,7 @@ def samples(
         first += shard.samples
 
 
-def _indexed(name: str, shard: Shard, cache: Cache) -> tuple[BinaryIO, list[Span]]:
+def _indexed(name: str, shard: Shard, cache: ShardCache) -> tuple[BinaryIO, list[Span]]:
     """A shard, open, and where its samples lie."""
     file = cache.open(name, shard) if address.is_remote(name) else _opened(name)
     try:
@@ -187,9 +187,9 @@ def _spans(name: str, file: BinaryIO) -> list[Span]:
     return spans
 
 
-def _agree(name: str, what: str, seen: int, promised: int) -> None:
-    if seen != promised:
-        raise DataError(f"{name}: not the {promised} {what} that the manifest promises", seen, REMEDY)
+def _agree(name: str, what: str, actual: int, promised: int) -> None:
+    if actual != promised:
+        raise DataError(f"{name}: not the {promised} {what} that the manifest promises", actual, REMEDY)
 
 
 def _members(name: str, data: bytes) -> dict:

@@ -24,7 +24,7 @@ from spml_dist.files.write import replacing
 
 
 @dataclass(frozen=True)
-class Cache:
+class ShardCache:
     """Where fetched shards lie and how much room they may take."""
 
     folder: str | None = None
@@ -98,9 +98,11 @@ def check(name: str, path: Path, shard: Shard) -> None:
         raise _differs(name, "as sha256", shard.sha256, digest)
 
 
-def _differs(name: str, what: str, promised: object, found: object) -> DataError:
+def _differs(name: str, what: str, promised: object, actual: object) -> DataError:
     return DataError(
-        f"{name}: not the {promised} {what} that the manifest promises", found, "pack or copy the shard again"
+        f"{name}: not the {promised} {what} that the manifest promises",
+        actual,
+        "pack or copy the shard again",
     )
 
 
