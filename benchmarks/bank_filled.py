@@ -81,7 +81,7 @@ class Filled:
         self._say(f"{int(total(len(self.bank)))} rows published, visit {self.visit}")
 
     def publish(self, rows: BankRows) -> None:
-        self.bank.publish(replace(rows, step=torch.full_like(rows.step, self.step)), ())
+        self.bank.add(replace(rows, step=torch.full_like(rows.step, self.step)), ())
         self.bank.settle()
         self.step += 1
 

@@ -14,7 +14,7 @@ from spml_dist.errors import RunError
 from spml_dist.report import curves, write_report
 from spml_dist.report.charts import confusion_picture, draw
 from spml_dist.report.confusion import matrix
-from spml_dist.report.run_folder import read
+from spml_dist.report.contents import read
 from spml_dist.report.summary import summary
 
 CONFIG = "name: beach\nseed: 7\nmodel:\n  backbone: resnet10t\nschedule:\n  steps: 30\n"

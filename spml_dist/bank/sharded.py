@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from spml_dist import comm
-from spml_dist.bank import exchange, sampling, staleness
+from spml_dist.bank import exchange, sampling, snapshot, staleness
 from spml_dist.bank.counts import count, over_all_ranks
 from spml_dist.bank.partitions import owned
-from spml_dist.bank.rows import ANNOTATED, as_candidates, bitset, by_identity, pack, unpack
+from spml_dist.bank.rows import ANNOTATED, as_candidates, bitset, by_identity, of_segments, pack, unpack
 from spml_dist.bank.search.exact import Found, in_order
 from spml_dist.bank.search.filters import Kind, Queries
 from spml_dist.bank.search.index_cache import Cache
@@ -22,7 +23,14 @@ from spml_dist.bank.store import Store
 from spml_dist.bank.validate import refusal
 from spml_dist.config.method_models import BankConfig
 from spml_dist.errors import RunError
-from spml_dist.records import BankCandidates, BankCounts, BankRows, Candidates, Neighbours
+from spml_dist.records import (
+    BankCandidates,
+    BankCounts,
+    BankRows,
+    BatchSegments,
+    Candidates,
+    Neighbours,
+)
 from spml_dist.tensor_records import concatenate, take
 
 GAUGE = 50
@@ -84,7 +92,17 @@ class ShardedBank:
         """Rows of this rank."""
         return len(self.store)
 
-    def publish(self, rows: BankRows, keys: Sequence[str]) -> None:
+    def publish(self, parts: Sequence[BatchSegments], step: int) -> None:
+        """`SegmentBank.publish`; raises as `add`."""
+        if not parts:
+            return
+        rows = [
+            of_segments(p.segments, p.images, p.propagated, p.confidence, step, self.settings.storage)
+            for p in parts
+        ]
+        self.add(concatenate(rows), [key for part in parts for key in part.images.keys])
+
+    def add(self, rows: BankRows, keys: Sequence[str]) -> None:
         """Send this rank's segments of a step to their owners; they are rows from the next question on.
 
         rows: whole images; keys: their sample keys. Raises RunError on every rank for what no bank may hold.
@@ -107,16 +125,21 @@ class ShardedBank:
             trouble = error
         comm.agree(trouble)
 
-    def recall(self, rows: Candidates, step: int, measure: bool = False) -> BankCandidates:
-        """The bank's part in a step's candidates.
+    def save(self, folder: Path) -> None:
+        """`SegmentBank.save`: a snapshot, which any number of ranks restores."""
+        snapshot.save(self, folder)
 
-        rows: the step's segments, of all ranks; measure: also how well the bank does, for `report`.
-        """
+    def restore(self, folder: Path) -> None:
+        """`SegmentBank.restore`."""
+        snapshot.restore(self, folder)
+
+    def candidates(self, segments: Candidates, step: int, measure: bool = False) -> BankCandidates:
+        """`SegmentBank.candidates`."""
         self.settle()
         if self.settings.max_age is not None:
             self.store.expire(step - self.settings.max_age)
         self._upkeep()
-        queries, eligible = self._queries(rows), self._eligible(rows)
+        queries, eligible = self._queries(segments), self._eligible(segments)
         asking = self._taking_turns(queries, step)
         voters = queries if self._asks.votes else asking
         near, labelled, joins = [], None, step >= self.settings.warmup
@@ -127,11 +150,11 @@ class ShardedBank:
             self._measure(queries, voters, labelled, eligible, step)
         if not joins:
             eligible, near, labelled = torch.zeros_like(eligible), [], None
-        memory = self._memory(rows, queries, near, eligible, step)
+        memory = self._memory(segments, queries, near, eligible, step)
         return replace(memory, labelled=labelled if self._asks.votes else None)
 
     def report(self, step: int) -> dict[str, float]:
-        """How the bank does since the last report, by names for the log. step: steps made so far."""
+        """`SegmentBank.report`."""
         self.settle()  # all that this step did is told now: a checkpoint after it does not hold it
         own = staleness.summed(self.store.drift, self._recall, [*self._kinds, "labelled"], self._device)
         ages = staleness.ages(self.store.rows.step[self.store.live()], step - 1)
@@ -244,8 +267,8 @@ class ShardedBank:
         everything, count_drawn = self._gathered(chosen, drawn)
         weight = sampling.weights(everything.source, len(everything) - count_drawn, *kinds)
         candidates = as_candidates(everything, self.classes, rows.prototype.dtype)
-        standing = BankCounts(whole.by_class, whole.by_propagated, whole.sharing)
-        return BankCandidates(candidates, weight.log(), standing)
+        counts = BankCounts(whole.by_class, whole.by_propagated, whole.sharing)
+        return BankCandidates(candidates, weight.log(), counts)
 
     def _gathered(self, chosen: Tensor, drawn: Tensor) -> tuple[BankRows, int]:
         """The chosen rows of all ranks, then the drawn ones and how many these are, each by identity."""

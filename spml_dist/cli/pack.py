@@ -168,7 +168,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
 
 def _report(arguments: argparse.Namespace, manifests: dict[str, Manifest]) -> int:
     from spml_dist.data.format.diagnose import hints
-    from spml_dist.data.format.manifest import write_json
+    from spml_dist.files.write import write_json
 
     reports = {split: summary(manifest) for split, manifest in manifests.items()}
     print("\n\n".join(_table(report) for report in reports.values()))

@@ -9,6 +9,7 @@ from pathlib import Path
 from spml_dist.cli.arguments import add_verb
 from spml_dist.cli.report import require_run
 from spml_dist.errors import RunError
+from spml_dist.run_folder import RunFolder
 
 EXAMPLES = """\
 examples:
@@ -38,11 +39,11 @@ def run(args: argparse.Namespace) -> int:
     from spml_dist.tracking import mlflow_sync
     from spml_dist.tracking.mlflow_client import absolute_uri
 
-    config = load(args.folder / "config.yaml")
+    config = load(RunFolder(args.folder).config)
     uri = absolute_uri(args.uri or mlflow_sync.address(args.folder) or config.tracking.uri, Path.cwd())
-    missing = mlflow_sync.catch_up(args.folder, uri, config.tracking.experiment, config.name, flatten(config))
+    missing = mlflow_sync.sync(args.folder, uri, config.tracking.experiment, config.name, flatten(config))
     if missing:
         raise RunError(missing.what, missing.error, "try again when it answers, or give --uri ADDRESS")
-    run_id = json.loads((args.folder / mlflow_sync.NOTE).read_text(encoding="utf-8"))["run_id"]
+    run_id = json.loads(RunFolder(args.folder).mlflow.read_text(encoding="utf-8"))["run_id"]
     print(f"MLflow has all of {args.folder}: run {run_id}")
     return 0

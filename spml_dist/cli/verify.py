@@ -39,8 +39,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from spml_dist.data.format.manifest import write_json
     from spml_dist.files import address
+    from spml_dist.files.write import write_json
 
     reports = [_verified(folder) for folder in _packs(arguments.out)]
     print(_table(reports))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from colorsys import hsv_to_rgb
 from functools import cache
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 
 from spml_dist.errors import DataError
+from spml_dist.files.write import replacing
 from spml_dist.records import IGNORED, UNLABELLED
 
 # Okabe and Ito's colours, then the colours farthest from all before them in CIELAB, as seen with normal
@@ -111,13 +111,12 @@ def write_picture(path: str | Path, image: np.ndarray) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
     fits, encoded = cv2.imencode(path.suffix.lower(), np.ascontiguousarray(image[..., ::-1]))
     if not fits:
         height, width = image.shape[:2]
         raise DataError(f"{path}: cannot hold so large an image", f"{height} x {width}", "write a .png")
-    aside.write_bytes(encoded.tobytes())
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        aside.write_bytes(encoded.tobytes())
 
 
 def _paper(height: int, width: int) -> np.ndarray:

@@ -61,9 +61,9 @@ def activations(
     return total[0].cpu().numpy()
 
 
-def labelled(model: Cam, sample: Sample, background: int | None, settings: CamConfig) -> Sample:
+def with_seeds(model: Cam, sample: Sample, background: int | None, settings: CamConfig) -> Sample:
     """The sample with the seeds of its tags or boxes, `cam` among its kinds where it has got any."""
-    classes = cam_seeds.shown(sample)
+    classes = cam_seeds.mapped_classes(sample)
     if classes is None:
         return sample
     none = np.zeros((0, *sample.semantic.shape), np.float32)
@@ -108,7 +108,7 @@ class CamParts:
                 remedy = f"{error.remedy}; then the same command goes on"
                 raise RunError(error.what, error.value, remedy) from error
             else:
-                yield labelled(model, sample, background, self.settings), jpeg
+                yield with_seeds(model, sample, background, self.settings), jpeg
 
 
 @lru_cache(maxsize=1)

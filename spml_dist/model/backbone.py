@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import pickle
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -21,7 +22,7 @@ UNFIT = (RuntimeError, TypeError, NotImplementedError, AssertionError, IndexErro
 """What timm raises for a wish that a network cannot fulfil"""
 
 
-def configured(config: ModelConfig) -> nn.Module:
+def from_config(config: ModelConfig) -> nn.Module:
     """The backbone that a configuration asks for; as `build`."""
     return build(
         config.backbone, config.output_stride, config.feature_level, config.weights, config.pretrained
@@ -67,7 +68,16 @@ def build(
 
 def stride(net: nn.Module) -> int:
     """Image pixels per pixel of the network's feature map, along each side."""
-    return net.feature_info.reduction()[-1]
+    return _feature_info(net).reduction()[-1]
+
+
+def channels(net: nn.Module) -> int:
+    """F of its feature map."""
+    return _feature_info(net).channels()[-1]
+
+
+def _feature_info(net: nn.Module) -> Any:
+    return cast(Any, net).feature_info  # timm's own attribute
 
 
 def features(net: nn.Module, images: Tensor) -> Tensor:
@@ -79,20 +89,20 @@ def features(net: nn.Module, images: Tensor) -> Tensor:
     return last.movedim(-1, 1) if getattr(net, "output_fmt", "NCHW") == "NHWC" else last
 
 
-def _options(name: str, output_stride: int | None, level: int) -> dict:
+def _options(name: str, output_stride: int | None, level: int) -> dict[str, Any]:
     """What to ask timm for. Networks on the meta device cost nothing and tell what they are."""
     import timm
 
     try:
         with torch.device("meta"):
-            info = timm.create_model(name, features_only=True).feature_info
+            info = _feature_info(timm.create_model(name, features_only=True))
             takes = inspect.signature(type(timm.create_model(name)).__init__).parameters
     except UNFIT as problem:
         raise ConfigError("model.backbone gives no feature maps", name, str(problem)) from problem
     levels, own = len(info), info.reduction()[-1]
     if level >= levels:
         raise ConfigError("model.feature_level", level, f"{name} has feature maps 0 to {levels - 1}")
-    options = {"features_only": True, "out_indices": (level % levels,)}
+    options: dict[str, Any] = {"features_only": True, "out_indices": (level % levels,)}
     options |= {key: value for key, value in ANY_SIZE.items() if key in takes}
     if output_stride in (None, own):
         return options
@@ -108,7 +118,7 @@ def _options(name: str, output_stride: int | None, level: int) -> dict:
     return options | {"output_stride": output_stride}
 
 
-def _try_out(name: str, options: dict) -> None:
+def _try_out(name: str, options: dict[str, Any]) -> None:
     """Two image sizes, neither the network's own, through it on the meta device: shapes alone."""
     import timm
 
@@ -126,25 +136,25 @@ def _try_out(name: str, options: dict) -> None:
 
 def _load(net: nn.Module, path: str) -> None:
     """Weights from a file, by name; what the file has beyond them, such as a classifier, is left alone."""
-    given = _read(path)
+    weights = _read(path)
     # timm's feature networks call `stages.0` of a whole network `stages_0`, and put `model.` before all.
-    by_name = {_plain(key): value for key, value in given.items()}
-    wanted = net.state_dict()
-    missing = [key for key in wanted if _plain(key) not in by_name]
+    by_name = {_plain(key): value for key, value in weights.items()}
+    expected = net.state_dict()
+    missing = [key for key in expected if _plain(key) not in by_name]
     unlike = [
         key
-        for key, value in wanted.items()
+        for key, value in expected.items()
         if _plain(key) in by_name and getattr(by_name[_plain(key)], "shape", None) != value.shape
     ]
     if missing or unlike:
         counts = [
-            f"{len(keys)} of {len(wanted)} keys {what} ({', '.join(keys[:3] + ['…'] * (len(keys) > 3))})"
+            f"{len(keys)} of {len(expected)} keys {what} ({', '.join(keys[:3] + ['…'] * (len(keys) > 3))})"
             for keys, what in ((missing, "missing"), (unlike, "of another shape"))
             if keys
         ]
-        remedy = ", ".join(counts) + _hint(given, missing)
+        remedy = ", ".join(counts) + _hint(weights, missing)
         raise ConfigError("model.weights does not fit model.backbone", path, remedy)
-    net.load_state_dict({key: by_name[_plain(key)] for key in wanted})
+    net.load_state_dict({key: by_name[_plain(key)] for key in expected})
 
 
 def _read(path: str) -> dict[str, Tensor]:
@@ -165,14 +175,14 @@ def _plain(key: str) -> str:
     return key.removeprefix("model.").replace("_", ".")
 
 
-def _hint(given: dict, missing: list[str]) -> str:
+def _hint(weights: dict[str, Any], missing: list[str]) -> str:
     """Where the missing weights may be: under a prefix, or one level deeper."""
-    inner = [key for key, value in given.items() if isinstance(value, dict)]
+    inner = [key for key, value in weights.items() if isinstance(value, dict)]
     if missing and inner:
         return f"; they may lie inside its {inner[0]!r}: save that part alone"
     for key in missing[:3]:
-        for other in given:
+        for other in weights:
             if _plain(other).endswith("." + _plain(key)):
                 prefix = other[: -len(key.removeprefix("model."))]
                 return f"; the file puts {prefix!r} before its names: remove it there"
-    return f"; the file has names like {next(iter(given), 'none')}" if missing else ""
+    return f"; the file has names like {next(iter(weights), 'none')}" if missing else ""

@@ -8,7 +8,7 @@ from torch.nn.functional import pad
 
 from spml_dist.config.models import ModelConfig
 from spml_dist.model import backbone
-from spml_dist.model.segmenter import prepared
+from spml_dist.model.segmenter import prepare
 
 
 class Cam(nn.Module):
@@ -48,6 +48,7 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Cam:
     """The network with fresh (seeded) or given weights, on the CPU. Raises ConfigError as the segmenter's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = backbone.configured(config)
-        model = Cam(net, net.feature_info.channels()[-1], num_classes)
-    return prepared(model, config)
+        net = backbone.from_config(config)
+        model = Cam(net, backbone.channels(net), num_classes)
+    prepare(model, net, config)
+    return model

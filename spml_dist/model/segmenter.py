@@ -66,20 +66,21 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Segmenter:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = backbone.configured(config)
-        channels = net.feature_info.channels()[-1]
-        head = _head(config, channels)
+        net = backbone.from_config(config)
+        head = _head(config, backbone.channels(net))
         classifier = ClassifierHead(config.embedding_dim, num_classes, config.classifier_dropout)
-    return prepared(Segmenter(net, head, classifier, config.classifier_detached), config)
-
-
-def prepared(model: nn.Module, config: ModelConfig) -> nn.Module:
-    """A network with a `backbone`, ready for training: batch norms over all ranks, a frozen prefix."""
-    globalise(model)
-    for norm in (module for module in model.backbone.modules() if isinstance(module, GlobalBatchNorm)):
-        norm.momentum = config.norm_momentum
-    _freeze(model.backbone, config.frozen)
+    model = Segmenter(net, head, classifier, config.classifier_detached)
+    prepare(model, net, config)
     return model
+
+
+def prepare(model: nn.Module, net: nn.Module, config: ModelConfig) -> None:
+    """Make a network around the backbone `net` ready for training: batch norms over all ranks, a frozen
+    prefix."""
+    globalise(model)
+    for norm in (module for module in net.modules() if isinstance(module, GlobalBatchNorm)):
+        norm.momentum = config.norm_momentum
+    _freeze(net, config.frozen)
 
 
 def _head(config: ModelConfig, channels: int) -> nn.Module:

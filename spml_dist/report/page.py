@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -13,12 +12,14 @@ import cv2
 
 from spml_dist.drawing.overlay import palette
 from spml_dist.errors import RunError
-from spml_dist.report import curves, labels, run_folder
+from spml_dist.files.write import write_text
+from spml_dist.report import contents, curves, labels
 from spml_dist.report.charts import draw
 from spml_dist.report.confusion import WRITTEN, matrix
-from spml_dist.report.run_folder import RunFolder
+from spml_dist.report.contents import Contents
 from spml_dist.report.style import CSS
 from spml_dist.report.summary import headline, settings, title
+from spml_dist.run_folder import RunFolder, preview_step
 
 PREVIEWS = 4
 """training previews shown at most, spread over the training"""
@@ -32,7 +33,7 @@ def write_report(folder: str | Path) -> Path:
     Images and charts are embedded: the file needs no other file and no network.
     RunError: a configuration or a result that cannot be read, or a folder that cannot be written.
     """
-    run = run_folder.read(Path(folder))
+    run = contents.read(Path(folder))
     body = [_header(run), *_results(run), *(labels.section(run.labels) if run.labels else ())]
     body += [*_training(run), *_previews(run), *_machines(run), *_settings(run)]
     page = (
@@ -42,17 +43,12 @@ def write_report(folder: str | Path) -> Path:
         + "\n".join(body)
         + "\n</main></body></html>\n"
     )
-    path = run.folder / "report.html"
-    aside = path.with_name("report.html.tmp")
-    try:
-        aside.write_text(page, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written", error.strerror, "make room for it") from error
+    path = RunFolder(run.folder).report
+    write_text(path, page, "make room for it")
     return path
 
 
-def _header(run: RunFolder) -> str:
+def _header(run: Contents) -> str:
     line = " · ".join(f"{name} {value}" for name, value in settings(run).items())
     tiles = "".join(
         f'<div class="card tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
@@ -61,7 +57,7 @@ def _header(run: RunFolder) -> str:
     return f'<h1>{escape(run.name)}</h1><p class="soft">{escape(line)}</p><div class="tiles">{tiles}</div>'
 
 
-def _results(run: RunFolder) -> Iterable[str]:
+def _results(run: Contents) -> Iterable[str]:
     if not run.results:
         command = escape(f"spml-dist evaluate {run.folder}")
         yield "<h2>Result</h2>"
@@ -69,7 +65,7 @@ def _results(run: RunFolder) -> Iterable[str]:
     for result in run.results:
         yield f"<h2>Result on {escape(result['split'])}{' (oracle)' if result['oracle'] else ''}</h2>"
         yield f'<div class="card">{_table(result)}</div>'
-        sheet = run.image(result)
+        sheet = run.pictures(result)
         if sheet:
             yield f'<div class="card">{_image(sheet, "evaluated images")}</div>'
         yield _confusion(result)
@@ -131,13 +127,13 @@ def _row(name: str, values: list[float], colour, there: bool) -> str:
     return f'<tr class="{kind}"><td>{swatch}{label}</td>{cells}</tr>'
 
 
-def _training(run: RunFolder) -> Iterable[str]:
+def _training(run: Contents) -> Iterable[str]:
     drawn = _charts(curves.of_training(run.steps))
     if drawn:
         yield f'<h2>Training</h2><div class="grid">{drawn}</div>'
 
 
-def _machines(run: RunFolder) -> Iterable[str]:
+def _machines(run: Contents) -> Iterable[str]:
     drawn = _charts(curves.of_machines(run.nodes))
     if drawn:
         yield f'<h2>Machines</h2><div class="grid">{drawn}</div>'
@@ -147,20 +143,18 @@ def _charts(found: Iterable[curves.Curves]) -> str:
     return "".join(f'<div class="card"><h3>{escape(each.title)}</h3>{draw(each)}</div>' for each in found)
 
 
-def _previews(run: RunFolder) -> Iterable[str]:
+def _previews(run: Contents) -> Iterable[str]:
     last = len(run.previews) - 1
     picked = (
         sorted({round(last * number / (PREVIEWS - 1)) for number in range(PREVIEWS)}) if last >= 0 else []
     )
     shown = [run.previews[number] for number in picked]
     if shown:
-        figures = "".join(
-            _image(path, f"step {run_folder.number(path.stem):,}", caption=True) for path in shown
-        )
+        figures = "".join(_image(path, f"step {preview_step(path):,}", caption=True) for path in shown)
         yield f'<h2>While it learned</h2><div class="card pair">{figures}</div>'
 
 
-def _settings(run: RunFolder) -> Iterable[str]:
+def _settings(run: Contents) -> Iterable[str]:
     if run.config_text:
         yield "<h2>Configuration</h2>"
         text = f"<details><summary>config.yaml</summary><pre>{escape(run.config_text)}</pre></details>"

@@ -1,4 +1,4 @@
-"""One training step of the CAM classifier: its loss on the images' tags, and how well it tells them."""
+"""One training step of the CAM classifier: its loss on the images' tags, and how well it predicts them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class CamLosses:
     total: Tensor
     """scalar with gradient, ready for a mean of gradients over the ranks"""
     facts: Tensor
-    """[5] float64, to be added up over the ranks: share of the loss, images with known tags, tags that were
-    told rightly, tags that were told, tags"""
-    rows: None = None
+    """[5] float64, to be added up over the ranks: share of the loss, images with known tags, tags that
+    were predicted rightly, tags that were predicted, tags"""
+    segments: None = None
     """it leaves no segments in a bank"""
 
 
@@ -39,19 +39,19 @@ def losses(scores: Tensor, batch: Batch, background: int | None) -> CamLosses:
     of_image = binary_cross_entropy_with_logits(wide, tags.to(wide), reduction="none").mean(dim=1)
     count = comm.sum_all(known.sum()).clamp(min=1)
     share = torch.where(known, of_image, 0).sum() / count
-    told, tags = (wide > 0) & known[:, None], tags & known[:, None]
-    numbers = (share.detach(), known.sum(), (told & tags).sum(), told.sum(), tags.sum())
+    predicted, tags = (wide > 0) & known[:, None], tags & known[:, None]
+    numbers = (share.detach(), known.sum(), (predicted & tags).sum(), predicted.sum(), tags.sum())
     facts = torch.stack([number.double() for number in numbers])
     return CamLosses(share * comm.world(), facts)  # the engine averages over the ranks; a sum was wanted
 
 
-def summary(parts: Sequence[CamLosses], config: Config) -> dict[str, float]:
-    """Loss, and precision and recall of the step's tags, told where a score is positive; a collective."""
-    everywhere = comm.sum_all(torch.stack([part.facts for part in parts]).sum(dim=0)).tolist()
-    loss, images, right, told, tags = everywhere
+def summary(micro_batches: Sequence[CamLosses], config: Config) -> dict[str, float]:
+    """Loss, and precision and recall of the step's tags, predicted where a score is above 0; a collective."""
+    total = comm.sum_all(torch.stack([each.facts for each in micro_batches]).sum(dim=0))
+    loss, images, right, predicted, tags = total.tolist()
     return {
-        "loss": loss / len(parts),
-        "tags/precision": right / max(told, 1),
+        "loss": loss / len(micro_batches),
+        "tags/precision": right / max(predicted, 1),
         "tags/recall": right / max(tags, 1),
         "tags/images": images,
     }

@@ -21,68 +21,64 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spml_dist import comm
-from spml_dist.bank import snapshot
-from spml_dist.bank.recent import RecentBank
-from spml_dist.bank.sharded import ShardedBank
-from spml_dist.bank.snapshot_manifest import MANIFEST
 from spml_dist.config import Config, dump
 from spml_dist.errors import RunError
-from spml_dist.train.deepspeed_engine import Zero
+from spml_dist.files.write import flush, replacing
+from spml_dist.records import SegmentBank
+from spml_dist.run_folder import LATEST
+from spml_dist.train.engine import Engine, EngineState
 from spml_dist.train.momentum_encoder import SlowEncoder
-from spml_dist.train.torch_engine import Plain
 
-ENGINE, SLOW = ("weights", "momentum"), "slow"
-BANK, ROWS = "bank", "rows.safetensors"
-CPU = torch.device("cpu")
+ENGINE, ENCODER = ("weights", "momentum"), "slow"
+BANK = "bank"
 
 
 @dataclass(frozen=True)
-class Saved:
+class Checkpoint:
     """What a checkpoint holds beside the bank; nothing of it depends on the number of workers."""
 
-    engine: dict[str, dict[str, Tensor]]
+    engine: EngineState
     """"weights" and "momentum" by name, and "slow" of a momentum encoder, on the CPU"""
     stream: dict
     """where the stream goes on"""
 
 
 def save(
-    engine: Zero | Plain,
-    bank: RecentBank | ShardedBank,
+    engine: Engine,
+    bank: SegmentBank,
     stream_state: dict,
     config: Config,
     folder: Path,
-    slow: SlowEncoder | None = None,
+    encoder: SlowEncoder | None = None,
 ) -> Path:
     """Write checkpoints/step_NNNNNN; a collective. Only whole checkpoints ever bear that name.
 
     Raises RunError on every rank if one of them cannot write.
     """
-    state = engine.state() | ({SLOW: slow.state()} if slow else {})
+    state = engine.state() | ({ENCODER: encoder.state()} if encoder else {})
     final = folder / f"step_{stream_state['step']:06d}"
     aside = folder / (final.name + ".tmp")
 
     def write() -> None:
         for part, tensors in state.items():
             _tensors(aside / "engine" / f"{part}.safetensors", tensors)
-        if isinstance(bank, RecentBank):
-            _tensors(aside / BANK / ROWS, bank.state())
         (aside / "stream.json").write_text(json.dumps(stream_state) + "\n")
         (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
+        for path in (*aside.rglob("*"), aside):
+            flush(path)  # before `latest` names it, lest a crash of the machine leave the name alone
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
-        _write(folder / "latest", final.name + "\n")
+        with replacing(folder / LATEST, durable=True) as name:
+            name.write_text(final.name + "\n")
         _prune(final, config.checkpoint.keep)
 
-    _on_rank_zero(lambda: _emptied(aside), final)
-    if isinstance(bank, ShardedBank):
-        snapshot.save(bank, aside / BANK)
+    _on_rank_zero(lambda: _make_empty(aside), final)
+    bank.save(aside / BANK)
     _on_rank_zero(write, final)
     return final
 
@@ -99,7 +95,7 @@ def _on_rank_zero(work: Callable[[], None], final: Path) -> None:
     comm.agree(trouble)
 
 
-def _emptied(folder: Path) -> None:
+def _make_empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
@@ -112,7 +108,7 @@ def _tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run, or None."""
     try:
-        path = folder / (folder / "latest").read_text().strip()
+        path = folder / (folder / LATEST).read_text().strip()
     except FileNotFoundError:
         return None
     if not (path / "stream.json").is_file():
@@ -127,16 +123,16 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step_"))
 
 
-def read(path: Path) -> Saved:
+def read(path: Path) -> Checkpoint:
     """What `save` wrote beside the bank, whichever engine and number of workers wrote it."""
     try:
-        files = {part: path / "engine" / f"{part}.safetensors" for part in (*ENGINE, SLOW)}
-        if not files[SLOW].exists():
-            del files[SLOW]
+        files = {part: path / "engine" / f"{part}.safetensors" for part in (*ENGINE, ENCODER)}
+        if not files[ENCODER].exists():
+            del files[ENCODER]
         engine = {part: load_file(file) for part, file in files.items()}
     except (OSError, ValueError, SafetensorError) as problem:
         raise _unreadable(path, problem) from problem
-    return Saved(engine, stream_state(path))
+    return Checkpoint(engine, stream_state(path))
 
 
 def stream_state(path: Path) -> dict:
@@ -147,48 +143,14 @@ def stream_state(path: Path) -> dict:
         raise _unreadable(path, problem) from problem
 
 
-def restore_bank(bank: RecentBank | ShardedBank, path: Path, device: torch.device = CPU) -> None:
-    """Fill an empty bank with what `save` wrote; a collective.
-
-    device: where a bank of the last steps keeps its rows. Raises RunError on every rank for a bank of another
-    kind and for a missing or damaged file.
-    """
-    comm.agree(_other_kind(bank, path))
-    if isinstance(bank, ShardedBank):
-        snapshot.restore(bank, path / BANK)
-        return
-    trouble = None
-    try:
-        bank.restore(load_file(path / BANK / ROWS, str(device)))
-    except (OSError, KeyError, SafetensorError) as problem:
-        trouble = _unreadable(path, problem)
-    comm.agree(trouble)
-
-
-def _other_kind(bank: RecentBank | ShardedBank, path: Path) -> RunError | None:
-    recent = isinstance(bank, RecentBank)
-    if not (path / BANK / (MANIFEST if recent else ROWS)).exists():
-        return None
-    remedy = f"give bank.candidates as {path / 'config.yaml'} has it, or another name= to start anew"
-    saved = "the whole data set" if recent else "the last steps"
-    asked = "recent" if recent else bank.settings.candidates
-    return RunError(f"bank.candidates asks for another bank than {path} holds, one of {saved}", asked, remedy)
-
-
 def _unreadable(path: Path, problem: Exception) -> RunError:
     return RunError(f"{path} cannot be read", problem, "remove it and name an older one in latest")
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text)
-    os.replace(aside, path)
 
 
 def _prune(newest: Path, keep: int) -> None:
     """Later ones than the newest are from before a return to an older one: they will be written again. Others
     that somebody put there under a name of his own stay."""
-    ours = [path for path in newest.parent.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
-    whole = [path for path in ours if step_of(path) <= step_of(newest)]
+    steps = [path for path in newest.parent.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+    whole = [path for path in steps if step_of(path) <= step_of(newest)]
     for old in (*sorted(whole, key=step_of)[:-keep], *newest.parent.glob("step_*.tmp")):
         shutil.rmtree(old, ignore_errors=True)

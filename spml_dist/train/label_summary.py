@@ -10,10 +10,11 @@ from typing import Any
 
 from spml_dist.config.method_models import RelationsConfig
 from spml_dist.data.format.diagnose import TEACH, hints
-from spml_dist.data.format.manifest import Manifest, write_json
+from spml_dist.data.format.manifest import Manifest
+from spml_dist.files.write import write_json
 from spml_dist.model.export import Network
+from spml_dist.run_folder import RunFolder
 
-FILE = "labels.json"
 _CAM = "spml-dist cam"
 _WHERE = {"batch": "in the batch", "global": "through the bank"}
 _DESCRIBED = ("name", "split", "labels", "classes", "background", "samples", "regions", "rejected")
@@ -25,12 +26,13 @@ def write(folder: Path, manifest: Manifest, relations: RelationsConfig, network:
     relations, network: of the run, for which some hints have no meaning.
     A note that says the same already is left alone: MLflow is sent what has changed.
     """
-    said = {name: getattr(manifest, name) for name in _DESCRIBED}
-    said |= {"network": network, "counts": asdict(manifest.counts)}
-    said |= {"hints": list(_hints(manifest, relations, network))}
-    said = json.loads(json.dumps(said))
-    if said != _read(folder / FILE):
-        write_json(folder / FILE, said)
+    note: dict[str, Any] = {name: getattr(manifest, name) for name in _DESCRIBED}
+    note |= {"network": network, "counts": asdict(manifest.counts)}
+    note |= {"hints": list(_hints(manifest, relations, network))}
+    note = json.loads(json.dumps(note))  # tuples become lists, as they are in the file
+    path = RunFolder(folder).labels
+    if note != _read(path):
+        write_json(path, note)
 
 
 def _hints(manifest: Manifest, relations: RelationsConfig, network: Network) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +25,14 @@ class Sgd(torch.optim.Optimizer):
         self._stop = stop
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None if closure is None else closure()
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
                 continue
-            # The fused kernel's own rate stays 1; its dampening brings ours into the buffer. It is the
-            # kernel that can be told on the device to do nothing.
+            # The fused kernel's own rate stays 1; its dampening brings ours into the buffer. Of torch's
+            # kernels it is the one with a flag on the device (found_inf) that keeps it from doing anything.
             torch._fused_sgd_(
                 params,
                 [p.grad for p in params],
@@ -60,8 +61,14 @@ class Sgd(torch.optim.Optimizer):
     def _velocity(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
         if "momentum_buffer" not in state:
+            # torch's own name, by which DeepSpeed splits and finds it.
             state["momentum_buffer"] = torch.zeros_like(parameter)
         return state["momentum_buffer"]
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that learn, by name: those of a frozen prefix have no momentum."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -96,6 +103,7 @@ def learning_rate(step: int, base: float, schedule: ScheduleConfig) -> float:
     For step < warmup: min(base·(0.1·(1 - step/warmup) + step/warmup), that).
     """
     if schedule.policy == "poly":
+        assert schedule.power is not None  # the configuration requires it of this policy
         rate = base * (1 - step / schedule.steps) ** schedule.power
     else:
         rate = base * 0.1 ** sum(step >= decay for decay in schedule.decays)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from spml_dist.config import Config
@@ -18,22 +19,31 @@ from spml_dist.records import IGNORED, Batch
 
 @torch.no_grad()
 def write(
-    path: Path, raw, logits, batch: Batch, config: Config, classes: list[str], background: int | None
+    path: Path,
+    raw: Tensor,
+    logits: Tensor,
+    batch: Batch,
+    config: Config,
+    classes: list[str],
+    background: int | None,
 ) -> None:
-    """Crop, weak labels, segments and the joint classifier's prediction of the first images of a batch."""
-    shown = min(len(batch), config.tracking.previews)
-    size = tuple(batch.semantic.shape[1:])
-    prediction = interpolate(logits[:shown].float(), size=size, mode="bilinear", align_corners=False).argmax(
+    """Draw crop, weak labels, segments and the joint classifier's prediction of a batch's first images.
+
+    raw, logits: [B, C, h, w] and [B, K, h, w], what the network gave for the batch.
+    """
+    count = min(len(batch), config.tracking.previews)
+    size = batch.semantic.shape[1], batch.semantic.shape[2]
+    prediction = interpolate(logits[:count].float(), size=size, mode="bilinear", align_corners=False).argmax(
         dim=1
     )
-    segments = _segment_map(raw.detach(), batch, config)
-    segments = resize_labels(segments, size).cpu().numpy()
+    segments = resize_labels(_segment_map(raw.detach(), batch, config), size).cpu().numpy()
     colours = overlay.palette(len(classes), background)
     rows = []
-    for i in range(shown):
-        image = batch.image[i].cpu().numpy().transpose(1, 2, 0) * DEVIATION + MEAN
-        image = (image.clip(0, 1) * 255).astype(np.uint8)
+    for i in range(count):
+        floats = batch.image[i].cpu().numpy().transpose(1, 2, 0) * DEVIATION + MEAN
+        image = (floats.clip(0, 1) * 255).astype(np.uint8)
         weak = batch.semantic[i].cpu().numpy()
+        # Padding is nobody's prediction.
         predicted = np.where(weak == IGNORED, IGNORED, prediction[i].cpu().numpy())
         rows.append(
             [
@@ -48,10 +58,10 @@ def write(
     )
 
 
-def _segment_map(raw, batch: Batch, config: Config):
+def _segment_map(raw: Tensor, batch: Batch, config: Config) -> Tensor:
     """Segment of each pixel of the embedding grid, -1 where ignored: [B, h, w]."""
     pixels, _ = segments_of(raw, batch, config)
     grid = torch.full((len(raw), *raw.shape[2:]), -1, dtype=torch.int64, device=raw.device)
-    valid = resize_labels(batch.semantic, tuple(raw.shape[2:])) != IGNORED
+    valid = resize_labels(batch.semantic, (raw.shape[2], raw.shape[3])) != IGNORED
     grid[valid] = pixels.segment
     return grid

@@ -11,19 +11,19 @@ from spml_dist.config import Config
 from spml_dist.method.step import RELATIONS, TERMS, StepLosses
 
 
-def summary(parts: Sequence[StepLosses], config: Config) -> dict[str, float]:
-    """Loss, its terms and what they are made of; a collective. parts: this rank's micro-batches.
+def summary(micro_batches: Sequence[StepLosses], config: Config) -> dict[str, float]:
+    """Loss, its terms and what they are made of; a collective. micro_batches: this rank's.
 
     Values are means over the micro-batches; counts of pixels are sums.
     """
     ours = torch.stack(
         [
             torch.cat([p.values, p.without_positive.to(p.values), p.values.new_tensor([p.pixels])])
-            for p in parts
+            for p in micro_batches
         ]
     )
     everywhere = comm.sum_all(ours.double().sum(dim=0)).tolist()
-    share = len(parts) * (comm.world() if config.loss.reduction == "per_rank" else 1)
+    share = len(micro_batches) * (comm.world() if config.loss.reduction == "per_rank" else 1)
     used = [term for term in TERMS if weight(config, term)]
     terms = {term: everywhere[TERMS.index(term)] / share for term in used}
     without = {term: everywhere[len(TERMS) + RELATIONS.index(term)] for term in used if term in RELATIONS}
@@ -33,7 +33,7 @@ def summary(parts: Sequence[StepLosses], config: Config) -> dict[str, float]:
         "pixels": everywhere[-1],
         "pixels_without_positive": sum(without.values()),
         **{f"without_positive/{term}": count for term, count in without.items()},
-        "candidates": parts[-1].candidates,
+        "candidates": micro_batches[-1].candidates,
     }
 
 

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import psutil
 
-NAME = "stop"
+from spml_dist.run_folder import RunFolder
 
 
 @contextmanager
 def on_signals(folder: Path) -> Iterator[None]:
     """While the block runs, a first SIGTERM or SIGINT asks for a stop, and a second one kills this process
-    and all that it started. Only in the main thread."""
-    request = folder / NAME
+    and all that it started. Python hears of signals in the main thread alone: in another one, only the file
+    asks."""
+    request = RunFolder(folder).stop
     request.unlink(missing_ok=True)
 
-    def answer(number: int, frame) -> None:
+    def answer(number: int, frame: FrameType | None) -> None:
         if request.exists():
             for child in psutil.Process().children(recursive=True):
                 child.kill()
@@ -32,7 +35,9 @@ def on_signals(folder: Path) -> Iterator[None]:
         request.touch()
         os.write(2, b"saving and stopping after the next logged step; once more to stop at once\n")
 
-    before = {number: signal.signal(number, answer) for number in (signal.SIGINT, signal.SIGTERM)}
+    main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+    before = {number: signal.signal(number, answer) for number in numbers}
     try:
         yield
     finally:
@@ -43,4 +48,4 @@ def on_signals(folder: Path) -> Iterator[None]:
 
 def requested(folder: Path) -> bool:
     """Whether the run in this folder is asked to stop."""
-    return (folder / NAME).exists()
+    return RunFolder(folder).stop.exists()

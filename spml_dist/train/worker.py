@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 
@@ -11,11 +12,12 @@ from spml_dist.config import Config
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.errors import Stopped
 from spml_dist.tracking import system_metrics
-from spml_dist.train.loop import start, train
+from spml_dist.train.build import build
+from spml_dist.train.loop import train
 from spml_dist.train.task import CAM, SEGMENTER
 
 
-def work(payload: dict) -> None:
+def work(payload: dict[str, Any]) -> None:
     """Train one rank to the end.
 
     payload: {"config": the resolved configuration as plain data, "network": "cam" for the CAM classifier,
@@ -29,24 +31,21 @@ def work(payload: dict) -> None:
     device = _device(payload.get("device", config.engine.device))
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL's collectives compute on the current one
+    # Threads beyond a machine's cores wait for one another, so its ranks share them out.
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", comm.world()))
     torch.set_num_threads(config.engine.threads or max(1, (os.cpu_count() or 1) // beside))
     task = CAM if payload.get("network") == CAM.network else SEGMENTER
-    run = start(config, read_manifest(config.data.train), device, task)
+    run = build(config, read_manifest(config.data.train), device, task)
     status = "FAILED"
     try:
-        with system_metrics.watched(run.folder):
+        with system_metrics.watched(run.folder.path):
             train(run)
         status = "FINISHED"
     except Stopped:
         status = "KILLED"
         raise
     finally:
-        if run.tracker:
-            missing = run.tracker.finish(status)
-            if missing:
-                run.journal.say(str(missing))
-            run.journal.close()
+        run.log.close(status)
 
 
 def _device(name: str) -> torch.device:

@@ -43,8 +43,8 @@ def save(bank: ShardedBank | RecentBank, run: Path, step: int, *overrides: str) 
 def run(tmp_path: Path) -> Path:
     """A run that has remembered three images, two of them long ago."""
     bank = bank_of()
-    bank.publish(rows_of(["a", "b"], [3, 4], step=0, seed=1), ["a", "b"])
-    bank.publish(rows_of(["c"], [5], step=50, seed=2), ["c"])
+    bank.add(rows_of(["a", "b"], [3, 4], step=0, seed=1), ["a", "b"])
+    bank.add(rows_of(["c"], [5], step=50, seed=2), ["c"])
     save(bank, tmp_path, 51)
     return tmp_path
 

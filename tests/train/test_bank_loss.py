@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -75,21 +77,20 @@ def filled(config: Config, rows: BankRows) -> ShardedBank:
     """A bank that was told of the rows, every image by one rank."""
     bank = run_bank.build(config, CLASSES, torch.device("cpu"))
     publishers = torch.unique(rows.image, return_inverse=True)[1] % comm.world()
-    bank.publish(take(rows, publishers == comm.rank()), OLD)
+    bank.add(take(rows, publishers == comm.rank()), OLD)
     return bank
 
 
 def stepped(config: Config, world, rows: BankRows, dtype=torch.float32, step: int = STEP) -> dict:
     mine = world.part(comm.rank(), comm.world())
     raw, logits = (v.to(dtype).requires_grad_() for v in (mine.raw, mine.logits))
-    recall = run_bank.recall(filled(config, rows), step, measure=False)
-    result = losses(raw, logits, mine.batch, recall, config)
+    result = losses(raw, logits, mine.batch, filled(config, rows), step, config)
     result.total.backward()
     return {
         "values": result.values,
         "grad": raw.grad / comm.world(),
         "candidates": result.candidates,
-        "propagated": result.rows.propagated,
+        "propagated": result.segments.candidates.propagated,
     }
 
 
@@ -149,12 +150,13 @@ def test_what_attracts_in_the_bank_counts_though_no_candidate_does():
     nobody = as_candidates(old_rows(0), CLASSES, torch.float32)
 
     def told(rows: int | None) -> StepLosses:
-        def remembered(ours: Candidates) -> BankCandidates:
+        def candidates(ours: Candidates, step: int, measure: bool) -> BankCandidates:
             by = torch.full((CLASSES,), rows or 0), torch.full((CLASSES,), rows or 0)
-            standing = BankCounts(*by, torch.full((len(ours),), rows or 0))
-            return BankCandidates(nobody, torch.zeros(0), None if rows is None else standing)
+            counts = BankCounts(*by, torch.full((len(ours),), rows or 0))
+            return BankCandidates(nobody, torch.zeros(0), None if rows is None else counts)
 
-        return losses(world.raw, world.logits, world.batch, remembered, config)
+        bank = SimpleNamespace(candidates=candidates)
+        return losses(world.raw, world.logits, world.batch, bank, STEP, config)
 
     alone, none, many = told(None), told(0), told(9)
     assert torch.equal(alone.values, none.values)
@@ -180,13 +182,13 @@ class TestSampled:
         """Sums over attracting and repelling rows for each query of a step, exactly and by each draw."""
         config = configured_for("nearest+sampled", neighbours=2, max_candidates=20, sampled=60)
         bank = run_bank.build(config, CLASSES, torch.device("cpu"))
-        bank.publish(many, [f"old {i}" for i in range(60)])
+        bank.add(many, [f"old {i}" for i in range(60)])
         ours = as_candidates(
             rows_of(["x", "y"], [4, 4], seed=1, dim=CHANNELS, classes=CLASSES), CLASSES, torch.float64
         )
         draws = []
         for step in range(1, self.DRAWS + 1):
-            answer = bank.recall(ours, step)
+            answer = bank.candidates(ours, step)
             draws.append(sums(ours, answer.rows, answer.log_weight.double().exp()))
         exact = sums(ours, as_candidates(many, CLASSES, torch.float64), torch.ones(len(many)).double())
         return exact, torch.stack(draws)
@@ -204,30 +206,29 @@ class TestSampled:
         exact, _ = drawn
         config = configured_for("nearest", neighbours=2, max_candidates=20)
         bank = run_bank.build(config, CLASSES, torch.device("cpu"))
-        bank.publish(many, [f"old {i}" for i in range(60)])
+        bank.add(many, [f"old {i}" for i in range(60)])
         ours = as_candidates(
             rows_of(["x", "y"], [4, 4], seed=1, dim=CHANNELS, classes=CLASSES), CLASSES, torch.float64
         )
-        answer = bank.recall(ours, 1)
+        answer = bank.candidates(ours, 1)
         short = sums(ours, answer.rows, torch.ones(len(answer.rows)).double())
         assert (short[exact > 0] < 0.8 * exact[exact > 0]).float().mean() > 0.9
 
     def test_how_many_attract_a_pixel_is_counted_and_not_estimated(self, many):
         config = configured_for("nearest+sampled", neighbours=1, max_candidates=3, sampled=5)
         bank = run_bank.build(config, CLASSES, torch.device("cpu"))
-        bank.publish(many, [f"old {i}" for i in range(60)])
+        bank.add(many, [f"old {i}" for i in range(60)])
         queries = rows_of(["x", "y"], [4, 4], seed=1, dim=CHANNELS, classes=CLASSES)
-        standing = bank.recall(as_candidates(queries, CLASSES, torch.float32), 1).standing
+        counts = bank.candidates(as_candidates(queries, CLASSES, torch.float32), 1).counts
         everything = as_candidates(many, CLASSES, torch.float32)
         asked = as_candidates(queries, CLASSES, torch.float32)
         shared = (asked.tags[:, None] & everything.tags & COUNTED).any(dim=2).sum(dim=1)
-        assert standing.sharing.tolist() == shared.tolist()
+        assert counts.sharing.tolist() == shared.tolist()
         assert (
-            standing.by_class.tolist()
-            == torch.bincount(everything.semantic, minlength=255)[:CLASSES].tolist()
+            counts.by_class.tolist() == torch.bincount(everything.semantic, minlength=255)[:CLASSES].tolist()
         )
         by_propagated = torch.bincount(everything.propagated, minlength=255)[:CLASSES]
-        assert standing.by_propagated.tolist() == by_propagated.tolist()
+        assert counts.by_propagated.tolist() == by_propagated.tolist()
 
 
 def sums(ours: Candidates, rows: Candidates, weight: Tensor, kappa: float = 6.0) -> Tensor:

@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch.nn.functional import multilabel_soft_margin_loss
 
-from spml_dist.cli import train as launching
 from spml_dist.config import load
 from spml_dist.config.cam import cam_experiment
 from spml_dist.model import export
 from spml_dist.records import Batch
 from spml_dist.tracking import metrics_log
 from spml_dist.train import cam_step
+from spml_dist.train.absolute_paths import absolute
+from spml_dist.train.claim import claim
+from spml_dist.train.launch import folder_of
 from tests.conftest import work
 from tests.spawn import spawn
 
@@ -96,8 +98,8 @@ def test_the_log_s_line_has_them():
 
 def payload(words: list[str], stop_before: int | None = None) -> dict:
     """What `spml-dist cam train WORDS` hands to every worker."""
-    config = launching.absolute(cam_experiment(load(words[0], words[1:])), Path.cwd())
-    launching.claim(Path(config.output) / config.name, config)
+    config = absolute(cam_experiment(load(words[0], words[1:])), Path.cwd())
+    claim(folder_of(config), config)
     return {"config": config.model_dump(mode="json"), "network": "cam", "stop_before": stop_before}
 
 

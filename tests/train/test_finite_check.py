@@ -7,52 +7,52 @@ import torch
 from torch import nn
 
 from spml_dist.errors import RunError
-from spml_dist.train.finite_check import Guard
+from spml_dist.train.finite_check import FiniteCheck
 from spml_dist.train.optimizer import Sgd
 from tests.spawn import spawn
 
 
-def train(values: list[float], keys: str = "abcdef") -> tuple[list[float], Guard]:
+def train(values: list[float], keys: str = "abcdef") -> tuple[list[float], FiniteCheck]:
     """Steps on the loss w·value; the weight after each of them."""
     net = nn.Linear(1, 1, bias=False)
     nn.init.ones_(net.weight)
-    guard = Guard(net, torch.device("cpu"))
-    optimizer = Sgd([{"params": net.parameters(), "multiplier": 1}], lr=0.1, momentum=0.9, stop=guard.stop)
+    check = FiniteCheck(net, torch.device("cpu"))
+    optimizer = Sgd([{"params": net.parameters(), "multiplier": 1}], lr=0.1, momentum=0.9, stop=check.stop)
     weights = []
     for step, (value, key) in enumerate(zip(values, keys, strict=False)):
         loss = net(torch.tensor([[value]])).sum()
-        guard.see(loss)
+        check.observe(loss)
         loss.backward()
-        guard.agree(step, (key,))
+        check.agree(step, (key,))
         optimizer.step()
         optimizer.zero_grad()
         weights.append(net.weight.item())
-    return weights, guard
+    return weights, check
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_nothing_changes_from_the_first_bad_step_on(bad):
-    weights, guard = train([1.0, 2.0, bad, 1.0, 1.0])
+    weights, check = train([1.0, 2.0, bad, 1.0, 1.0])
     assert weights[0] != weights[1]
     assert weights[1:] == [weights[1]] * 4
     with pytest.raises(RunError, match=r"loss or gradient of step 3 is not finite, with these images: c;?"):
-        guard.check()
+        check.require_finite()
 
 
 def test_a_gradient_alone_is_noticed():
     net = nn.Linear(1, 1, bias=False)
-    guard = Guard(net, torch.device("cpu"))
+    check = FiniteCheck(net, torch.device("cpu"))
     loss = net(torch.tensor([[1.0]])).sum() * 0
-    guard.see(loss)
+    check.observe(loss)
     (loss + (net.weight.abs() * 0).sqrt().sum()).backward()  # the root's slope at zero
-    guard.agree(0, ("a",))
+    check.agree(0, ("a",))
     with pytest.raises(RunError, match="step 1 is not finite"):
-        guard.check()
+        check.require_finite()
 
 
 def test_finite_numbers_pass_and_large_ones_too():
-    weights, guard = train([1.0, 1e15, -1e15])
-    guard.check()
+    weights, check = train([1.0, 1e15, -1e15])
+    check.require_finite()
     assert len(set(weights)) == 3
 
 
@@ -64,7 +64,7 @@ def test_step_and_images_are_those_of_the_rank_that_met_them_and_every_rank_stop
 
 
 def one_rank(rank: int) -> tuple[list[float], str]:
-    weights, guard = train([1.0, float("nan") if rank else 1.0, 1.0, 1.0], [f"{key}{rank}" for key in "abcd"])
+    weights, check = train([1.0, float("nan") if rank else 1.0, 1.0, 1.0], [f"{key}{rank}" for key in "abcd"])
     with pytest.raises(RunError) as caught:
-        guard.check()
+        check.require_finite()
     return weights, str(caught.value)

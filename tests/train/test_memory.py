@@ -47,13 +47,13 @@ def test_a_step_leaves_its_segments_with_its_number_and_their_keys():
     parts = [example(counts=(2,), seed=seed, steps=0) for seed in (0, 1)]
     batches = [replace(part.batch, keys=[f"{at} a", f"{at} b"]) for at, part in enumerate(parts)]
     made = [
-        losses(part.raw, part.logits, batch, run_bank.recall(bank, 7, measure=False), config)
+        losses(part.raw, part.logits, batch, bank, 7, config).segments
         for part, batch in zip(parts, batches, strict=True)
     ]
-    run_bank.publish(bank, batches, made, step=7)
+    bank.publish(made, step=7)
     bank.settle()
     rows = take(bank.store.rows, bank.store.live())
-    assert (rows.step == 7).all() and len(rows) == sum(len(each.rows) for each in made)
+    assert (rows.step == 7).all() and len(rows) == sum(len(each.segments) for each in made)
     assert set(rows.image.tolist()) == set(image_hash(["0 a", "0 b", "1 a", "1 b"]).tolist())
 
 

@@ -20,12 +20,14 @@ from spml_dist.hashing import image_hash
 from spml_dist.method.step import StepLosses
 from spml_dist.model.segmenter import Segmenter, build
 from spml_dist.records import IGNORED, BankRows, Batch
+from spml_dist.run_folder import RunFolder
 from spml_dist.tensor_records import take
 from spml_dist.tracking import metrics_log
 from spml_dist.train import checkpoint, deepspeed_engine, loop, momentum_encoder, run_bank
-from spml_dist.train.deepspeed_engine import Zero
+from spml_dist.train.build import TrainingRun
+from spml_dist.train.deepspeed_engine import DeepSpeedEngine
 from spml_dist.train.momentum_encoder import SlowEncoder
-from spml_dist.train.torch_engine import Plain
+from spml_dist.train.torch_engine import TorchEngine
 from tests.conftest import QUICKSTART
 from tests.spawn import spawn
 from tests.train.test_shipped_configs import CLASSES, CROP, IMAGES, SHRUNK, batch
@@ -40,28 +42,28 @@ def configured(momentum: float | None = MOMENTUM, *changes: str) -> Config:
     return load(QUICKSTART, [*SHRUNK, "segments.grid=[3,3]", *words, *changes])
 
 
-def started(config: Config, last: Path | None = None) -> loop.Run:
+def started(config: Config, last: Path | None = None) -> TrainingRun:
     """A run of one process that is fed by hand."""
     saved = checkpoint.read(last) if last else None
     model = network(config)
     encoder = momentum_encoder.build(config, model, torch.float32, saved and saved.engine)
-    engine = Plain(model, config, saved and saved.engine)
+    engine = TorchEngine(model, config, saved and saved.engine)
     bank = run_bank.build(config, CLASSES, CPU)
     if last:
-        checkpoint.restore_bank(bank, last)
+        bank.restore(last / checkpoint.BANK)
     manifest = SimpleNamespace(background=None)
-    return loop.Run(config, Path(), manifest, CPU, engine, encoder, bank, None, None, None)
+    return TrainingRun(config, RunFolder(Path()), manifest, CPU, engine, encoder, bank, None, None)
 
 
 def network(config: Config) -> Segmenter:
     return build(config.model, CLASSES, config.seed).train()
 
 
-def advance(run: loop.Run, step: int, batches: list[Batch] | None = None) -> list[StepLosses]:
-    return loop._optimise(run, step, batches or [batch(step)], metrics_log.Stopwatch(0), True)
+def advance(run: TrainingRun, step: int, batches: list[Batch] | None = None) -> list[StepLosses]:
+    return loop.make_step(run, step, batches or [batch(step)], metrics_log.Stopwatch(0), True)
 
 
-def remembered(run: loop.Run) -> BankRows:
+def remembered(run: TrainingRun) -> BankRows:
     run.bank.settle()
     return by_identity(take(run.bank.store.rows, run.bank.store.live()))
 
@@ -146,7 +148,7 @@ class TestBank:
         """One pixel after the other; two micro-batches, after which the encoder moves once."""
         config = configured(MOMENTUM, f"stream.batch={2 * IMAGES}", "engine.accumulation=2")
         run, batches = started(config), [batch(0), batch(1)]
-        before = {name: value.clone() for name, value in run.slow.state().items()}
+        before = {name: value.clone() for name, value in run.encoder.state().items()}
         parts = advance(run, 0, batches)
 
         after = {name: run.engine.state()["weights"][name] for name in before}
@@ -158,7 +160,7 @@ class TestBank:
         for now, part in zip(batches, parts, strict=True):
             vectors = prototypes_one_by_one(reference.embed(now.image), now, part)
             for image, hashed in enumerate(image_hash(now.keys).tolist()):
-                own = vectors[part.own.segments.image.numpy() == image]
+                own = vectors[part.segments.segments.image.numpy() == image]
                 seen += len(own)
                 np.testing.assert_allclose(rows.vector[rows.image == hashed], own, rtol=1e-3, atol=1e-4)
         assert seen == len(rows) > 0
@@ -169,7 +171,7 @@ class TestBank:
         semantic[1] = IGNORED
         semantic[2, : CROP // 2] = IGNORED
         [part] = advance(run, 0, [replace(whole, semantic=semantic)])
-        assert len(remembered(run)) == len(part.own.segments) and 1 not in part.own.segments.image
+        assert len(remembered(run)) == len(part.segments.segments) and 1 not in part.segments.segments.image
 
     def test_an_encoder_that_keeps_nothing_of_a_network_that_stands_still_is_the_network(self):
         still = ("optimizer.lr=1e-12",)
@@ -205,21 +207,21 @@ class TestBank:
 class TestWithout:
     def test_no_copy_is_made(self, monkeypatch):
         monkeypatch.setattr(momentum_encoder, "copy", None)
-        assert started(configured(None)).slow is None
+        assert started(configured(None)).encoder is None
 
     def test_the_bank_remembers_the_network_s_own_vectors(self):
         run = started(configured(None))
         [part] = advance(run, 0)
-        images = image_hash(batch(0).keys)[part.own.segments.image]
+        images = image_hash(batch(0).keys)[part.segments.segments.image]
         order = torch.argsort(images, stable=True)
-        assert torch.equal(remembered(run).vector, part.own.segments.prototype.detach()[order])
+        assert torch.equal(remembered(run).vector, part.segments.segments.prototype.detach()[order])
 
 
 class TestCheckpoint:
     @staticmethod
-    def saved(run: loop.Run, step: int, folder: Path) -> Path:
+    def saved(run: TrainingRun, step: int, folder: Path) -> Path:
         state = {"step": step, "fingerprint": "f"}
-        return checkpoint.save(run.engine, run.bank, state, run.config, folder, run.slow)
+        return checkpoint.save(run.engine, run.bank, state, run.config, folder, run.encoder)
 
     def test_a_run_interrupted_twice_is_the_straight_one_to_the_bit(self, tmp_path: Path):
         config = configured()
@@ -231,8 +233,8 @@ class TestCheckpoint:
             if step in (0, 2):
                 run = started(config, self.saved(run, step + 1, tmp_path))
         assert again == losses
-        for name, value in straight.slow.state().items():
-            assert torch.equal(run.slow.state()[name], value), name
+        for name, value in straight.encoder.state().items():
+            assert torch.equal(run.encoder.state()[name], value), name
         assert digest(remembered(run)).tolist() == digest(remembered(straight)).tolist()
 
     def test_the_slow_weights_are_a_file_of_their_own_where_there_are_any(self, tmp_path: Path):
@@ -287,7 +289,7 @@ def follow(rank: int) -> dict:
         model = network(config)
         encoder = SlowEncoder(model, MOMENTUM)
         deepspeed_engine.prepare(CPU, lambda text: None)
-        engine = Zero(model, config)
+        engine = DeepSpeedEngine(model, config)
         images = batch(0).image[: IMAGES * (comm.rank() == 0)]
         fresh = encoder.embed(images)
         before = {name: value.clone() for name, value in encoder.state().items()}
@@ -308,13 +310,13 @@ def follow(rank: int) -> dict:
 def prototypes_one_by_one(raw: Tensor, now: Batch, part: StepLosses) -> np.ndarray:
     """[P, C] float64: L2norm(Σ u / |u|) over the valid pixels, which come by image, row and column."""
     vectors, side = raw.detach().double().numpy(), CROP // 4
-    sums, pixel = np.zeros((len(part.own.segments), vectors.shape[1])), 0
+    sums, pixel = np.zeros((len(part.segments.segments), vectors.shape[1])), 0
     for image in range(len(now)):
         for y in range(side):
             for x in range(side):
                 if now.semantic[image, 4 * y, 4 * x] != IGNORED:
                     u = vectors[image, :, y, x]
-                    sums[part.own.pixels.segment[pixel]] += u / np.linalg.norm(u)
+                    sums[part.segments.pixels.segment[pixel]] += u / np.linalg.norm(u)
                     pixel += 1
-    assert pixel == len(part.own.pixels.segment)
+    assert pixel == len(part.segments.pixels.segment)
     return sums / np.linalg.norm(sums, axis=1, keepdims=True)

@@ -14,7 +14,7 @@ from spml_dist.method.step import RELATIONS, TERMS, losses
 from spml_dist.model.segmenter import build
 from spml_dist.records import IGNORED, UNLABELLED, Batch
 from spml_dist.train import run_bank
-from spml_dist.train.loop import _stream
+from spml_dist.train.build import training_stream
 from spml_dist.train.step_summary import weight
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -73,10 +73,10 @@ def test_a_shrunk_step_has_every_term_and_its_gradient_reaches_the_network(name)
         now = batch(step)
         raw, logits = model(now.image, [step] * IMAGES)
         raw.retain_grad()
-        result = losses(raw, logits, now, run_bank.recall(bank, step, measure=False), config)
+        result = losses(raw, logits, now, bank, step, config)
         model.zero_grad()
         result.total.backward()
-        run_bank.publish(bank, [now], [result], step)
+        bank.publish([result.segments], step)
         values.append(result.values)
         assert torch.isfinite(result.total) and (raw.grad != 0).any() and torch.isfinite(raw.grad).all()
     for term, value in zip(TERMS, values[-1].tolist(), strict=True):
@@ -88,7 +88,7 @@ def test_a_shrunk_step_has_every_term_and_its_gradient_reaches_the_network(name)
     assert all((parameter.grad is not None) == parameter.requires_grad for parameter in backbone)
     assert any((parameter.grad != 0).any() for parameter in backbone if parameter.requires_grad)
     remembers = config.bank.candidates != "recent" or config.bank.steps > 0
-    assert (result.candidates > len(result.rows)) == remembers
+    assert (result.candidates > len(result.segments.candidates)) == remembers
 
 
 def released(name: str) -> Config:
@@ -145,9 +145,9 @@ def test_densepose():
 def test_classes_that_change_places_do_so_in_the_stream_of_a_training(experiment, tmp_path):
     words = experiment(tmp_path, "swaps", "relations.cooccurrence.weight=0", "stream.scale=[1.0, 1.0]")
     plain, swapped = (
-        next(iter(_stream(load(words[0], [*words[1:], f"stream.mirror_swaps={pairs}"]), manifest, None)))[0][
+        next(iter(training_stream(load(words[0], [*words[1:], f"stream.mirror_swaps={pairs}"]), manifest)))[
             0
-        ]
+        ][0]
         for manifest in [read_manifest(load(words[0], words[1:]).data.train)]
         for pairs in ("[]", "[[0, 1]]")
     )

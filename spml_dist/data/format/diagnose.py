@@ -15,9 +15,9 @@ FEW_PIXELS-th part of the pixels of the median labelled class."""
 EVERYWHERE = 0.9
 """share of the images with known tags beyond which a class is nearly everywhere"""
 _NAMED = 8
-_IMAGES = "none"
+_UNANNOTATED = "none"
 """labels of a pack of bare images, which have no whole masks either"""
-_IMAGES = 3
+_EXAMPLES = 3
 """images that a sentence names; the manifest and the report name more"""
 _CAM = "spml-dist cam train, then spml-dist cam infer"
 TEACH = (
@@ -56,7 +56,7 @@ def _bare(manifest: Manifest) -> Iterator[str]:
     serves = ["preview"]
     if manifest.classes:
         serves.append("training by image similarity alone")
-    if manifest.labels != _IMAGES:
+    if manifest.labels != _UNANNOTATED:
         serves.append("evaluation, of the images that have whole masks")
     remedy = "To train on these images beside labelled ones, pack them together: spml-dist pack folder."
     yield f"No image is annotated for training: the pack serves {_and(serves)}. {remedy}"
@@ -184,8 +184,8 @@ def _by_class(manifest: Manifest, images: Sequence[int], named: Sequence[Sequenc
 
 def _some(count: int, named: Sequence[str]) -> str:
     """ "12 images: a, b, c, …"."""
-    rest = ["…"] if count > _IMAGES else []
-    return _images(count) + (f": {', '.join([*named[:_IMAGES], *rest])}" if named else "")
+    rest = ["…"] if count > _EXAMPLES else []
+    return _images(count) + (f": {', '.join([*named[:_EXAMPLES], *rest])}" if named else "")
 
 
 def _images(count: int) -> str:

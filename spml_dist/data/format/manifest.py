@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from functools import reduce
@@ -12,6 +11,7 @@ from typing import Any
 
 from spml_dist.errors import DataError
 from spml_dist.files import address
+from spml_dist.files.write import write_json
 
 FILE = "manifest.json"
 VERSION = 2
@@ -151,21 +151,8 @@ def _written(path: str) -> dict[str, Any]:
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
-    """Write FOLDER/manifest.json, whole or not at all."""
+    """Write FOLDER/manifest.json, whole or not at all. Raises RunError if that cannot be done."""
     write_json(Path(folder) / FILE, asdict(manifest))
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Write sorted, indented JSON aside and rename it into place. Raises DataError if that cannot be done."""
-    path = Path(path)
-    aside = path.with_name(f"{path.name}.tmp")
-    try:
-        aside.write_text(
-            json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        os.replace(aside, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written", error.strerror, "choose a writable place") from error
 
 
 def _content(path: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from spml_dist.data.annotations.contours import contours
 from spml_dist.data.annotations.regions import oversegment
 from spml_dist.data.format.keys import key_of
 from spml_dist.errors import ConfigError, DataError, RunError
+from spml_dist.files.write import replacing
 
 _COUNT = 80
 LARGEST = 4_000_000
@@ -139,11 +139,10 @@ def _read_ids(path: Path) -> np.ndarray:
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
-    aside = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-        os.replace(aside, path)
+        with replacing(path) as aside:
+            aside.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
     except OSError as error:  # no fault of the image's: nothing is rejected for it
         remedy = "make room or choose another --keep-contours; the same command goes on"
         raise RunError(f"{path}: cannot be written", error.strerror, remedy) from error

@@ -235,7 +235,7 @@ def test_reading_draws_nothing_from_the_training_s_random_numbers(packed):
 
 KILLED = """
 import sys
-from tests.stream.test_loader import SETTINGS, Stream
+from tests.data.stream.test_loader import SETTINGS, Stream
 if __name__ == "__main__":
     import multiprocessing, time
     stream = iter(Stream(sys.argv[1], **SETTINGS, loader_processes=1))

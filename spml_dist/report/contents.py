@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 from spml_dist.errors import RunError
+from spml_dist.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """The contents of `runs/NAME/` that a report shows."""
+class Contents:
+    """What a report shows of a run."""
 
     name: str
     config: dict
@@ -33,36 +34,33 @@ class RunFolder:
     """by machine, how busy it was: objects with `step` and `timestamp`, in order"""
     folder: Path
 
-    def image(self, result: dict, kind: str = "") -> Path | None:
-        """The contact sheet of an evaluation, or with kind="confusion_" its confusion matrix."""
-        path = self.folder / "pictures" / f"{kind}{suffixed(result['split'], result['oracle'])}.png"
+    def pictures(self, result: dict) -> Path | None:
+        """The contact sheet of an evaluation."""
+        path = RunFolder(self.folder).pictures(result["split"], result["oracle"])
         return path if path.exists() else None
 
 
-def suffixed(split: str, oracle: bool) -> str:
-    """What files of an evaluation are named after: the split, and that it was made with ground truth."""
-    return f"{split}_oracle" if oracle else split
-
-
-def read(folder: Path) -> RunFolder:
+def read(folder: Path) -> Contents:
     """Read what there is; a damaged line of a log is passed over (a run may be writing it).
 
     RunError: a configuration, a result or a note of labels that cannot be read.
     """
-    path = folder / "config.yaml"
+    run = RunFolder(folder)
+    path = run.config
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     config = _parsed(path, yaml.safe_load, text) or {}
-    noted = folder / "labels.json"
-    results = [_parsed(path, json.loads, path.read_text("utf-8")) for path in folder.glob("result*.json")]
-    return RunFolder(
+    results = [_parsed(path, json.loads, path.read_text("utf-8")) for path in run.results()]
+    return Contents(
         name=config.get("name", folder.name),
         config=config,
         config_text=text,
-        steps=_steps(folder / "metrics.jsonl"),
+        steps=_steps(run.metrics),
         results=sorted(results, key=lambda r: (r["split"] != "val", r["split"], r["oracle"])),
-        labels=_parsed(noted, json.loads, noted.read_text("utf-8")) if noted.exists() else None,
-        previews=sorted((folder / "previews").glob("step_*.png"), key=lambda path: number(path.stem)),
-        nodes={path.stem: _steps(path) for path in sorted((folder / "system").glob("*.jsonl"))},
+        labels=_parsed(run.labels, json.loads, run.labels.read_text("utf-8"))
+        if run.labels.exists()
+        else None,
+        previews=run.previews(),
+        nodes={path.stem: _steps(path) for path in run.systems()},
         folder=folder,
     )
 
@@ -88,9 +86,3 @@ def _objects(path: Path) -> Iterator[dict]:
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             yield row
-
-
-def number(stem: str) -> int:
-    """The step that a preview's name carries."""
-    digits = "".join(filter(str.isdigit, stem))
-    return int(digits) if digits else 0
