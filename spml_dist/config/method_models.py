@@ -53,6 +53,8 @@ class SegmentsConfig(Section):
     )
 
 
+# A class each, although most have the same fields: a file that gives a weight alone keeps the relation's own
+# concentration.
 class ImageSimilarityConfig(Section):
     weight: Weight = 0.1
     concentration: Concentration = 16.0

@@ -259,6 +259,7 @@ class Config(Section):
     output: PathOrUrl = Field(default="runs", description="Folder of run folders.")
     seed: int = Field(default=235, ge=0, lt=2**32, description="Seed of everything random.")
     data: DataConfig = Field(description="Packed splits.")
+    # A default section is one object for all experiments, which may share it because it is frozen.
     model: ModelConfig = Field(default=ModelConfig(), description="Backbone, head and classifier.")
     stream: StreamConfig = Field(default=StreamConfig(), description="Batches and augmentation.")
     segments: SegmentsConfig = Field(default=SegmentsConfig(), description="Clustering of a training crop.")
