@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from spml_dist.config import Config, differences, dump, load
 from spml_dist.errors import RunError
@@ -28,20 +29,26 @@ FREE = (
 """keys that may change between a run and its continuation: they do not change what is learnt"""
 
 
-def claim(run: RunFolder, config: Config) -> None:
+def claim(run: RunFolder, config: Config, origins: Mapping[str, str] | None = None) -> None:
     """Make the run folder and write config.yaml, or check that it belongs to this configuration.
 
+    origins: dotted key → where its value comes from, for config.yaml to show; it keeps those that it has as
+    long as no value changes.
     A folder where no step was ever logged is free: what stopped that run is perhaps what is changed now.
     Raises RunError for a folder of another configuration, naming the keys, and for one that cannot be made.
     """
+    text = dump(config, origins)
     if run.config.exists() and begun(run):
-        _require_same(run, config)
+        known = load(run.config)
+        _require_same(run, known, config)
+        if known == config:
+            text = run.config.read_text(encoding="utf-8")
     try:
         run.path.mkdir(parents=True, exist_ok=True)
         if not begun(run):
             run.mlflow.unlink(missing_ok=True)  # MLflow's parameters cannot be changed
         with replacing(run.config) as aside:
-            aside.write_text(dump(config), encoding="utf-8")
+            aside.write_text(text, encoding="utf-8")
     except OSError as problem:
         what = f"{run.path} cannot be written"
         raise RunError(what, problem.strerror, "choose another output=") from problem
@@ -58,10 +65,10 @@ def exported_step(run: RunFolder) -> int | None:
     return json.loads(info.read_text(encoding="utf-8"))["step"] if info.exists() else None
 
 
-def _require_same(run: RunFolder, config: Config) -> None:
+def _require_same(run: RunFolder, known: Config, config: Config) -> None:
     # Where every rank takes its own mean, the number of workers decides what is learnt.
     free = FREE if config.loss.reduction == "global" else tuple(key for key in FREE if key != WORKERS)
-    other = [item for item in differences(load(run.config), config) if not item[0].startswith(free)]
+    other = [item for item in differences(known, config) if not item[0].startswith(free)]
     if other:
         keys = ", ".join(f"{key} ({there} there, {here} here)" for key, there, here in other[:5])
         remedy = "give another name= or remove it"

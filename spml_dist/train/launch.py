@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from spml_dist import cluster
-from spml_dist.config import Config, load
+from spml_dist.config import Config, explain
 from spml_dist.errors import ConfigError, RunError
 from spml_dist.run_folder import RunFolder
 from spml_dist.train import data_check, stopping
@@ -47,13 +47,14 @@ def train(
     Raises ConfigError, DataError or RunError for what can be mended, and Stopped for a training that was
     stopped by a signal, once it is saved; the same call then goes on.
     """
+    origins: dict[str, str] | None = None
     if isinstance(config, Config):
         if overrides:
             raise ConfigError("overrides", list(overrides), "give them with a file; or give a changed Config")
     else:
-        config = load(config, overrides)
+        config, origins = explain(config, overrides)
     config = absolute(config, Path.cwd())
-    launch(config, alone=alone, show=show)
+    launch(config, alone=alone, show=show, origins=origins)
     return folder_of(config).path
 
 
@@ -63,9 +64,16 @@ def folder_of(config: Config) -> RunFolder:
 
 
 def launch(
-    config: Config, network: str = "segmenter", *, alone: bool = False, show: Show = print_line
+    config: Config,
+    network: str = "segmenter",
+    *,
+    alone: bool = False,
+    show: Show = print_line,
+    origins: Mapping[str, str] | None = None,
 ) -> bool:
-    """Train a network ("segmenter" or "cam") into OUTPUT/NAME, to the end. config: with absolute paths.
+    """Train a network ("segmenter" or "cam") into OUTPUT/NAME, to the end.
+
+    config: with absolute paths; origins: dotted key → where its value comes from, for RUN/config.yaml.
 
     Returns whether this process trained it and answers for the run: not where it was trained before, nor on
     torchrun's other ranks. Raises as `train`.
@@ -81,7 +89,7 @@ def launch(
         if not complete:  # else rank 0 says so, and joins nobody
             _beside_rank_zero(config, payload)
         return False
-    claim(run, config)
+    claim(run, config, origins)
     show(f"run folder {run.path}")
     if complete:
         data_check.require_same_data(config, manifest, run)
