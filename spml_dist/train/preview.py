@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from spml_dist.config import Config
+from spml_dist.data.format.keys import image_id_of
 from spml_dist.data.stream.augment import DEVIATION, MEAN
-from spml_dist.drawing import overlay
+from spml_dist.drawing import contact_sheet, overlay
+from spml_dist.drawing.contact_sheet import Card, class_chips
 from spml_dist.method.segments import resize_labels
 from spml_dist.method.step import segments_of
 from spml_dist.records import IGNORED, Batch
@@ -38,24 +40,23 @@ def write(
     )
     segments = resize_labels(_segment_map(raw.detach(), batch, config), size).cpu().numpy()
     colours = overlay.palette(len(classes), background)
-    rows = []
+    cards, labels = [], set(range(len(classes)))
     for i in range(count):
         floats = batch.image[i].cpu().numpy().transpose(1, 2, 0) * DEVIATION + MEAN
         image = (floats.clip(0, 1) * 255).astype(np.uint8)
         weak = batch.semantic[i].cpu().numpy()
         # Padding is nobody's prediction.
         predicted = np.where(weak == IGNORED, IGNORED, prediction[i].cpu().numpy())
-        rows.append(
-            [
-                image,
-                overlay.overlay(image, weak, colours),
-                overlay.outline(image, segments[i]),
-                overlay.overlay(image, predicted, colours),
-            ]
-        )
-    overlay.write_picture(
-        path, overlay.panel(rows, ("crop", "weak labels", "segments", "prediction"), classes, colours)
-    )
+        views = {
+            "crop": image,
+            "weak labels": overlay.overlay(image, weak, colours),
+            "segments": overlay.outline(image, segments[i]),
+            "prediction": overlay.overlay(image, predicted, colours),
+        }
+        cards.append(Card(image_id_of(batch.keys[i]), tuple(views.items())))
+        labels |= set(np.unique(weak).tolist())
+    legend = class_chips(sorted(labels), classes, colours)
+    overlay.write_picture(path, contact_sheet.sheet(f"{config.name} · {path.stem}", cards, legend))
 
 
 def _segment_map(raw: Tensor, batch: Batch, config: Config) -> Tensor:

@@ -11,12 +11,14 @@ import torch
 
 from spml_dist.config import Config, load
 from spml_dist.data.stream.augment import normalise
-from spml_dist.drawing import overlay
+from spml_dist.drawing import contact_sheet, overlay
+from spml_dist.drawing.contact_sheet import Card
 from spml_dist.records import IGNORED, UNLABELLED, Batch
 from spml_dist.train import preview
 from tests.conftest import QUICKSTART
 
 CLASSES = ["ground", "cat", "dog"]
+VIEWS = ["crop", "weak labels", "segments", "prediction"]
 SIDE, GRID = 32, 8
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
 
@@ -60,19 +62,23 @@ def config(shown: int) -> Config:
 def test_as_many_rows_as_asked_for_and_as_there_are_images(batch, raw, logits, tmp_path, asked, rows):
     path = tmp_path / "previews" / "step_000100.png"
     preview.write(path, raw, logits, batch, config(asked), CLASSES, 0)
-    blank = [[np.zeros((SIDE, SIDE, 3), np.uint8)] * 4] * rows
-    expected = overlay.panel(blank, ("crop", "weak labels", "segments", "prediction"), CLASSES)
+    views = [(caption, np.zeros((SIDE, SIDE, 3), np.uint8)) for caption in VIEWS]
+    expected = contact_sheet.sheet("quickstart", [Card("a", views)] * rows, [("ground", (0, 0, 0))])
     assert cv2.imread(str(path)).shape == expected.shape
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_every_column_shows_what_its_title_says(batch, raw, logits, tmp_path: Path, monkeypatch):
     shown = []
-    panel = overlay.panel
-    monkeypatch.setattr(overlay, "panel", lambda rows, *rest: shown.extend(rows) or panel(rows, *rest))
+    monkeypatch.setattr(
+        contact_sheet, "sheet", lambda _, cards, legend: shown.extend(cards) or np.zeros((9, 9, 3), np.uint8)
+    )
     preview.write(tmp_path / "p.png", raw, logits, batch, config(3), CLASSES, 0)
     colours = overlay.palette(3, 0)
-    for number, (crop, weak, segments, prediction) in enumerate(shown):
+    assert [card.title for card in shown] == ["a", "b", "c"]
+    for number, card in enumerate(shown):
+        assert [caption for caption, _ in card.views] == VIEWS
+        crop, weak, segments, prediction = (view for _, view in card.views)
         labels = batch.semantic[number].numpy()
         np.testing.assert_allclose(crop, IMAGES[number], atol=1)
         np.testing.assert_array_equal(weak, overlay.overlay(crop, labels, colours))
