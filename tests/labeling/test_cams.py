@@ -18,7 +18,7 @@ from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.pack.pack import Rejected
 from spml_dist.errors import RunError
 from spml_dist.labeling import cams
-from spml_dist.labeling.cam_seeds import box_seeds, seeds, shown, tag_seeds
+from spml_dist.labeling.cam_seeds import box_seeds, mapped_classes, seeds, tag_seeds
 from spml_dist.labeling.seed_quality import measure
 from spml_dist.records import IGNORED, UNLABELLED, Sample
 
@@ -162,15 +162,15 @@ class TestBoxes:
 class TestWhatIsLabelled:
     def test_boxes_come_before_tags(self):
         boxes = ((3, 0.0, 0.0, 2.0, 2.0), (1, 1.0, 1.0, 3.0, 3.0), (3, 2.0, 2.0, 4.0, 4.0))
-        assert shown(sample(tags=(1, 2, 3), boxes=boxes)) == (1, 3)
-        assert shown(sample(tags=(2, 1))) == (1, 2)
+        assert mapped_classes(sample(tags=(1, 2, 3), boxes=boxes)) == (1, 3)
+        assert mapped_classes(sample(tags=(2, 1))) == (1, 2)
 
     def test_without_boxes_or_tags_or_beside_annotated_pixels_nothing_is(self):
         line = np.full(SHAPE, UNLABELLED, np.uint8)
         line[2] = 1
-        assert shown(sample()) is None
-        assert shown(sample(tags=(1,), semantic=line)) is None
-        assert shown(sample(tags=(1,), semantic=np.full(SHAPE, IGNORED, np.uint8))) == (1,)
+        assert mapped_classes(sample()) is None
+        assert mapped_classes(sample(tags=(1,), semantic=line)) is None
+        assert mapped_classes(sample(tags=(1,), semantic=np.full(SHAPE, IGNORED, np.uint8))) == (1,)
 
     def test_annotated_and_ignored_pixels_never_change(self):
         drawn = np.full(SHAPE, UNLABELLED, np.uint8)
