@@ -99,7 +99,7 @@ def plain(data: Path, out: Path, steps: int) -> None:
         optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
         config={"train_micro_batch_size_per_gpu": config.stream.batch // dist.get_world_size()},
     )
-    (batch,), _ = next(iter(training_stream(config, manifest, None)))
+    (batch,), _ = next(training_stream(config, manifest).steps())
     images = batch.image.to(memory_format=torch.channels_last)
     target = torch.where(batch.semantic < len(manifest.classes), batch.semantic.long(), -100)
     seeds, marks = dropout_seeds(config.seed, batch), []

@@ -5,7 +5,6 @@ The only file that imports mlflow, and inside functions: importing it takes seco
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from filelock import FileLock
 
 from spml_dist.errors import ConfigError
 from spml_dist.files.write import replacing
@@ -77,8 +78,7 @@ def _alone_at(uri: str) -> Iterator[None]:
         return
     database = Path(uri.removeprefix(SQLITE))
     database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f".{database.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(database.with_name(f".{database.name}.lock")):
         yield
 
 

@@ -25,7 +25,7 @@ def train(run: TrainingRun) -> None:
     done, stopwatch = run.stream.start_step, Stopwatch(run.stream.start_step)
     # A run that only lacks its export begins no stream, whose loader processes would decode for nothing.
     if done < last:
-        for batches, state in run.stream:
+        for batches, state in run.stream.steps():
             stopwatch.phase("data")
             done = state["step"]
             saved = done % run.config.checkpoint.every == 0 or done == last

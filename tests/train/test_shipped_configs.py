@@ -145,9 +145,7 @@ def test_densepose():
 def test_classes_that_change_places_do_so_in_the_stream_of_a_training(experiment, tmp_path):
     words = experiment(tmp_path, "swaps", "relations.cooccurrence.weight=0", "stream.scale=[1.0, 1.0]")
     plain, swapped = (
-        next(iter(training_stream(load(words[0], [*words[1:], f"stream.mirror_swaps={pairs}"]), manifest)))[
-            0
-        ][0]
+        next(iter(training_stream(load(words[0], [*words[1:], f"stream.mirror_swaps={pairs}"]), manifest)))
         for manifest in [read_manifest(load(words[0], words[1:]).data.train)]
         for pairs in ("[]", "[[0, 1]]")
     )
