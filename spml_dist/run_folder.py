@@ -86,6 +86,11 @@ class RunFolder:
         """Those that exist."""
         return self.path.glob("result*.json")
 
+    def evaluations(self) -> list[Path]:
+        """All files that evaluations have left, in a fixed order."""
+        patterns = ("result*.json", "result*.md", "pictures/*.png")
+        return [path for pattern in patterns for path in sorted(self.path.glob(pattern))]
+
     def pictures(self, split: str, oracle: bool = False) -> Path:
         """An evaluation's images, predictions and ground truth."""
         return self.path / "pictures" / f"{evaluation(split, oracle)}.png"

@@ -13,7 +13,7 @@ from spml_dist.bank.rows import bitset, of_segments
 from spml_dist.bank.search.filters import Kind, Queries
 from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.bank.snapshot_manifest import read_manifest
-from spml_dist.config.method_models import Bank
+from spml_dist.config.method_models import BankConfig
 from spml_dist.hashing import image_hash
 from spml_dist.method.kmeans import unit
 from spml_dist.records import (
@@ -82,7 +82,7 @@ class MemoryBank:
             "candidates": candidates,
             "steps": 0,
             "capacity": capacity,
-            "shards": partitions,
+            "partitions": partitions,
             "storage": storage,
             "warmup": warmup,
             "max_age": max_age,
@@ -98,7 +98,7 @@ class MemoryBank:
         }
         plan = LookupPlan(KINDS, votes=labelled, ignore_classes=tuple(ignore_classes))
         self.bank = ShardedBank(
-            Bank.model_validate(settings), dim, len(names), plan, seed, torch.device(device), names
+            BankConfig.model_validate(settings), dim, len(names), plan, seed, torch.device(device), names
         )
 
     def __len__(self) -> int:

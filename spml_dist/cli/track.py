@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = load(RunFolder(args.folder).config)
     uri = absolute_uri(args.uri or mlflow_sync.address(args.folder) or config.tracking.uri, Path.cwd())
-    missing = mlflow_sync.catch_up(args.folder, uri, config.tracking.experiment, config.name, flatten(config))
+    missing = mlflow_sync.sync(args.folder, uri, config.tracking.experiment, config.name, flatten(config))
     if missing:
         raise RunError(missing.what, missing.error, "try again when it answers, or give --uri ADDRESS")
     run_id = json.loads(RunFolder(args.folder).mlflow.read_text(encoding="utf-8"))["run_id"]

@@ -120,7 +120,7 @@ def _track(folder: Path, config: Config) -> str | None:
     uri = mlflow_sync.address(folder)
     if uri is None:
         return None
-    missing = mlflow_sync.catch_up(folder, uri, config.tracking.experiment, config.name, flatten(config))
+    missing = mlflow_sync.sync(folder, uri, config.tracking.experiment, config.name, flatten(config))
     return str(missing) if missing else None
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spml_dist import comm
-from spml_dist.config.method_models import FeatureAffinity
+from spml_dist.config.method_models import FeatureAffinityConfig
 from spml_dist.hashing import image_hash
 from spml_dist.method.relations import feature_affinity
 from spml_dist.records import BankCandidates, BatchImages, BatchSegments, Candidates, Pixels, Segments
@@ -33,7 +33,7 @@ def exchange(pixels: Pixels, segments: Segments, images: BatchImages) -> BatchSe
     return BatchSegments(pixels, segments, images, candidates, sum(counts[: comm.rank()]), confidence)
 
 
-def propagate(batch: BatchSegments, bank: BankCandidates, relation: FeatureAffinity) -> BatchSegments:
+def propagate(batch: BatchSegments, bank: BankCandidates, relation: FeatureAffinityConfig) -> BatchSegments:
     """Give every segment its class by feature affinity; a collective. As it is where that is not in use.
 
     bank: whose annotated neighbours vote too in scope global.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spml_dist import comm
-from spml_dist.config.method_models import Loss, Relations
+from spml_dist.config.method_models import LossConfig, RelationsConfig
 from spml_dist.method.batch_segments import propagate
 from spml_dist.method.loss import contrast
 from spml_dist.method.relations import annotation, cooccurrence, feature_affinity, image_similarity
@@ -34,7 +34,7 @@ class RelationalLoss:
 
 
 def relational_loss(
-    segments: BatchSegments, bank: BankCandidates | None, relations: Relations, loss: Loss
+    segments: BatchSegments, bank: BankCandidates | None, relations: RelationsConfig, loss: LossConfig
 ) -> RelationalLoss:
     """Contrast a batch's pixels with its segments of all ranks and with a bank's; a collective.
 
@@ -61,7 +61,7 @@ def relational_loss(
     )
 
 
-def denominators(segments: BatchSegments, relations: Relations, loss: Loss) -> Tensor:
+def denominators(segments: BatchSegments, relations: RelationsConfig, loss: LossConfig) -> Tensor:
     """[4] float64 denominators in the order of RELATIONS, at least 1: images with a valid pixel, labelled
     pixels, pixels of images with known tags, pixels that count for feature affinity."""
     pixels, images = segments.pixels, segments.images
@@ -74,7 +74,7 @@ def denominators(segments: BatchSegments, relations: Relations, loss: Loss) -> T
     return (comm.sum_all(counts) if loss.reduction == "global" else counts).clamp(min=1)
 
 
-def within_images(segments: BatchSegments, relations: Relations, images: Tensor) -> Contrast:
+def within_images(segments: BatchSegments, relations: RelationsConfig, images: Tensor) -> Contrast:
     """Image similarity: every image with its own segments alone. images: how many the mean is taken over."""
     relation, pixels, own = relations.image_similarity, segments.pixels, segments.segments
     blocks = image_similarity.blocks(pixels, own, relation.concentration, images) if relation.weight else []
@@ -86,7 +86,11 @@ def within_images(segments: BatchSegments, relations: Relations, images: Tensor)
 
 
 def across_images(
-    segments: BatchSegments, bank: BankCandidates, relations: Relations, loss: Loss, counts: Tensor
+    segments: BatchSegments,
+    bank: BankCandidates,
+    relations: RelationsConfig,
+    loss: LossConfig,
+    counts: Tensor,
 ) -> Contrast:
     """Annotation, co-occurrence and feature affinity share one pass over this step's segments, which have a
     gradient, and the bank's, which have none. counts: [3] denominators."""

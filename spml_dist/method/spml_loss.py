@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spml_dist import comm
-from spml_dist.config.method_models import Loss, Relations
+from spml_dist.config.method_models import LossConfig, RelationsConfig
 from spml_dist.method.batch_segments import exchange
 from spml_dist.method.relational_loss import RelationalLoss, relational_loss
 from spml_dist.method.segments import segment
@@ -63,7 +63,7 @@ class SPMLLoss(nn.Module):
         super().__init__()
         self.grid, self.iterations, self.embedding_scale = grid, iterations, embedding_scale
         self.classes = classes
-        self.relations = Relations.model_validate(
+        self.relations = RelationsConfig.model_validate(
             {
                 "image_similarity": {
                     "weight": image_similarity_weight,
@@ -87,7 +87,9 @@ class SPMLLoss(nn.Module):
                 },
             }
         )
-        self.loss = Loss.model_validate({"cross_entropy": 0.0, "reduction": reduction, "tagless": tagless})
+        self.loss = LossConfig.model_validate(
+            {"cross_entropy": 0.0, "reduction": reduction, "tagless": tagless}
+        )
 
     def forward(
         self,

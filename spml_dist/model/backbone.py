@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from spml_dist.config.models import Model as ModelConfig
+from spml_dist.config.models import ModelConfig
 from spml_dist.errors import ConfigError
 
 ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}

@@ -9,7 +9,8 @@ from typing import Any, Literal, overload
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from spml_dist.config.models import Model as ModelConfig
+from spml_dist.config import read_section
+from spml_dist.config.models import ModelConfig
 from spml_dist.errors import RunError
 from spml_dist.files.write import replacing, write_json
 from spml_dist.model import cam, segmenter
@@ -18,6 +19,8 @@ from spml_dist.model.segmenter import Segmenter
 from spml_dist.run_folder import MODEL_INFO, MODEL_WEIGHTS
 
 VERSION = 1
+WRITTEN = ("step", "classes", "background", "model")
+"""keys of model.json that every release wrote"""
 
 Network = Literal["segmenter", "cam"]
 """which network a folder holds"""
@@ -61,28 +64,38 @@ def load(folder: Path, network: Literal["cam"]) -> tuple[Cam, dict[str, Any]]: .
 def load(folder: Path, network: Network = "segmenter") -> tuple[Segmenter | Cam, dict[str, Any]]:
     """The network on the CPU in evaluation mode, and what is known of it (classes, background, step).
 
-    Raises RunError for a folder without a whole model, or with another network than the one that is wanted.
+    An export of an earlier release is read with the defaults of what its model section lacks. Raises RunError
+    for a folder without a whole model, for weights that do not fit the network that model.json describes, and
+    for another network than the one that is wanted; ConfigError for a setting of it that cannot be used.
     """
+    path = folder / MODEL_INFO
     try:
-        info = json.loads((folder / MODEL_INFO).read_text(encoding="utf-8"))
+        info = json.loads(path.read_text(encoding="utf-8"))
         state = load_file(folder / MODEL_WEIGHTS)
     except (OSError, ValueError, SafetensorError) as problem:
         raise RunError(
             f"{folder} holds no exported model", problem, "train the run to its end first"
         ) from problem
-    if info.get("version") != VERSION:
-        raise RunError(
-            f"{folder / MODEL_INFO} has an unknown version",
-            info.get("version"),
-            "use the release that wrote it",
-        )
-    exported = info.get("network", "segmenter")
-    if exported != network:
+    _require_whole(path, info)
+    if (present := info.get("network", "segmenter")) != network:
         remedy = f"give the folder of a run of `{TRAINED_BY[network]}`"
-        what = f"{folder / MODEL_INFO}: not the network that is needed here, {network}"
-        raise RunError(what, exported, remedy)
-    build = cam.build if network == "cam" else segmenter.build
-    config = ModelConfig(**{**info["model"], "weights": None, "pretrained": False})
-    model = build(config, len(info["classes"]), seed=0)
-    model.load_state_dict(state)
+        raise RunError(f"{path}: not the network that is needed here, {network}", present, remedy)
+    config = read_section("model", ModelConfig, info["model"], path)
+    # What the training started from is not needed again, and perhaps no longer there.
+    config = config.model_copy(update={"weights": None, "pretrained": False})
+    model = (cam.build if network == "cam" else segmenter.build)(config, len(info["classes"]), seed=0)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as problem:
+        raise RunError(
+            f"{folder / MODEL_WEIGHTS} does not fit {path}", problem, "take both files of one export"
+        ) from problem
     return model.eval(), info
+
+
+def _require_whole(path: Path, info: Any) -> None:
+    version = info.get("version") if isinstance(info, dict) else None
+    if version != VERSION:
+        raise RunError(f"{path} has an unknown version", version, "use the release that wrote it")
+    if lacking := [key for key in WRITTEN if key not in info]:
+        raise RunError(f"{path} lacks {', '.join(lacking)}", None, "export the run again")

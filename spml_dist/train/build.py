@@ -84,7 +84,7 @@ def build(
     stream = training_stream(config, manifest, stream_state)
     if comm.rank() == 0:
         label_summary.write(folder.path, manifest, config.relations, task.network)
-    log.mirror(folder, config)
+    log.track(folder, config)
     return TrainingRun(config, folder, manifest, device, engine, encoder, bank, stream, log, task)
 
 

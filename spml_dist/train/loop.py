@@ -96,7 +96,6 @@ def _preview(run: TrainingRun, done: int, batch: Batch, outputs: Outputs, stopwa
     detached = (output.detach() for output in outputs)
     path = run.folder.preview(done)
     run.task.preview(path, *detached, batch, run.config, run.classes, run.background)
-    run.log.notice()
     stopwatch.phase("preview")
 
 

@@ -8,7 +8,7 @@ from spml_dist import comm
 from spml_dist.config import Config, flatten
 from spml_dist.run_folder import RunFolder
 from spml_dist.tracking import metrics_log
-from spml_dist.tracking.mlflow_sync import Mirror
+from spml_dist.tracking.background import BackgroundSync
 
 
 class RunLog:
@@ -17,16 +17,18 @@ class RunLog:
     def __init__(self, run: RunFolder, step: int):
         """Go on after `step` optimiser steps: entries of later ones go, for these will be made again."""
         self._journal: metrics_log.Journal | None = None
-        self._mirror: Mirror | None = None
+        self._sync: BackgroundSync | None = None
         if comm.rank() == 0:
             metrics_log.truncate(run.metrics, step)
             self._journal = metrics_log.Journal(run.path)
 
-    def mirror(self, run: RunFolder, config: Config) -> None:
+    def track(self, run: RunFolder, config: Config) -> None:
         """Let MLflow's run follow: the one that RUN/mlflow.json names, or a new one."""
         if self._journal:
             uri, experiment = config.tracking.uri, config.tracking.experiment
-            self._mirror = Mirror(run.path, uri, experiment, config.name, flatten(config), self._journal.say)
+            self._sync = BackgroundSync(
+                run.path, uri, experiment, config.name, flatten(config), self._journal.say
+            )
 
     def line(self, text: str) -> None:
         """A line for people."""
@@ -37,16 +39,10 @@ class RunLog:
         """The numbers of a logged step."""
         if self._journal:
             self._journal.step(entry)
-        self.notice()
-
-    def notice(self) -> None:
-        """There is something new in the folder."""
-        if self._mirror:
-            self._mirror.notice()
 
     def close(self, status: str) -> None:
         """status: FINISHED, FAILED or KILLED, as MLflow calls them."""
-        if self._mirror and (missing := self._mirror.finish(status)):
+        if self._sync and (missing := self._sync.finish(status)):
             self.line(str(missing))
         if self._journal:
             self._journal.close()

@@ -85,3 +85,10 @@ def test_relative_databases_are_placed_under_the_root(tmp_path):
 def test_plain_folders_are_refused(uri, tmp_path):
     with pytest.raises(ConfigError, match=r"tracking\.uri .*use sqlite:///"):
         absolute_uri(uri, tmp_path)
+
+
+def test_a_deleted_experiment_is_told_with_what_to_do(uri):
+    client = connect(uri)
+    client.delete_experiment(client.create_experiment("gone"))
+    with pytest.raises(ConfigError, match=r"gone.*restore it or choose another tracking\.experiment"):
+        resume(client, uri, "gone", "name", None, "tag")
