@@ -52,7 +52,7 @@ from spml_dist.records import (
     Segments,
 )
 from spml_dist.tensor_records import concatenate, take
-from spml_dist.train import run_bank
+from spml_dist.training import run_bank
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 RELATIONS = ("annotation", "cooccurrence", "feature_affinity")

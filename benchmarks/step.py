@@ -82,9 +82,9 @@ def plain(data: Path, out: Path, steps: int) -> None:
     from spml_dist.config import load
     from spml_dist.data.format.manifest import read_manifest
     from spml_dist.model.segmenter import build
-    from spml_dist.train import deepspeed_engine
-    from spml_dist.train.build import training_stream
-    from spml_dist.train.task import dropout_seeds
+    from spml_dist.training import deepspeed_engine
+    from spml_dist.training.build import training_stream
+    from spml_dist.training.task import dropout_seeds
 
     dist.init_process_group("gloo")
     config = load(CONFIG, [f"data.train={data}/train", "model.classifier_detached=false"])

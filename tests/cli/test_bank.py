@@ -14,7 +14,7 @@ from spml_dist import cli
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.config import load
-from spml_dist.train import checkpoint
+from spml_dist.training import checkpoint
 from tests.bank.builders import CLASSES, DIM, rows_of
 from tests.conftest import QUICKSTART
 

@@ -19,7 +19,7 @@ from spml_dist.config import load
 from spml_dist.errors import RunError
 from spml_dist.hashing import image_hash
 from spml_dist.records import Candidates
-from spml_dist.train import checkpoint
+from spml_dist.training import checkpoint
 from tests.bank.builders import CLASSES, DIM, rows_of
 from tests.conftest import QUICKSTART, payload, work
 from tests.spawn import spawn

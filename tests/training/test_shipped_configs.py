@@ -13,9 +13,9 @@ from spml_dist.data.format.manifest import read_manifest
 from spml_dist.method.step import RELATIONS, TERMS, losses
 from spml_dist.model.segmenter import build
 from spml_dist.records import IGNORED, UNLABELLED, Batch
-from spml_dist.train import run_bank
-from spml_dist.train.build import training_stream
-from spml_dist.train.step_summary import weight
+from spml_dist.training import run_bank
+from spml_dist.training.build import training_stream
+from spml_dist.training.step_summary import weight
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.yaml"))

@@ -13,7 +13,7 @@ from spml_dist.config import Config, load
 from spml_dist.data.stream.augment import normalise
 from spml_dist.drawing import overlay
 from spml_dist.records import IGNORED, UNLABELLED, Batch
-from spml_dist.train import preview
+from spml_dist.training import preview
 from tests.conftest import QUICKSTART
 
 CLASSES = ["ground", "cat", "dog"]

@@ -13,10 +13,10 @@ from spml_dist.model import export
 from spml_dist.records import Batch, BatchSegments
 from spml_dist.tensor_records import moved
 from spml_dist.tracking.metrics_log import Stopwatch, memory_mb
-from spml_dist.train import checkpoint, run_bank, stopping
-from spml_dist.train.build import PRECISION, TrainingRun
-from spml_dist.train.optimizer import learning_rate
-from spml_dist.train.task import Outputs, StepContext
+from spml_dist.training import checkpoint, run_bank, stopping
+from spml_dist.training.build import PRECISION, TrainingRun
+from spml_dist.training.optimizer import learning_rate
+from spml_dist.training.task import Outputs, StepContext
 
 
 def train(run: TrainingRun) -> None:

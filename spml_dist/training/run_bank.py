@@ -14,7 +14,7 @@ from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.config import Config
 from spml_dist.method.segments import prototypes_by
 from spml_dist.records import Batch, BatchSegments
-from spml_dist.train.momentum_encoder import SlowEncoder
+from spml_dist.training.momentum_encoder import SlowEncoder
 
 
 def build(

@@ -14,7 +14,7 @@ from spml_dist.errors import RunError
 from spml_dist.hashing import image_hash
 from spml_dist.method.step import losses
 from spml_dist.tensor_records import take
-from spml_dist.train import run_bank
+from spml_dist.training import run_bank
 from tests.method.test_step import CHANNELS, CLASSES, configured, example
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"

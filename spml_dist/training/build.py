@@ -17,13 +17,13 @@ from spml_dist.data.stream.shard_cache import Cache
 from spml_dist.model.segmenter import Segmenter
 from spml_dist.records import SegmentBank
 from spml_dist.run_folder import RunFolder
-from spml_dist.train import checkpoint, deepspeed_engine, label_summary, momentum_encoder, run_bank
-from spml_dist.train.deepspeed_engine import DeepSpeedEngine
-from spml_dist.train.engine import Engine, EngineState
-from spml_dist.train.momentum_encoder import SlowEncoder
-from spml_dist.train.run_log import RunLog
-from spml_dist.train.task import SEGMENTER, Task
-from spml_dist.train.torch_engine import TorchEngine
+from spml_dist.training import checkpoint, deepspeed_engine, label_summary, momentum_encoder, run_bank
+from spml_dist.training.deepspeed_engine import DeepSpeedEngine
+from spml_dist.training.engine import Engine, EngineState
+from spml_dist.training.momentum_encoder import SlowEncoder
+from spml_dist.training.run_log import RunLog
+from spml_dist.training.task import SEGMENTER, Task
+from spml_dist.training.torch_engine import TorchEngine
 
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
