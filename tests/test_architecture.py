@@ -134,7 +134,8 @@ def test_rooms_that_do_not_know_each_other(room):
 
 def test_one_file_hands_the_worker_to_the_cluster():
     """The cluster is handed functions and knows none, and a training's worker does not know what launched it.
-    A file of the library joins the two, and no verb, so that `spml_dist.train` is the same training from Python.
+
+    A file of the library joins the two, and no verb: from Python, `spml_dist.train` is the same training.
     """
     importers = {path.relative_to(ROOT) for path, other in inner() if other == "cluster"}
     assert {str(path) for path in importers if path.parts[0] not in ("cluster", "data")} == {

@@ -28,7 +28,9 @@ def example(name: str) -> ModuleType:
 @pytest.fixture(scope="module")
 def run(experiment, tmp_path_factory) -> tuple[Path, list[str]]:
     """A run of two steps that Python trained, and the lines that it was shown."""
-    file, *overrides = experiment(tmp_path_factory.mktemp("runs"), "tiny", "schedule.steps=2")
+    file, *overrides = experiment(
+        tmp_path_factory.mktemp("runs"), "tiny", "schedule.steps=2", "schedule.warmup=0"
+    )
     threads, lines = torch.get_num_threads(), list[str]()
     folder = spml_dist.train(file, overrides, alone=True, show=lines.append)
     torch.set_num_threads(threads)
