@@ -73,8 +73,8 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
 
 def run_train(args: argparse.Namespace) -> int:
     """Train the classifier to the end, and say what comes next."""
-    from spml_dist.train.absolute_paths import absolute
-    from spml_dist.train.launch import folder_of, from_here, launch
+    from spml_dist.training.absolute_paths import absolute
+    from spml_dist.training.launch import folder_of, from_here, launch
 
     experiment, origins = explain(args.config, args.overrides)
     config = cam_experiment(experiment)

@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train to the end, and say what comes next."""
-    from spml_dist.train.absolute_paths import absolute
-    from spml_dist.train.launch import folder_of, from_here, launch
+    from spml_dist.training.absolute_paths import absolute
+    from spml_dist.training.launch import folder_of, from_here, launch
 
     config, origins = explain(args.config, args.overrides)
     config = absolute(config, Path.cwd())

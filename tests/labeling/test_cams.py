@@ -224,7 +224,7 @@ class TestActivations:
         boxed = sample(
             image=green, semantic=np.full((21, 34), UNLABELLED, np.uint8), boxes=((1, 4.0, 4.0, 20.0, 18.0),)
         )
-        found = cams.labelled(Colours(), boxed, None, CONFIG).semantic
+        found = cams.with_seeds(Colours(), boxed, None, CONFIG).semantic
         inside = found[4:18, 4:20]
         assert set(np.unique(inside)) == {1, UNLABELLED}
         assert boxed.image[4:18, 4:20, 0][inside == 1].mean() > boxed.image[4:18, 4:20, 0][inside != 1].mean()
@@ -293,7 +293,7 @@ class TestPacks:
 
 class TestSamples:
     def test_seeds_lie_where_the_classes_are(self):
-        found = cams.labelled(Colours(), halves(0), BACKGROUND, CONFIG)
+        found = cams.with_seeds(Colours(), halves(0), BACKGROUND, CONFIG)
         mask, labels = found.mask, found.semantic
         said = labels != UNLABELLED
         assert (labels[said] == mask[said]).mean() > 0.9 and set(np.unique(labels)) >= {0, 1, 2}
@@ -301,11 +301,11 @@ class TestSamples:
 
     def test_a_sample_that_gets_nothing_stays_as_it_is(self):
         plain = sample(kinds=("tags",))
-        assert cams.labelled(Colours(), plain, BACKGROUND, CONFIG) is plain
+        assert cams.with_seeds(Colours(), plain, BACKGROUND, CONFIG) is plain
 
     def test_seeds_are_not_made_twice(self):
-        once = cams.labelled(Colours(), halves(0), BACKGROUND, CONFIG)
-        assert cams.labelled(Colours(), once, BACKGROUND, CONFIG) is once
+        once = cams.with_seeds(Colours(), halves(0), BACKGROUND, CONFIG)
+        assert cams.with_seeds(Colours(), once, BACKGROUND, CONFIG) is once
 
     def test_quality_is_counted_over_the_images_that_have_seeds(self, packed):
         part = np.full((24, 36), UNLABELLED, np.uint8)

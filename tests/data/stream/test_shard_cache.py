@@ -14,7 +14,7 @@ import pytest
 from spml_dist.data.format.manifest import Shard
 from spml_dist.data.stream.shard_cache import Cache
 from spml_dist.errors import DataError
-from spml_dist.files import address
+from spml_dist.files import retry
 from tests import servers
 
 SIZE = 10_000
@@ -22,7 +22,7 @@ SIZE = 10_000
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(address, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.02)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_less_room_than_a_shard_still_serves_it(cache, shard):
 def test_what_a_killed_process_left_is_written_over(cache, shard):
     url, known = shard(1)
     Path(cache.folder).mkdir()
-    (Path(cache.folder) / f"{known.sha256}.part").write_bytes(b"half")
+    (Path(cache.folder) / f"{known.sha256}.tar.tmp").write_bytes(b"half")
     assert len(cache.open(url, known).read()) == SIZE
     assert kept(cache) == [f"{known.sha256}.tar"]
 

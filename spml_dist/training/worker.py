@@ -12,9 +12,9 @@ from spml_dist.config import Config
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.errors import Stopped
 from spml_dist.tracking import system_metrics
-from spml_dist.train.build import build
-from spml_dist.train.loop import train
-from spml_dist.train.task import CAM, SEGMENTER
+from spml_dist.training.build import build
+from spml_dist.training.loop import train
+from spml_dist.training.task import CAM, SEGMENTER
 
 
 def work(payload: dict[str, Any]) -> None:

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 
 from spml_dist.bank import snapshot
 from spml_dist.bank.recent import RecentBank
-from spml_dist.bank.sharded import Asks, ShardedBank
+from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.config import load
 from spml_dist.errors import RunError
 from spml_dist.hashing import image_hash
 from spml_dist.records import Candidates
-from spml_dist.train import checkpoint
+from spml_dist.training import checkpoint
 from tests.bank.builders import CLASSES, DIM, rows_of
 from tests.conftest import QUICKSTART, payload, work
 from tests.spawn import spawn
@@ -193,7 +193,7 @@ def no_space(tensors, path: Path) -> None:
 def global_bank(**changes) -> ShardedBank:
     """Empty, with room for 64 images."""
     settings = load(QUICKSTART).bank.model_copy(update=changes)
-    return ShardedBank(settings, DIM, CLASSES, Asks((), False, ()), 0, torch.device("cpu"))
+    return ShardedBank(settings, DIM, CLASSES, LookupPlan((), False, ()), 0, torch.device("cpu"))
 
 
 def bank_of(*steps: int) -> RecentBank:

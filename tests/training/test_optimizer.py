@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spml_dist.config.models import OptimizerConfig, ScheduleConfig
-from spml_dist.train.optimizer import Sgd, learning_rate, parameter_groups
+from spml_dist.training.optimizer import Sgd, learning_rate, parameter_groups
 
 RATES = (0.1, 0.2, 0.05, 0.05)
 

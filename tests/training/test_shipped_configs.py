@@ -13,9 +13,9 @@ from spml_dist.data.format.manifest import read_manifest
 from spml_dist.method.step import RELATIONS, TERMS, losses
 from spml_dist.model.segmenter import build
 from spml_dist.records import IGNORED, UNLABELLED, Batch
-from spml_dist.train import run_bank
-from spml_dist.train.build import training_stream
-from spml_dist.train.step_summary import weight
+from spml_dist.training import run_bank
+from spml_dist.training.build import training_stream
+from spml_dist.training.step_summary import weight
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -145,9 +145,7 @@ def test_densepose():
 def test_classes_that_change_places_do_so_in_the_stream_of_a_training(experiment, tmp_path):
     words = experiment(tmp_path, "swaps", "relations.cooccurrence.weight=0", "stream.scale=[1.0, 1.0]")
     plain, swapped = (
-        next(iter(training_stream(load(words[0], [*words[1:], f"stream.mirror_swaps={pairs}"]), manifest)))[
-            0
-        ][0]
+        next(iter(training_stream(load(words[0], [*words[1:], f"stream.mirror_swaps={pairs}"]), manifest)))
         for manifest in [read_manifest(load(words[0], words[1:]).data.train)]
         for pairs in ("[]", "[[0, 1]]")
     )

@@ -17,9 +17,9 @@ from spml_dist.model import cam as cam_model
 from spml_dist.model import segmenter
 from spml_dist.model.export import Network
 from spml_dist.records import Batch, SegmentBank
-from spml_dist.train import cam_step, preview
-from spml_dist.train.cam_step import CamLosses
-from spml_dist.train.step_summary import summary
+from spml_dist.training import cam_step, preview
+from spml_dist.training.cam_step import CamLosses
+from spml_dist.training.step_summary import summary
 
 Outputs = tuple[Tensor, Tensor]
 """what the network gives for a batch"""

@@ -16,7 +16,7 @@ from spml_dist.hashing import image_hash
 from spml_dist.method.step import TERMS, StepLosses, losses
 from spml_dist.records import BankCandidates, BankCounts, BankRows, Candidates
 from spml_dist.tensor_records import take
-from spml_dist.train import run_bank
+from spml_dist.training import run_bank
 from tests.bank.builders import rows_of
 from tests.method.test_step import CHANNELS, CLASSES, assert_near, configured, example, reference
 from tests.spawn import spawn

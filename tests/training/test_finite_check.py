@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from spml_dist.errors import RunError
-from spml_dist.train.finite_check import FiniteCheck
-from spml_dist.train.optimizer import Sgd
+from spml_dist.training.finite_check import FiniteCheck
+from spml_dist.training.optimizer import Sgd
 from tests.spawn import spawn
 
 

@@ -14,7 +14,7 @@ from spml_dist.data.stream.augment import normalise
 from spml_dist.drawing import contact_sheet, overlay
 from spml_dist.drawing.contact_sheet import Card
 from spml_dist.records import IGNORED, UNLABELLED, Batch
-from spml_dist.train import preview
+from spml_dist.training import preview
 from tests.conftest import QUICKSTART
 
 CLASSES = ["ground", "cat", "dog"]

@@ -15,10 +15,10 @@ from spml_dist.config.cam import cam_experiment
 from spml_dist.model import export
 from spml_dist.records import Batch
 from spml_dist.tracking import metrics_log
-from spml_dist.train import cam_step
-from spml_dist.train.absolute_paths import absolute
-from spml_dist.train.claim import claim
-from spml_dist.train.launch import folder_of
+from spml_dist.training import cam_step
+from spml_dist.training.absolute_paths import absolute
+from spml_dist.training.claim import claim
+from spml_dist.training.launch import folder_of
 from tests.conftest import work
 from tests.spawn import spawn
 

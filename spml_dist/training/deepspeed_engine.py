@@ -14,9 +14,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from spml_dist.config import Config
-from spml_dist.train.engine import EngineState
-from spml_dist.train.finite_check import FiniteCheck
-from spml_dist.train.optimizer import Sgd, parameter_groups, set_rate, trainable
+from spml_dist.training.engine import EngineState
+from spml_dist.training.finite_check import FiniteCheck
+from spml_dist.training.optimizer import Sgd, parameter_groups, set_rate, trainable
 
 
 def prepare(device: torch.device, say: Callable[[str], None]) -> None:

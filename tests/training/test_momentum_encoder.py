@@ -23,14 +23,14 @@ from spml_dist.records import IGNORED, BankRows, Batch
 from spml_dist.run_folder import RunFolder
 from spml_dist.tensor_records import take
 from spml_dist.tracking import metrics_log
-from spml_dist.train import checkpoint, deepspeed_engine, loop, momentum_encoder, run_bank
-from spml_dist.train.build import TrainingRun
-from spml_dist.train.deepspeed_engine import DeepSpeedEngine
-from spml_dist.train.momentum_encoder import SlowEncoder
-from spml_dist.train.torch_engine import TorchEngine
+from spml_dist.training import checkpoint, deepspeed_engine, loop, momentum_encoder, run_bank
+from spml_dist.training.build import TrainingRun
+from spml_dist.training.deepspeed_engine import DeepSpeedEngine
+from spml_dist.training.momentum_encoder import SlowEncoder
+from spml_dist.training.torch_engine import TorchEngine
 from tests.conftest import QUICKSTART
 from tests.spawn import spawn
-from tests.train.test_shipped_configs import CLASSES, CROP, IMAGES, SHRUNK, batch
+from tests.training.test_shipped_configs import CLASSES, CROP, IMAGES, SHRUNK, batch
 
 CPU = torch.device("cpu")
 MOMENTUM = 0.75

@@ -13,10 +13,10 @@ from spml_dist.model import export
 from spml_dist.records import Batch, BatchSegments
 from spml_dist.tensor_records import moved
 from spml_dist.tracking.metrics_log import Stopwatch, memory_mb
-from spml_dist.train import checkpoint, run_bank, stopping
-from spml_dist.train.build import PRECISION, TrainingRun
-from spml_dist.train.optimizer import learning_rate
-from spml_dist.train.task import Outputs, StepContext
+from spml_dist.training import checkpoint, run_bank, stopping
+from spml_dist.training.build import PRECISION, TrainingRun
+from spml_dist.training.optimizer import learning_rate
+from spml_dist.training.task import Outputs, StepContext
 
 
 def train(run: TrainingRun) -> None:
@@ -25,7 +25,7 @@ def train(run: TrainingRun) -> None:
     done, stopwatch = run.stream.start_step, Stopwatch(run.stream.start_step)
     # A run that only lacks its export begins no stream, whose loader processes would decode for nothing.
     if done < last:
-        for batches, state in run.stream:
+        for batches, state in run.stream.steps():
             stopwatch.phase("data")
             done = state["step"]
             saved = done % run.config.checkpoint.every == 0 or done == last
@@ -48,24 +48,12 @@ def make_step(
     step: from 0; logged: whether it will be, so that the bank measures itself. Returns what each micro-batch
     came to. A collective.
     """
-    config, task = run.config, run.task
-    context = StepContext(config, run.bank, run.background, step, logged, stopwatch.phase)
+    context = StepContext(run.config, run.bank, run.background, step, logged, stopwatch.phase)
+    run.engine.set_rate(learning_rate(step, run.config.optimizer.lr, run.config.schedule))
     micro_losses: list[Any] = []
     segments: list[tuple[Batch, BatchSegments]] = []
-    run.engine.set_rate(learning_rate(step, config.optimizer.lr, config.schedule))
-    on_device = [moved(batch, run.device) for batch in batches]
-    for number, batch in enumerate(on_device):
-        images = batch.image.to(PRECISION[config.engine.precision], memory_format=torch.channels_last)
-        outputs = run.engine(*task.inputs(images, batch, config))
-        stopwatch.phase("forward")
-        losses = task.losses(outputs, batch, context)
-        stopwatch.phase("loss")
-        run.engine.finite_check.observe(losses.total)
-        run.engine.backward(losses.total)
-        run.engine.finite_check.agree(step, batch.keys)
-        stopwatch.phase("backward")
-        run.engine.step()
-        stopwatch.phase("optimizer")
+    for number, batch in enumerate([moved(batch, run.device) for batch in batches]):
+        outputs, losses = _micro_step(run, batch, context)
         micro_losses.append(losses)
         if losses.segments is not None:
             segments.append((batch, losses.segments))
@@ -80,6 +68,23 @@ def make_step(
     run.bank.publish([own for _, own in segments], step)
     stopwatch.phase("bank")
     return micro_losses
+
+
+def _micro_step(run: TrainingRun, batch: Batch, context: StepContext) -> tuple[Outputs, Any]:
+    """Forward, losses and backward of one micro-batch; the last one of a step moves the weights."""
+    config, engine, phase = run.config, run.engine, context.phase
+    images = batch.image.to(PRECISION[config.engine.precision], memory_format=torch.channels_last)
+    outputs = engine(*run.task.inputs(images, batch, config))
+    phase("forward")
+    losses = run.task.losses(outputs, batch, context)
+    phase("loss")
+    engine.finite_check.observe(losses.total)
+    engine.backward(losses.total)
+    engine.finite_check.agree(context.step, batch.keys)
+    phase("backward")
+    engine.step()
+    phase("optimizer")
+    return outputs, losses
 
 
 def _preview(run: TrainingRun, done: int, batch: Batch, outputs: Outputs, stopwatch: Stopwatch) -> None:

@@ -31,8 +31,8 @@ from spml_dist.errors import RunError
 from spml_dist.files.write import flush, replacing
 from spml_dist.records import SegmentBank
 from spml_dist.run_folder import LATEST
-from spml_dist.train.engine import Engine, EngineState
-from spml_dist.train.momentum_encoder import SlowEncoder
+from spml_dist.training.engine import Engine, EngineState
+from spml_dist.training.momentum_encoder import SlowEncoder
 
 ENGINE, ENCODER = ("weights", "momentum"), "slow"
 BANK = "bank"

@@ -10,11 +10,11 @@ import torch
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.search.faiss_index import require_gpu
 from spml_dist.bank.search.filters import Kind
-from spml_dist.bank.sharded import Asks, ShardedBank
+from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.config import Config
 from spml_dist.method.segments import prototypes_by
 from spml_dist.records import Batch, BatchSegments
-from spml_dist.train.momentum_encoder import SlowEncoder
+from spml_dist.training.momentum_encoder import SlowEncoder
 
 
 def build(
@@ -29,10 +29,10 @@ def build(
     if config.bank.gpu_index and device.type != "cpu":
         require_gpu()
     dim, seed = config.model.embedding_dim, config.seed
-    return ShardedBank(config.bank, dim, classes, asks(config), seed, device, names)
+    return ShardedBank(config.bank, dim, classes, lookup_plan(config), seed, device, names)
 
 
-def asks(config: Config) -> Asks:
+def lookup_plan(config: Config) -> LookupPlan:
     """What the relations in use look up in the bank.
 
     Feature affinity contrasts by class: an unlabelled segment's annotated neighbours, which give it its
@@ -44,7 +44,7 @@ def asks(config: Config) -> Asks:
     if relations.annotation.weight or relations.feature_affinity.weight:
         kinds += ["same_class", "other_class"]
     votes = relations.feature_affinity.weight > 0 and relations.feature_affinity.scope == "global"
-    return Asks(tuple(kinds), votes, relations.cooccurrence.ignore_classes)
+    return LookupPlan(tuple(kinds), votes, relations.cooccurrence.ignore_classes)
 
 
 def reembedded(encoder: SlowEncoder, batch: Batch, part: BatchSegments) -> BatchSegments:

@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from spml_dist.train import stopping
+from spml_dist.training import stopping
 
 SCRIPT = """
 import subprocess, sys, time
 from pathlib import Path
-from spml_dist.train import stopping
+from spml_dist.training import stopping
 
 folder = Path(sys.argv[1])
 with stopping.on_signals(folder):

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from spml_dist.bank.sharded import Asks
+from spml_dist.bank.sharded import LookupPlan
 from spml_dist.config import load
 from spml_dist.errors import RunError
 from spml_dist.hashing import image_hash
 from spml_dist.method.step import losses
 from spml_dist.tensor_records import take
-from spml_dist.train import run_bank
+from spml_dist.training import run_bank
 from tests.method.test_step import CHANNELS, CLASSES, configured, example
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
@@ -35,10 +35,11 @@ def test_only_what_a_relation_needs_is_asked(annotation, cooccurrence, feature_a
     changes = [f"relations.{name}.weight={weight}" for name, weight in weights.items()]
     for scope in ("batch", "global"):
         scoped = f"relations.feature_affinity.scope={scope}"
-        told = run_bank.asks(
+        told = run_bank.lookup_plan(
             load(QUICKSTART, [*changes, scoped, "relations.cooccurrence.ignore_classes=[2]"])
         )
-        assert told == Asks(kinds, votes=scope == "global" and feature_affinity > 0, ignored=(2,))
+        votes = scope == "global" and feature_affinity > 0
+        assert told == LookupPlan(kinds, votes, ignore_classes=(2,))
 
 
 def test_a_step_leaves_its_segments_with_its_number_and_their_keys():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,15 +14,16 @@ from spml_dist.config import Config
 from spml_dist.data.format.manifest import Manifest
 from spml_dist.data.stream.loader import Stream
 from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.model.segmenter import Segmenter
 from spml_dist.records import SegmentBank
 from spml_dist.run_folder import RunFolder
-from spml_dist.train import checkpoint, deepspeed_engine, label_summary, momentum_encoder, run_bank
-from spml_dist.train.deepspeed_engine import DeepSpeedEngine
-from spml_dist.train.engine import Engine, EngineState
-from spml_dist.train.momentum_encoder import SlowEncoder
-from spml_dist.train.run_log import RunLog
-from spml_dist.train.task import SEGMENTER, Task
-from spml_dist.train.torch_engine import TorchEngine
+from spml_dist.training import checkpoint, deepspeed_engine, label_summary, momentum_encoder, run_bank
+from spml_dist.training.deepspeed_engine import DeepSpeedEngine
+from spml_dist.training.engine import Engine, EngineState
+from spml_dist.training.momentum_encoder import SlowEncoder
+from spml_dist.training.run_log import RunLog
+from spml_dist.training.task import SEGMENTER, Task
+from spml_dist.training.torch_engine import TorchEngine
 
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -72,8 +73,10 @@ def build(
 
     dtype = torch.float64 if config.engine.precision == "float64" else torch.float32
     model = task.build(config.model, len(manifest.classes), config.seed).to(device, dtype)
-    # Before the engine, which casts the network it is given and hooks into it.
-    encoder = momentum_encoder.build(config, model, PRECISION[config.engine.precision], engine_state)
+    # Before the engine, which casts the network it is given and hooks into it. Only a segmenter has one: an
+    # experiment of CAM keeps no bank that its vectors could go to.
+    segmenter = cast(Segmenter, model)
+    encoder = momentum_encoder.build(config, segmenter, PRECISION[config.engine.precision], engine_state)
     engine = _engine(model, config, engine_state, log)
     bank = run_bank.build(config, len(manifest.classes), device, manifest.classes)
     if last:

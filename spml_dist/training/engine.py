@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from spml_dist.train.finite_check import FiniteCheck
+from spml_dist.training.finite_check import FiniteCheck
 
 EngineState = dict[str, dict[str, Tensor]]
 """`weights` and `momentum` by the parameters' names: whole tensors, whatever the number of workers"""

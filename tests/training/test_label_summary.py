@@ -13,7 +13,7 @@ from spml_dist.config import load
 from spml_dist.data.format.diagnose import hints
 from spml_dist.data.format.manifest import Counts, Manifest
 from spml_dist.tracking import pending
-from spml_dist.train import label_summary
+from spml_dist.training import label_summary
 
 COUNTS = Counts(
     images_labelled=3,

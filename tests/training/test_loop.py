@@ -19,7 +19,7 @@ from spml_dist.config import load
 from spml_dist.model import export
 from spml_dist.model.segmenter import build
 from spml_dist.records import Batch
-from spml_dist.train.task import dropout_seeds
+from spml_dist.training.task import dropout_seeds
 from tests.conftest import QUICKSTART, payload, work
 from tests.spawn import spawn
 

@@ -18,9 +18,9 @@ from spml_dist import cluster
 from spml_dist.config import Config, explain
 from spml_dist.errors import ConfigError, RunError
 from spml_dist.run_folder import RunFolder
-from spml_dist.train import data_check, stopping
-from spml_dist.train.absolute_paths import absolute
-from spml_dist.train.claim import begun, claim, exported_step
+from spml_dist.training import data_check, stopping
+from spml_dist.training.absolute_paths import absolute
+from spml_dist.training.claim import begun, claim, exported_step
 
 Show = Callable[[str], None]
 """takes a line for people"""
@@ -108,7 +108,7 @@ def launch(
 
 def _on_ray(config: Config, run: RunFolder, payload: dict[str, Any], show: Show) -> None:
     from spml_dist.inference.device import resolve_device
-    from spml_dist.train.worker import work
+    from spml_dist.training.worker import work
 
     show(f"starting Ray and {config.engine.workers} workers")
     remote = os.environ.get("RAY_ADDRESS")  # its nodes may have GPUs where this one has none
@@ -143,7 +143,7 @@ def _in_process_group(config: Config, payload: dict[str, Any]) -> None:
 
 def _work(config: Config, payload: dict[str, Any]) -> None:
     from spml_dist.inference.device import resolve_device
-    from spml_dist.train.worker import work
+    from spml_dist.training.worker import work
 
     work(payload | {"device": resolve_device(config.engine.device)})
 

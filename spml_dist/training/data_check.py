@@ -38,7 +38,7 @@ def check(config: Config, network: str = "segmenter") -> Manifest:
 def require_same_data(config: Config, manifest: Manifest, run: RunFolder) -> None:
     """Raise RunError for a pack that was written anew since the run learnt from it, as when it is resumed."""
     from spml_dist.data.stream.loader import fingerprint, start_of
-    from spml_dist.train import checkpoint
+    from spml_dist.training import checkpoint
 
     try:
         last = checkpoint.latest(run.checkpoints)
