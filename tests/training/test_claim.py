@@ -9,7 +9,7 @@ import pytest
 from spml_dist.config import Config, explain, load
 from spml_dist.errors import RunError
 from spml_dist.run_folder import RunFolder
-from spml_dist.train.claim import claim
+from spml_dist.training.claim import claim
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
