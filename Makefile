@@ -21,7 +21,7 @@ $(STAMP)$(EXTRA): pyproject.toml constraints.txt
 	@rm -f $(STAMP)*; $(BIN)/uv pip uninstall --quiet --python $(BIN)/python faiss-cpu faiss-gpu  # they share a folder
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRA),test]'
 	@echo 'compiling the CPU extension of DeepSpeed, once (about a minute)'
-	@$(BIN)/python -m spml_dist.train.deepspeed_engine
+	@$(BIN)/python -m spml_dist.training.deepspeed_engine
 	@touch $@
 
 quickstart: install  ## pack generated scenes, train on two workers, evaluate

@@ -35,7 +35,7 @@ from torch.nn.functional import normalize
 
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.rows import ANNOTATED, PROPAGATED, as_candidates, bitset, by_identity
-from spml_dist.bank.sharded import RECENT, Asks, ShardedBank
+from spml_dist.bank.sharded import RECENT, LookupPlan, ShardedBank
 from spml_dist.bank.snapshot import read_shards
 from spml_dist.bank.snapshot_manifest import read_manifest
 from spml_dist.config import Config, load
@@ -52,7 +52,7 @@ from spml_dist.records import (
     Segments,
 )
 from spml_dist.tensor_records import concatenate, take
-from spml_dist.train import run_bank
+from spml_dist.training import run_bank
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 RELATIONS = ("annotation", "cooccurrence", "feature_affinity")
@@ -163,8 +163,8 @@ def estimates(case: Met, sampled: Sequence[int], draws: int, seed: int = 0) -> l
 
     sampled: numbers of rows to draw; draws: how often, each in a step of its own.
     """
-    asks = run_bank.asks(load(CONFIG))
-    every_row = _bank(case, "exact", asks, seed)(case.segments.candidates, 0)
+    plan = run_bank.lookup_plan(load(CONFIG))
+    every_row = _bank(case, "exact", plan, seed)(case.segments.candidates, 0)
     exact = {
         relation: told
         for relation, told in _told(case, every_row).items()
@@ -175,25 +175,25 @@ def estimates(case: Met, sampled: Sequence[int], draws: int, seed: int = 0) -> l
         return _compared(case, exact, way, count, recall, steps)
 
     found = compared("recent", _recent(case), range(1))
-    found += compared("nearest", _bank(case, "nearest", asks, seed), range(draws))
+    found += compared("nearest", _bank(case, "nearest", plan, seed), range(draws))
     near = round(found[-1].candidates)
     for count in progress_bar(sampled, "numbers of rows", unit="numbers"):
         for way, chosen, some in (
-            ("nearest+sampled", asks, count),
-            ("drawn", replace(asks, kinds=()), near + count),
+            ("nearest+sampled", plan, count),
+            ("drawn", replace(plan, kinds=()), near + count),
         ):
             found += compared(way, _bank(case, "nearest+sampled", chosen, seed, some), range(draws), some)
     return sorted(found, key=lambda estimate: RELATIONS.index(estimate.relation))
 
 
-def _bank(case: Met, candidates: str, asks: Asks, seed: int, sampled: int = 1) -> Recall:
+def _bank(case: Met, candidates: str, plan: LookupPlan, seed: int, sampled: int = 1) -> Recall:
     """A bank that remembers the rows and compares them all."""
     rows = len(case.held)
     changes = {"candidates": candidates, "sampled": sampled, "storage": "float32"}
     changes |= {"capacity": rows, "partitions": 1, "exact_rows": rows}
     settings = load(CONFIG).bank.model_copy(update=changes)
     dim = case.held.vector.shape[1]
-    bank = ShardedBank(settings, dim, case.classes, asks, seed, torch.device("cpu"))
+    bank = ShardedBank(settings, dim, case.classes, plan, seed, torch.device("cpu"))
     bank.add(case.held, ())
     return bank.recall
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from spml_dist.inference.trained_model import load_model, predict
     from spml_dist.method.segments import segment
     from spml_dist.method.spml_loss import SPMLLoss
-    from spml_dist.train.launch import train
+    from spml_dist.training.launch import train
 
 __version__ = "0.1.0"
 
@@ -54,7 +54,7 @@ _PLACES = {
     "load_model": "spml_dist.inference.trained_model:load_model",
     "predict": "spml_dist.inference.trained_model:predict",
     "segment": "spml_dist.method.segments:segment",
-    "train": "spml_dist.train.launch:train",
+    "train": "spml_dist.training.launch:train",
 }
 
 

@@ -63,9 +63,9 @@ def payload(words: Sequence[str], stop_before: int | None = None) -> dict:
 
     stop_before: `work` fails when this step (counted from 0) would be made.
     """
-    from spml_dist.train.absolute_paths import absolute
-    from spml_dist.train.claim import claim
-    from spml_dist.train.launch import folder_of
+    from spml_dist.training.absolute_paths import absolute
+    from spml_dist.training.claim import claim
+    from spml_dist.training.launch import folder_of
 
     config = absolute(load(words[0], words[1:]), Path.cwd())
     claim(folder_of(config), config)
@@ -77,8 +77,8 @@ def work(rank: int, payloads: Sequence[dict]) -> list[dict]:
 
     Returns for each what this rank did: "steps" it made and "error", the text of what stopped it, or None.
     """
-    from spml_dist.train import loop
-    from spml_dist.train.worker import work as train
+    from spml_dist.training import loop
+    from spml_dist.training.worker import work as train
 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     told, make_step = [], loop.make_step

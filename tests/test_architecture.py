@@ -37,7 +37,7 @@ ROOMS = (
     "report",
     "inference",
     "labeling",
-    "train",
+    "training",
     "retrieval",
     "cli",
 )
@@ -48,9 +48,9 @@ METHOD = {"errors", "records", "tensor_records", "hashing", "comm", "config", "m
 STRANGERS = {
     "method": set(ROOMS) - METHOD,
     "bank": {"model"},
-    "inference": {"train"},
-    "labeling": {"train"},
-    "retrieval": {"train"},
+    "inference": {"training"},
+    "labeling": {"training"},
+    "retrieval": {"training"},
     "report": set(ROOMS) - {"errors", "drawing", "report", "run_folder", "files"},
     "cluster": set(ROOMS) - {"errors", "cluster"},
 }
@@ -134,6 +134,24 @@ def test_rooms_that_do_not_know_each_other(room):
     assert not broken
 
 
+def test_one_file_hands_the_worker_to_the_cluster():
+    """The cluster is handed functions and knows none, and a training's worker does not know what launched it.
+
+    A file of the library joins the two, and no verb: from Python, `spml_dist.train` is the same training.
+    """
+    importers = {path.relative_to(ROOT) for path, other in inner() if other == "cluster"}
+    assert {str(path) for path in importers if path.parts[0] not in ("cluster", "data")} == {
+        "training/launch.py"
+    }
+
+
+def test_no_public_name_is_hidden_by_a_room():
+    """Python sets a package's attribute to its subpackage as soon as that is imported."""
+    import spml_dist
+
+    assert not set(spml_dist.__all__) & {room_of(path) for path in source()}
+
+
 @pytest.mark.parametrize("package", ONE_FILE_EACH)
 def test_one_file_each_imports(package):
     assert len(importers(package)) == 1
@@ -153,7 +171,7 @@ def test_collectives_live_in_one_file():
     """Beside it and the bank, only the engine's DeepSpeed file speaks to torch.distributed."""
     speakers = [path for path, names in source().items() if any("torch.distributed" in n for n, _ in names)]
     outside = {str(path.relative_to(ROOT)) for path in speakers if room_of(path) != "bank"}
-    assert outside <= {"comm.py", "train/deepspeed_engine.py"}
+    assert outside <= {"comm.py", "training/deepspeed_engine.py"}
 
 
 @pytest.mark.parametrize("room", WITHOUT_TORCH)

@@ -41,14 +41,14 @@ RECENT = 2
 
 
 @dataclass(frozen=True)
-class Asks:
+class LookupPlan:
     """What the relations in use want to know."""
 
     kinds: tuple[Kind, ...]
     """whose nearest rows become candidates"""
     votes: bool
     """whether unlabelled segments take their class from the bank"""
-    ignored: tuple[int, ...]
+    ignore_classes: tuple[int, ...]
     """classes that do not count as shared tags"""
 
 
@@ -64,7 +64,7 @@ class ShardedBank:
         settings: BankConfig,
         dim: int,
         classes: int,
-        asks: Asks,
+        plan: LookupPlan,
         seed: int,
         device: torch.device,
         names: Sequence[str] = (),
@@ -82,7 +82,7 @@ class ShardedBank:
             device,
         )
         self.cache: Cache | None = None
-        self._asks, self._device = asks, device
+        self._plan, self._device = plan, device
         self._group = exchange.own_group()
         self._sending: exchange.Sending | None = None
         self._seen: dict[str, float] = {}
@@ -141,7 +141,7 @@ class ShardedBank:
         self._upkeep()
         queries, eligible = self._queries(segments), self._eligible(segments)
         asking = self._taking_turns(queries, step)
-        voters = queries if self._asks.votes else asking
+        voters = queries if self._plan.votes else asking
         near, labelled, joins = [], None, step >= self.settings.warmup
         self._gauge(asking, eligible, step)
         if joins or measure:
@@ -151,7 +151,16 @@ class ShardedBank:
         if not joins:
             eligible, near, labelled = torch.zeros_like(eligible), [], None
         memory = self._memory(segments, queries, near, eligible, step)
-        return replace(memory, labelled=labelled if self._asks.votes else None)
+        return replace(memory, labelled=labelled if self._plan.votes else None)
+
+    def nearest(self, queries: Queries, kind: Kind, k: int) -> Neighbours:
+        """The k nearest rows of all ranks for each query; a collective. queries: the same on every rank."""
+        self.settle()
+        self._upkeep()
+        everything = self.store.alive[: self.store.used]
+        if self.cache and not self.cache.gauged:
+            gauge(self.store, self.cache, queries, [kind], k, everything, self.settings.min_recall)
+        return self._merged([lookup(self.store, self.cache, queries, [kind], k, everything)[kind]])[0]
 
     def report(self, step: int) -> dict[str, float]:
         """`SegmentBank.report`."""
@@ -175,7 +184,7 @@ class ShardedBank:
 
     def _queries(self, rows: Candidates) -> Queries:
         counted = rows.tags & rows.tags_known[:, None]
-        counted[:, list(self._asks.ignored)] = False
+        counted[:, list(self._plan.ignore_classes)] = False
         label = torch.where(rows.semantic < self.classes, rows.semantic, -1).short()
         return Queries(rows.prototype.detach(), rows.image, label, bitset(counted), rows.tags_known)
 
@@ -197,7 +206,7 @@ class ShardedBank:
     @property
     def _kinds(self) -> tuple[Kind, ...]:
         """What is looked up to choose candidates by."""
-        return () if self.settings.candidates == "exact" else self._asks.kinds
+        return () if self.settings.candidates == "exact" else self._plan.kinds
 
     def _gauge(self, asking: Queries, eligible: Tensor, step: int) -> None:
         """Measure the inverted file's recall when that is due: at steps that do not depend on what is logged,
@@ -212,12 +221,12 @@ class ShardedBank:
     ) -> tuple[list[Neighbours], Neighbours | None]:
         """The neighbours that become candidates, and the annotated ones of the voters, where there is a vote
         or a measurement."""
-        annotated, k = ["labelled"] if self._asks.votes or measure else [], self.settings.neighbours
+        annotated, k = ["labelled"] if self._plan.votes or measure else [], self.settings.neighbours
         near = lookup(self.store, self.cache, asking, self._kinds, k, eligible)
         labelled = lookup(self.store, self.cache, voters, annotated, k, eligible)
         answers = self._merged([*near.values(), *labelled.values()])
         # Where segments vote, who voted for them is among their candidates.
-        candidates = answers if self._asks.votes else answers[: len(near)]
+        candidates = answers if self._plan.votes else answers[: len(near)]
         return candidates, answers[-1] if labelled else None
 
     def _taking_turns(self, queries: Queries, step: int) -> Queries:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spml_dist.cli import train
 from spml_dist.cli.arguments import add_verb, at_least
-from spml_dist.config import load
+from spml_dist.config import differences, explain
 from spml_dist.config.cam import cam_experiment
 
 EXAMPLES = """\
@@ -73,11 +73,14 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
 
 def run_train(args: argparse.Namespace) -> int:
     """Train the classifier to the end, and say what comes next."""
-    from spml_dist.train.absolute_paths import absolute
-    from spml_dist.train.launch import folder_of, from_here, launch
+    from spml_dist.training.absolute_paths import absolute
+    from spml_dist.training.launch import folder_of, from_here, launch
 
-    config = absolute(cam_experiment(load(args.config, args.overrides)), Path.cwd())
-    if launch(config, "cam", alone=args.alone):
+    experiment, origins = explain(args.config, args.overrides)
+    config = cam_experiment(experiment)
+    origins |= {key: "spml-dist cam train" for key, *_ in differences(experiment, config)}
+    config = absolute(config, Path.cwd())
+    if launch(config, "cam", alone=args.alone, origins=origins):
         folder = from_here(folder_of(config).path)
         print(f"trained; label with: spml-dist cam infer {folder} {config.data.train} --out OUT", flush=True)
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb
-from spml_dist.config import load
+from spml_dist.config import explain
 
 EXAMPLES = """\
 examples:
@@ -53,11 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train to the end, and say what comes next."""
-    from spml_dist.train.absolute_paths import absolute
-    from spml_dist.train.launch import folder_of, from_here, launch
+    from spml_dist.training.absolute_paths import absolute
+    from spml_dist.training.launch import folder_of, from_here, launch
 
-    config = absolute(load(args.config, args.overrides), Path.cwd())
-    if launch(config, alone=args.alone):
+    config, origins = explain(args.config, args.overrides)
+    config = absolute(config, Path.cwd())
+    if launch(config, alone=args.alone, origins=origins):
         split = next(name for name in ("val", "test", "train") if getattr(config.data, name))
         folder = from_here(folder_of(config).path)
         print(f"trained; evaluate with: spml-dist evaluate {folder} --split {split}", flush=True)

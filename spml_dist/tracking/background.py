@@ -72,6 +72,6 @@ class BackgroundSync:
         if self._ending.is_set():  # `finish` tells what is missing
             return
         if self._error and not before:
-            self._say(f"{name}: {self._error}; training goes on, and what it misses is sent when it answers")
+            self._say(f"{name}: {self._error}; training goes on, and what it misses is sent when it can be")
         if before and not self._error:
             self._say(f"{name} has everything again")

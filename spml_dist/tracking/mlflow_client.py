@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from spml_dist.errors import ConfigError
+from spml_dist.errors import ConfigError, RunError
 from spml_dist.files.write import replacing
 from spml_dist.tracking.pending import Point
 
@@ -121,8 +121,9 @@ def _active(client: MlflowClient, run_id: str) -> Run | None:
 def _experiment(client: MlflowClient, uri: str, name: str) -> str:
     known = client.get_experiment_by_name(name)
     if known and known.lifecycle_stage != "active":
-        remedy = "restore it or choose another tracking.experiment"
-        raise ConfigError("tracking.experiment was deleted in MLflow", name, remedy)
+        command = f"mlflow experiments restore --experiment-id {known.experiment_id}"
+        remedy = f"restore it ({command}) or choose another tracking.experiment"
+        raise RunError(f"its experiment {name} was deleted", None, remedy)
     if known:
         return known.experiment_id
     database = _database(uri)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +24,8 @@ Point = tuple[str, float, int, int]
 
 LABELS = ("images_labelled", "images_unlabelled", "images_tags_unknown", "pixels_contradicted")
 """of the counts in labels.json, those that are sent beside the images of each kind"""
+LONGEST_NAME = 150
+"""characters of a class's name: MLflow takes 250 with what stands before it"""
 OWN = "bank/"
 """names that are a group of their own, without prefix"""
 BLOCK = 1 << 16
@@ -149,9 +154,31 @@ def _labels(summary: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, float]]:
-    """The numbers of nested objects, named after their keys in the characters that MLflow takes."""
+    """The numbers of nested objects, named after their keys."""
     if isinstance(value, dict):
+        places = distinct(value)
         for key, inner in value.items():
-            yield from _flat(f"{name}/{re.sub(r'[^A-Za-z0-9_. -]', '_', key)}", inner)
+            yield from _flat(f"{name}/{places[key]}", inner)
     elif isinstance(value, int | float):
         yield name, float(value)
+
+
+def distinct(names: Iterable[str]) -> dict[str, str]:
+    """name -> the same in characters that MLflow takes, no two alike, with capitals or without.
+
+    Letters of every script are taken. Of names that would become one, all but the first get a number.
+    """
+    places: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        plain = re.sub(r"[^\w. -]", "_", name)[:LONGEST_NAME].strip()
+        plain = plain if plain.strip(".") else f"_{plain}"  # a path of dots leads elsewhere
+        ways = chain([plain], (f"{plain}_{number}" for number in count_from(2)))
+        places[name] = next(way for way in ways if _alike(way) not in taken)
+        taken.add(_alike(places[name]))
+    return places
+
+
+def _alike(name: str) -> str:
+    """What databases that know no capitals make of a name."""
+    return unicodedata.normalize("NFKC", name).casefold()

@@ -17,7 +17,7 @@ from spml_dist.bank.sampling import shares
 from spml_dist.bank.search import index_cache as cache_module
 from spml_dist.bank.search import lookup as lookup_module
 from spml_dist.bank.search.filters import Queries
-from spml_dist.bank.sharded import Asks, ShardedBank
+from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.config import load
 from spml_dist.config.method_models import BankConfig
 from spml_dist.errors import RunError
@@ -29,7 +29,7 @@ from tests.bank.test_sampling import slowly
 from tests.conftest import QUICKSTART
 from tests.spawn import spawn
 
-ASKS = Asks(("shares_tag", "shares_none", "same_class", "other_class"), votes=True, ignored=(3,))
+PLAN = LookupPlan(("shares_tag", "shares_none", "same_class", "other_class"), votes=True, ignore_classes=(3,))
 SEED = 11
 STEPS = 4
 KEYS = [f"image {i}" for i in range(10)]
@@ -47,8 +47,8 @@ def settings(**changes) -> BankConfig:
     return load(QUICKSTART).bank.model_copy(update=small | changes)
 
 
-def bank_of(asks: Asks = ASKS, **changes) -> ShardedBank:
-    return ShardedBank(settings(**changes), DIM, CLASSES, asks, SEED, torch.device("cpu"))
+def bank_of(plan: LookupPlan = PLAN, **changes) -> ShardedBank:
+    return ShardedBank(settings(**changes), DIM, CLASSES, plan, SEED, torch.device("cpu"))
 
 
 def published(step: int, keys: list[str] | None = None, **how) -> BankRows:
@@ -215,7 +215,7 @@ def slow_memory(case: dict, rows: BankRows, question: Candidates, step: int) -> 
     label = torch.where(question.semantic < CLASSES, question.semantic, -1).short()
     queries = Queries(question.prototype, question.image, label, bitset(counted), question.tags_known)
     names = list(zip(eligible.image.tolist(), eligible.segment.tolist(), strict=True))
-    kinds = [] if options.candidates == "exact" else [*ASKS.kinds]
+    kinds = [] if options.candidates == "exact" else [*PLAN.kinds]
     near = [(kind, whose_turn(queries, options.queries, step)) for kind in kinds] + [("labelled", queries)]
     answers = []
     for kind, some in near:
@@ -446,9 +446,9 @@ class TestOneProcess:
         monkeypatch.setattr(cache_module, "PROBES", 1)
         monkeypatch.setattr(cache_module, "NEW", 5)
         monkeypatch.setattr(sharded_module, "GAUGE", 2)
-        asks = replace(ASKS, votes=False)
+        plan = replace(PLAN, votes=False)
         options = {"candidates": "nearest", "exact_rows": 0, "min_recall": 1, "capacity": 7000}
-        logged, silent = (bank_of(asks, **options) for _ in range(2))
+        logged, silent = (bank_of(plan, **options) for _ in range(2))
         widened = set()
         for step in range(8):
             keys = [f"{step % 4} {i}" for i in range(60)]
@@ -495,7 +495,7 @@ class TestOneProcess:
         assert (digest(held(bank)) == wanted).all()
 
     def test_without_votes_nobody_is_told_of_annotated_neighbours(self):
-        bank = bank_of(replace(ASKS, votes=False))
+        bank = bank_of(replace(PLAN, votes=False))
         bank.add(published(0), [])
         assert bank.candidates(asked(0), 1, measure=True).labelled is None
         assert bank.candidates(asked(0), 1).labelled is None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from spml_dist.bank import snapshot
 from spml_dist.bank.rows import by_identity, digest, empty, pack, written
-from spml_dist.bank.sharded import Asks, ShardedBank
+from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.bank.snapshot_manifest import MANIFEST, read_manifest, sum_of
 from spml_dist.config import load
 from spml_dist.errors import RunError
@@ -25,7 +25,7 @@ from tests.bank.builders import CLASSES, DIM, rows_of
 from tests.conftest import QUICKSTART
 from tests.spawn import spawn
 
-ASKS = Asks(("shares_tag", "shares_none", "same_class", "other_class"), votes=True, ignored=())
+PLAN = LookupPlan(("shares_tag", "shares_none", "same_class", "other_class"), votes=True, ignore_classes=())
 SHARDS = 7
 """virtual shards: no multiple of any number of ranks"""
 
@@ -39,7 +39,7 @@ def bank_of(*published: BankRows, dim: int = DIM, classes: int = CLASSES, **chan
         "neighbours": 2,
     } | changes
     options = load(QUICKSTART).bank.model_copy(update=changes)
-    bank = ShardedBank(options, dim, classes, ASKS, 3, torch.device("cpu"))
+    bank = ShardedBank(options, dim, classes, PLAN, 3, torch.device("cpu"))
     rank, world = (torch.distributed.get_rank(), 2) if torch.distributed.is_initialized() else (0, 1)
     for rows in published:
         bank.add(take(rows, rows.position % world == rank), [])
@@ -328,7 +328,7 @@ class TestDamage:
         path.write_bytes(path.read_bytes()[:kept])
         self.refused(damaged, path)
 
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
     def test_a_single_bit_is_noticed_wherever_it_is(self, damaged, saved, share, bit):
         path = shard(damaged)

@@ -12,9 +12,9 @@ import torch
 
 from spml_dist import cli
 from spml_dist.bank.recent import RecentBank
-from spml_dist.bank.sharded import Asks, ShardedBank
+from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.config import load
-from spml_dist.train import checkpoint
+from spml_dist.training import checkpoint
 from tests.bank.builders import CLASSES, DIM, rows_of
 from tests.conftest import QUICKSTART
 
@@ -30,8 +30,8 @@ class Engine:
 
 
 def bank_of() -> ShardedBank:
-    settings, asks = load(QUICKSTART).bank, Asks((), False, ())
-    return ShardedBank(settings, DIM, CLASSES, asks, 0, torch.device("cpu"), NAMES)
+    settings, plan = load(QUICKSTART).bank, LookupPlan((), False, ())
+    return ShardedBank(settings, DIM, CLASSES, plan, 0, torch.device("cpu"), NAMES)
 
 
 def save(bank: ShardedBank | RecentBank, run: Path, step: int, *overrides: str) -> Path:

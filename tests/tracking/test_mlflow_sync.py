@@ -292,4 +292,5 @@ def test_a_deleted_experiment_stops_no_training_and_is_told_in_a_line(folder, ur
     client = mlflow_client.connect(uri)
     client.delete_experiment(client.create_experiment("thrown away"))
     missing = BackgroundSync(folder, uri, "thrown away", "x", {}).finish(seconds=PATIENT)
-    assert "thrown away); restore it or choose another tracking.experiment" in missing.error
+    assert "its experiment thrown away was deleted; restore it (mlflow experiments restore" in missing.error
+    assert "or choose another tracking.experiment" in missing.error

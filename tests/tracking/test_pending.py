@@ -133,3 +133,20 @@ def test_what_has_not_arrived_is_counted(tmp_path, run):
     (tmp_path / "config.yaml").write_text("name: x")
     assert pending.count(tmp_path, {}) == (20 + 4, 2)
     assert pending.count(tmp_path, {"metrics.jsonl": 7}) == (6 + 4, 2)
+
+
+def test_classes_of_every_script_have_a_number_of_their_own(tmp_path):
+    iou = {"背景": 0.1, "猫": 0.2, "狗": 0.3, "a/b": 0.4, "a:b": 0.5, "Cat": 0.6, "cat": 0.7, "..": 0.8}
+    readouts = {"classifier": {"miou": 0.5, "iou": iou}}
+    (tmp_path / "result.json").write_text(json.dumps(RESULT | {"readouts": readouts}))
+    (file,) = pending.artifacts(tmp_path, {})
+    points = {name: value for name, value, *_ in pending.numbers(tmp_path, file)}
+    places = ["背景", "猫", "狗", "a_b", "a_b_2", "Cat", "cat_2", "_.."]
+    assert [points[f"eval/val/classifier/iou/{place}"] for place in places] == list(iou.values())
+
+
+@given(st.lists(st.text(min_size=1), unique=True, max_size=12))
+def test_different_names_stay_different(names):
+    places = pending.distinct(names)
+    assert list(places) == names
+    assert len({place.casefold() for place in places.values()}) == len(names)
