@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 
 def progress_bar(
-    items: Iterable[Item] | None,
+    items: Iterable[Item],
     name: str,
     total: int | None = None,
     *,
@@ -25,8 +25,9 @@ def progress_bar(
     delay: float = 0,
     shown: bool = True,
 ) -> tqdm[Item]:
-    """The items, with a bar on standard error while they are taken; or a bar to be updated, as a context.
+    """The items, with a bar on standard error while they are taken.
 
+    Whatever else counts them updates it by hand: `with progress_bar(range(8), "packing") as bar`.
     total: how many there are, needed where `items` has no length; unit: what they are, in the plural;
     initial: how many were done before; delay: seconds that pass without a bar.
     """

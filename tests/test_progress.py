@@ -32,7 +32,7 @@ def test_a_terminal_gets_one_line_that_changes(capsys, monkeypatch):
 
 
 def test_what_was_done_before_counts(capsys):
-    with progress_bar(None, "pets", 4, initial=2) as bar:
+    with progress_bar(range(4), "pets", initial=2) as bar:
         bar.update(2)
     assert "4/4" in capsys.readouterr().err.splitlines()[-1]
 

@@ -32,7 +32,7 @@ def add(recipes: argparse._SubParsersAction, run: Callable[[argparse.Namespace],
         ("--seed", "S", 0, 0, "of the scenes"),
     )
     for option, metavar, least, default, text in numbers:
-        how = {"metavar": metavar, "type": at_least(least), "default": default}
-        parser.add_argument(option, help=f"{text} (default: {default})", **how)
+        help = f"{text} (default: {default})"
+        parser.add_argument(option, metavar=metavar, type=at_least(least), default=default, help=help)
     add_output(parser, 32)
     parser.set_defaults(run=run, strict=True)

@@ -69,7 +69,7 @@ def sum_counts(counts: Iterable[LabelCounts]) -> LabelCounts:
 
 
 def _sum(a: LabelCounts, b: LabelCounts) -> LabelCounts:
-    values = {}
+    values: dict[str, Any] = {}
     for name in (each.name for each in fields(LabelCounts)):
         ours, theirs = getattr(a, name), getattr(b, name)
         if name == "kinds":

@@ -122,7 +122,8 @@ def _boxed(drawn: np.ndarray, sample: Sample, colours: np.ndarray) -> np.ndarray
 
 def _corners(box: Box, scale: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
     first, last = np.array(box[1:3]) * scale, np.array(box[3:5]) * scale - 1
-    return tuple(map(int, first.round())), tuple(map(int, last.round()))
+    (x0, y0), (x1, y1) = first.round().astype(int).tolist(), last.round().astype(int).tolist()
+    return (x0, y0), (x1, y1)
 
 
 def _mask(sample: Sample, image: np.ndarray, colours: np.ndarray) -> tuple[str, np.ndarray]:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -106,8 +107,8 @@ def pack(
         with _clearing(store, BaseException):
             parts = []
             for number, part in enumerate(_cut(samples, shard_size)):
-                read = ((sample, jpeg(sample)) for sample in part)
-                parts.append(PartWriter(lambda _, read=read: read, store, description, strict=True)(number))
+                read = partial(_with_jpeg, part, jpeg)
+                parts.append(PartWriter(read, store, description, strict=True)(number))
             manifest = _manifest(description, parts)
         _complete(store, manifest, parts, out)
     return manifest
@@ -135,6 +136,13 @@ def _identity(description: PackDescription, sizes: Sequence[int], strict: bool, 
     counts = [each.name for each in fields(LabelCounts)]  # records of another release may count less
     content = json.dumps([VERSION, counts, asdict(description), list(sizes), strict, fingerprint])
     return hashlib.sha256(content.encode()).hexdigest() if fingerprint else ""
+
+
+def _with_jpeg(
+    samples: Iterable[Sample], jpeg: Callable[[Sample], bytes], number: int
+) -> Iterator[tuple[Sample, bytes]]:
+    """A `PartReader` of one part."""
+    return ((sample, jpeg(sample)) for sample in samples)
 
 
 def _cut(samples: Iterable[Sample], size: int) -> Iterator[Iterator[Sample]]:

@@ -26,7 +26,7 @@ def part_progress(
     # Finished parts are told by this thread, running ones are seen by another one in their files. The lock
     # keeps a part from being counted twice, as finished and by its file.
     lock, over = threading.Lock(), threading.Event()
-    with progress_bar(None, name, sum(sizes.values()), initial=sum(done)) as bar:
+    with progress_bar(range(sum(sizes.values())), name, initial=sum(done)) as bar:
 
         def look() -> None:
             with lock:

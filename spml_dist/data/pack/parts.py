@@ -105,7 +105,8 @@ class PartWriter:
     def __call__(self, number: int) -> PackPart:
         """Write one part. Raises DataError for what concerns the whole set, OSError where writing fails."""
         name = part_name(self.description.name, number)
-        statistics, rejected = LabelStatistics(len(self.description.classes)), []
+        statistics = LabelStatistics(len(self.description.classes))
+        rejected: list[Rejection] = []
         with self.store.scratch(f"{name}.tar") as path:
             with open(path, "wb") as file, _counter(self.counters, name) as count:
                 _write(file, self._members(number, statistics, rejected), count)
@@ -129,6 +130,7 @@ class PartWriter:
                 rejected.append(entries)
                 yield []
             else:
+                assert not isinstance(read, Rejection)
                 statistics.add(read[0])
                 yield entries
 
@@ -171,4 +173,8 @@ def _counter(folder: Path | None, name: str) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     with (folder / f"{name}{COUNTER}").open("wb", buffering=0) as file:
-        yield lambda: file.write(b".")
+
+        def count() -> None:
+            file.write(b".")
+
+        yield count

@@ -51,7 +51,7 @@ def cut_reduced(image: np.ndarray, cut: Callable[[np.ndarray], np.ndarray]) -> n
 class Nested:
     """Regions between contours: so many, or those at a level of their hierarchy."""
 
-    count: int | None = _COUNT
+    count: int = _COUNT
     level: float | None = None
     """0..1; where it is given, count is not used"""
     network: Path | None = None
@@ -103,7 +103,7 @@ def region_source(spec: str, network: Path | None = None, keep: Path | None = No
     if (network or keep) and not nested:
         raise ConfigError("--contours and --keep-contours", f"--regions {spec}", "use them with ucm")
     if nested:
-        return _nested(spec, *nested.groups(), network, keep)
+        return _nested(spec, nested[1], nested[2], network, keep)
     if spec == "felzenszwalb":
         return even_colour
     if Path(spec).is_dir():

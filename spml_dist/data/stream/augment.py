@@ -61,11 +61,11 @@ def augment(
     top = int(rng.uniform(0, max(height - crop[0], 0)))
     left = int(rng.uniform(0, max(width - crop[1], 0)))
 
-    image, *labels = (_resize(array, height, width) for array in maps)
+    image, *resized = (_resize(array, height, width) for array in maps)
     view = slice(top, top + crop[0]), slice(left, left + crop[1])
     return (
         normalise(_pad(image[view], crop, MEAN.tolist())),
-        tuple(_pad(label[view], crop, IGNORED) for label in labels),
+        tuple(_pad(label[view], crop, IGNORED) for label in resized),
         _window(view, height, width, mirrored),
     )
 
@@ -102,6 +102,6 @@ def _resize(array: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(array, (width, height), interpolation=method)
 
 
-def _pad(array: np.ndarray, crop: tuple[int, int], value: object) -> np.ndarray:
+def _pad(array: np.ndarray, crop: tuple[int, int], value: float | Sequence[float]) -> np.ndarray:
     bottom, right = crop[0] - array.shape[0], crop[1] - array.shape[1]
     return cv2.copyMakeBorder(array, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=value)
