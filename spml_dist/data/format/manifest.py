@@ -75,7 +75,7 @@ def _sum(a: LabelCounts, b: LabelCounts) -> LabelCounts:
         if name == "kinds":
             both = sorted({*ours, *theirs})
             values[name] = {kind: ours.get(kind, 0) + theirs.get(kind, 0) for kind in both}
-        elif name.startswith("named_"):
+        elif name.startswith("named_"):  # the first of the parts in their order, as one part would name them
             values[name] = tuple((x + y)[:NAMED] for x, y in zip(ours, theirs, strict=True))
         elif isinstance(ours, tuple):
             values[name] = tuple(x + y for x, y in zip(ours, theirs, strict=True))

@@ -22,6 +22,7 @@ WEAK = ("kinds", "boxes", "contradicted", "unlisted")
 
 def encode(sample: Sample, jpeg: bytes) -> list[tuple[str, bytes]]:
     """(member, bytes) of a sample in the order of a tar; the same bytes for the same sample."""
+    # None is unknown, () is known to show no class: only of the latter co-occurrence says something.
     tags = None if sample.tags is None else sorted(sample.tags)
     members = [
         ("jpg", jpeg),

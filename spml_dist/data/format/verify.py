@@ -102,6 +102,7 @@ def _verify_shard(path: Path, shard: Shard, statistics: LabelStatistics, note: N
         )
     elif _digest(path) != shard.sha256:
         note(shard.url, None, "its sha256 is not the manifest's: changed after packing")
+    # A tar of another digest is read all the same: what is wrong with which sample tells what happened to it.
     before = statistics.samples
     for sample in _samples(path, shard, len(statistics.labelled), note):
         try:
@@ -144,6 +145,7 @@ def _verify_whole(
 ) -> None:
     if manifest.samples != sum(shard.samples for shard in manifest.shards):
         note("manifest.json", None, "samples do not add up over the shards")
+    # Where a sample is missing the counts differ for that, and to say so again would hide it.
     if sound and not _agree(manifest.counts, statistics.counts(), present_counts(folder)):
         note("manifest.json", None, "counts are not those of the samples")
     if address.is_remote(folder):

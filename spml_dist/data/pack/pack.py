@@ -76,6 +76,7 @@ def pack_parts(
         with _clearing(store, _MISTAKES if fingerprint else BaseException), _counters(store) as counters:
             writer = PartWriter(read_part, store, description, strict, counters)
             _write_parts(writer, parts, dict(zip(names, sizes, strict=True)), workers)
+            # Parts come as workers finish; the manifest is the same for any number of workers.
             ordered = [parts[number] for number in sorted(parts)]
             manifest = _manifest(description, ordered)
         _complete(store, manifest, ordered, out)

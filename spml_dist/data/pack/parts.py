@@ -114,6 +114,7 @@ class PartWriter:
             if statistics.samples:
                 shard = _shard(path, f"{name}.tar", statistics.samples)
                 self.store.keep(path, shard.url)
+        # Last: a record says that its tar is there, whole. After a kill before, the part is read again.
         part = PackPart(number, shard, statistics.counts(), tuple(sorted(statistics.keys)), tuple(rejected))
         self.store.note(f"{name}.json", part.to_json())
         return part
@@ -146,6 +147,7 @@ def _entries(sample: Sample, jpeg: bytes) -> list[TarEntry] | Rejection:
 
 
 def _entry(name: str, content: bytes) -> tarfile.TarInfo:
+    # Neither time nor owner: the same samples give the same bytes whenever and by whomever they are packed.
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
     entry.mode = 0o644
@@ -172,6 +174,7 @@ def _counter(folder: Path | None, name: str) -> Iterator[Callable[[], None]]:
     if folder is None or not folder.is_dir():  # a worker on a machine that does not share the folder
         yield lambda: None
         return
+    # The size of a file is seen by other processes at once, needs no connection to them and survives nothing.
     with (folder / f"{name}{COUNTER}").open("wb", buffering=0) as file:
 
         def count() -> None:

@@ -72,6 +72,7 @@ class Reader:
         self._open: OrderedDict[int, tuple[BinaryIO, list[Span]]] = OrderedDict()
         self._expected: Sequence[int] = ()
 
+    # Open files do not travel to loader processes, which open their own.
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": OrderedDict(), "_expected": ()}
 
@@ -111,6 +112,7 @@ class Reader:
 
     def expect(self, shards: Sequence[int]) -> None:
         """Fetch in the background what lies at addresses of the shards that will be read soon."""
+        # Called at every step, but windows change rarely.
         if shards != self._expected:
             self._expected = shards
             if any(address.is_remote(self.name(shard)) for shard in shards):
@@ -127,6 +129,7 @@ class Reader:
 
     def _shard(self, shard: int, name: str) -> tuple[BinaryIO, list[Span]]:
         if shard not in self._open:
+            # The longest unused goes first; on a cache's shard that also frees its room on the disk.
             while len(self._open) >= self.open_shards:
                 self._open.popitem(last=False)[1][0].close()
             self._open[shard] = _indexed(name, self.manifest.shards[shard], self.cache)
@@ -178,8 +181,10 @@ def _spans(name: str, file: BinaryIO) -> list[Span]:
                 key, _ = base_plus_ext(member.name)
                 if key is None or not member.isreg():
                     continue
+                # A further member of the sample before prolongs its span.
                 again = spans and spans[-1].key == key
                 start = spans.pop().start if again else member.offset
+                # A tar pads every member to whole blocks.
                 blocks = -(-member.size // tarfile.BLOCKSIZE)
                 spans.append(Span(start, member.offset_data + blocks * tarfile.BLOCKSIZE, key))
     except tarfile.TarError as error:
@@ -194,6 +199,7 @@ def _agree(name: str, what: str, actual: int, promised: int) -> None:
 
 def _members(name: str, data: bytes) -> dict:
     """One sample's members by extension, and `__key__`."""
+    # Two empty blocks end a tar: with them the piece that was read is one.
     stream = io.BytesIO(data + bytes(2 * tarfile.BLOCKSIZE))
     try:
         (sample,) = group_by_keys(tar_file_expander([{"url": name, "stream": stream}]))

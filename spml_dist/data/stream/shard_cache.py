@@ -40,9 +40,10 @@ class ShardCache:
         """
         path = self._path(url, shard)
         try:
-            if file := _opened(path):
+            if file := _opened(path):  # without the lock, which every reader would wait for
                 return file
             with _lock(path):
+                # Another process may have fetched it while this one waited.
                 return _opened(path) or self._fetched(url, shard, path)
         except OSError as error:
             raise self._unusable(url, error) from error
@@ -76,6 +77,7 @@ class ShardCache:
         return file
 
     def _tidy(self, newest: Path) -> None:
+        # Removing takes a name away and no content: who has a shard open reads on.
         room = self.gb * 1e9
         for _, size, path in sorted(_entries(newest.parent), reverse=True):
             room -= size
