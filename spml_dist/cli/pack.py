@@ -55,6 +55,8 @@ def run_recipe(arguments: argparse.Namespace, open: Callable[[argparse.Namespace
 
     regions = region_source(arguments.regions, arguments.contours, arguments.keep_contours)
     recipe = replace(open(arguments), regions=regions)
+    for note in recipe.notes:
+        print(*note.splitlines(), file=sys.stderr)  # it may name files, and files may have odd names
     if not recipe.is_annotated():
         kinds = recipe.labels.replace(",", ", ")
         print(f"{recipe.split}: no image has {kinds} annotations; packed unlabelled", file=sys.stderr)

@@ -15,7 +15,7 @@ from PIL import Image
 from spml_dist.data.annotations.contour_network import network_contours
 from spml_dist.data.annotations.contours import contours
 from spml_dist.data.annotations.regions import oversegment
-from spml_dist.data.format.keys import key_of
+from spml_dist.data.format.keys import key_of, spelt
 from spml_dist.errors import ConfigError, DataError, RunError
 from spml_dist.files.write import replacing
 
@@ -82,7 +82,7 @@ class Ready:
 
     def __call__(self, image_id: str, image: np.ndarray) -> np.ndarray:
         """[H, W] uint16. Raises DataError for a file that is not there, no such PNG, or of another size."""
-        path = self.folder / f"{image_id}.png"
+        path = spelt(self.folder, f"{image_id}.png")
         regions = _read_ids(path)
         if regions.shape != image.shape[:2]:
             sizes = (f"{shape[1]}×{shape[0]}" for shape in (image.shape, regions.shape))
