@@ -121,8 +121,8 @@ def _boxed(drawn: np.ndarray, sample: Sample, colours: np.ndarray) -> np.ndarray
 
 
 def _corners(box: Box, scale: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
-    x0, y0 = (np.array(box[1:3]) * scale).round().astype(int).tolist()
-    x1, y1 = (np.array(box[3:5]) * scale - 1).round().astype(int).tolist()
+    first, last = np.array(box[1:3]) * scale, np.array(box[3:5]) * scale - 1
+    (x0, y0), (x1, y1) = first.round().astype(int).tolist(), last.round().astype(int).tolist()
     return (x0, y0), (x1, y1)
 
 
