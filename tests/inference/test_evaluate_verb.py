@@ -75,7 +75,7 @@ def test_another_split_and_the_oracle_have_files_of_their_own(finished, capsys):
 def told(monkeypatch):
     """What the run's mirror is told; it has nothing to complain of."""
     calls = []
-    monkeypatch.setattr("spml_dist.tracking.mlflow_sync.catch_up", lambda *given: calls.append(given))
+    monkeypatch.setattr("spml_dist.tracking.mlflow_sync.sync", lambda *given: calls.append(given))
     return calls
 
 
@@ -93,7 +93,7 @@ def test_a_run_that_mlflow_does_not_know_stays_unknown(finished, told):
 
 
 def test_mlflow_out_of_reach_is_one_line_and_no_failure(finished, monkeypatch, capsys):
-    monkeypatch.setattr("spml_dist.tracking.mlflow_sync.catch_up", lambda *_: "nobody there")
+    monkeypatch.setattr("spml_dist.tracking.mlflow_sync.sync", lambda *_: "nobody there")
     (finished / "mlflow.json").write_text('{"uri": "http://nowhere", "run_id": "17"}')
     assert run(finished, "--pictures", 0) == 0
     assert capsys.readouterr().err.endswith("nobody there\n")
