@@ -86,7 +86,7 @@ def test_another_split_and_the_oracle_have_files_of_their_own(finished, capsys):
 
 @pytest.fixture
 def synced(monkeypatch):
-    """What the run's mirror is synced; it has nothing to complain of."""
+    """What MLflow would be sent; it takes everything."""
     calls = []
     monkeypatch.setattr("spml_dist.tracking.mlflow_sync.sync", lambda *given: calls.append(given))
     return calls
