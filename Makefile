@@ -7,7 +7,7 @@ MLFLOW := http://127.0.0.1:5000/\#/experiments/1/runs
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install quickstart test golden check mlflow clean help
+.PHONY: install quickstart test fuzz golden check mlflow clean help
 help:           ## show these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -38,6 +38,9 @@ quickstart: install  ## pack generated scenes, train on two workers, evaluate
 
 test: install  ## run the whole suite
 	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
+
+fuzz: install   ## try odd and damaged inputs on every reader, an hour
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/fuzz --numprocesses 2 --timeout 7200
 
 golden: install  ## compare with the published method's vectors (DIR=folder, default those kept here)
 	$(BIN)/python -m tests.golden $(or $(DIR),tests/golden)

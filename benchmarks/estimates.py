@@ -32,7 +32,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from tqdm import tqdm
 
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.rows import ANNOTATED, PROPAGATED, as_candidates, bitset, by_identity
@@ -42,6 +41,7 @@ from spml_dist.bank.snapshot_manifest import read_manifest
 from spml_dist.config import Config, load
 from spml_dist.hashing import image_check, image_hash
 from spml_dist.method.relational_loss import across_images, denominators
+from spml_dist.progress import progress_bar
 from spml_dist.records import (
     BankCandidates,
     BankRows,
@@ -177,7 +177,7 @@ def estimates(case: Met, sampled: Sequence[int], draws: int, seed: int = 0) -> l
     found = compared("recent", _recent(case), range(1))
     found += compared("nearest", _bank(case, "nearest", plan, seed), range(draws))
     near = round(found[-1].candidates)
-    for count in tqdm(sampled, desc="numbers of rows"):
+    for count in progress_bar(sampled, "numbers of rows", unit="numbers"):
         for way, chosen, some in (
             ("nearest+sampled", plan, count),
             ("drawn", replace(plan, kinds=()), near + count),

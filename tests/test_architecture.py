@@ -23,6 +23,8 @@ ROOMS = (
     "hashing",
     "comm",
     "files",
+    "progress",
+    "tables",
     "run_folder",
     "config",
     "drawing",
@@ -56,7 +58,7 @@ STRANGERS = {
 
 ONE_FILE_EACH = ("faiss", "webdataset", "timm", "deepspeed", "ray", "mlflow")
 INSIDE_FUNCTIONS = ("deepspeed", "ray", "mlflow")
-WITHOUT_TORCH = ("errors", "records", "files", "config", "drawing", "cluster", "data")
+WITHOUT_TORCH = ("errors", "records", "files", "progress", "tables", "config", "drawing", "cluster", "data")
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "core", "base", "misc"}
 
 

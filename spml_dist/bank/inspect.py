@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from spml_dist import tables
 from spml_dist.bank.rows import ANNOTATED, PROPAGATED
 from spml_dist.bank.snapshot import read_shards, verify_indexes
 from spml_dist.bank.snapshot_folder import MANIFEST, RECENT_ROWS
 from spml_dist.bank.snapshot_manifest import Manifest, read_manifest
 from spml_dist.bank.staleness import AGES
 from spml_dist.errors import RunError
+from spml_dist.progress import progress_bar
 from spml_dist.records import BankRows
 from spml_dist.run_folder import LATEST, RunFolder
 
@@ -30,9 +30,8 @@ def inspect(path: Path, progress: bool = False) -> dict[str, Any]:
     """
     folder = _bank_folder(path)
     manifest = read_manifest(folder)
-    pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
     parts = read_shards(folder)
-    bar = tqdm(parts, "reading", len(manifest.files), mininterval=pause, delay=2, disable=not progress)
+    bar = progress_bar(parts, "reading", len(manifest.files), unit="files", delay=2, shown=progress)
     numbers = {"folder": str(folder)} | _count_rows(manifest, bar)
     verify_indexes(folder)
     return numbers
@@ -54,13 +53,12 @@ def table(numbers: dict[str, Any]) -> str:
             + ", ".join(f"below {age}: {100 * share:.0f} %" for age, share in shares),
         }
     facts["digest"] = f"{numbers['digest']}, counted again from the files"
-    lines = [head, "", *(f"{name:<16}{value}" for name, value in facts.items()), ""]
-    width = max(len(name) for name in ("unlabelled", *(each["name"] for each in numbers["classes"])))
-    lines.append(f"{'class':<{width}}  {'annotated':>10}  {'propagated':>10}")
-    for each in numbers["classes"]:
-        lines.append(f"{each['name']:<{width}}  {each['annotated']:>10,}  {each['propagated']:>10,}")
-    lines.append(f"{'unlabelled':<{width}}  {numbers['unlabelled']:>10,}")
-    return "\n".join(lines)
+    classes = [
+        (each["name"], f"{each['annotated']:,}", f"{each['propagated']:,}") for each in numbers["classes"]
+    ]
+    classes.append(("unlabelled", f"{numbers['unlabelled']:,}", ""))
+    by_class = tables.table(("class", "annotated", "propagated"), classes)
+    return "\n".join([head, "", tables.facts(facts), "", by_class])
 
 
 def _bank_folder(path: Path) -> Path:

@@ -37,13 +37,13 @@ def is_remote(address: str | Path) -> bool:
 
     That refuses `pipe:`, which readers of tars run in a shell.
     """
-    found = scheme(address)
-    if found and found not in PACKAGES:
-        known = ", ".join(f"{name}://" for name in PACKAGES)
+    kind = scheme(address)
+    if kind and kind not in PACKAGES:
+        schemes = ", ".join(f"{name}://" for name in PACKAGES)
         raise DataError(
-            f"{address}: this kind of address is not read", f"{found}:", f"use a path or one of {known}"
+            f"{address}: this kind of address is not read", f"{kind}:", f"use a path or one of {schemes}"
         )
-    return bool(found)
+    return bool(kind)
 
 
 def join(folder: str | Path, name: str) -> str:
@@ -77,9 +77,9 @@ def fetch(address: str, target: Path, retry_seconds: float) -> None:
 def require_writable(address: str) -> None:
     """Raise DataError unless files can be stored at an address of this kind."""
     if scheme(address) not in WRITABLE:
-        known = ", ".join(f"{name}://" for name in WRITABLE)
+        schemes = ", ".join(f"{name}://" for name in WRITABLE)
         raise DataError(
-            f"{address}: cannot be written to", f"{scheme(address)}:", f"use a folder or one of {known}"
+            f"{address}: cannot be written to", f"{scheme(address)}:", f"use a folder or one of {schemes}"
         )
 
 
@@ -97,17 +97,17 @@ def sizes(folder: str) -> dict[str, int]:
 def read_all(folder: str) -> dict[str, bytes]:
     """The files right below an address: name -> content."""
     files, _ = _files(folder)
-    found = _listed(folder)
-    paths = [path for path, _ in found.values()]
+    listing = _listed(folder)
+    paths = [path for path, _ in listing.values()]
     contents = _storing(folder, lambda: files.cat(paths)) if paths else {}  # at once, not one by one
-    return {name: contents[path] for name, (path, _) in found.items()}
+    return {name: contents[path] for name, (path, _) in listing.items()}
 
 
 def remove(folder: str, names: Container[str] | None = None) -> None:
     """Delete the files right below an address, or those of these names."""
     files, _ = _files(folder)
-    found = _listed(folder).items()
-    if paths := [path for name, (path, _) in found if names is None or name in names]:
+    listing = _listed(folder).items()
+    if paths := [path for name, (path, _) in listing if names is None or name in names]:
         _storing(folder, lambda: files.rm(paths))
 
 
@@ -119,8 +119,8 @@ def _listed(folder: str) -> dict[str, tuple[str, int]]:
         files.invalidate_cache()  # fsspec remembers listings, and others write there too
         return files.find(path, maxdepth=1, detail=True)
 
-    found = _storing(folder, find)
-    return {path.rsplit("/", 1)[-1]: (path, info["size"]) for path, info in found.items()}
+    listing = _storing(folder, find)
+    return {path.rsplit("/", 1)[-1]: (path, info["size"]) for path, info in listing.items()}
 
 
 def _storing(address: str, attempt: Callable[[], Answer]) -> Answer:

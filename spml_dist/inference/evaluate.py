@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from spml_dist.bank.search.faiss_index import build, search
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.stream.reader import samples
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import DataError
 from spml_dist.inference import metrics, neighbours, whole_image
 from spml_dist.inference.whole_image import EmbeddedImage
 from spml_dist.method.prototypes import prototypes
 from spml_dist.model.segmenter import Segmenter
+from spml_dist.progress import progress_bar
 from spml_dist.records import Sample
 
 NAMED = 3
@@ -71,7 +70,7 @@ def evaluate_model(
     seed: int | None = None,
     oracle: bool = False,
     progress: bool = True,
-    cache: Cache | None = None,
+    cache: ShardCache | None = None,
     each: Callable[[EvaluatedImage], None] | None = None,
 ) -> dict:
     """mIoU of a split by both read-outs, as plain data for JSON.
@@ -178,7 +177,7 @@ def collect(
     *,
     oracle: bool = False,
     progress: bool = True,
-    cache: Cache | None = None,
+    cache: ShardCache | None = None,
 ) -> LabelledPrototypes:
     """Labelled prototypes of all images of a split, in the order of its shards.
 
@@ -251,11 +250,9 @@ def _summary(counts: np.ndarray, classes: list[str]) -> dict:
     }
 
 
-def _images(folder, what: str, progress: bool, cache: Cache | None) -> Iterator[Sample]:
+def _images(folder, what: str, progress: bool, cache: ShardCache | None) -> Iterator[Sample]:
     total = read_manifest(folder).samples if progress else None
-    interval = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
-    images = samples(folder, cache=cache)
-    return iter(tqdm(images, what, total, unit="image", mininterval=interval, disable=not progress))
+    return iter(progress_bar(samples(folder, cache=cache), what, total, shown=progress))
 
 
 def _require_classes(folder, classes: list[str]) -> None:
@@ -268,13 +265,13 @@ def _require_classes(folder, classes: list[str]) -> None:
         )
 
 
-def _require_masks(folder, cache: Cache | None) -> None:
+def _require_masks(folder, cache: ShardCache | None) -> None:
     first = next(iter(samples(folder, cache=cache)), None)
     if first is None or first.mask is None:
         raise _maskless(folder, cache)
 
 
-def _maskless(folder, cache: Cache | None) -> DataError:
+def _maskless(folder, cache: ShardCache | None) -> DataError:
     missing = {sample.key: sample.mask is None for sample in samples(folder, cache=cache)}
     keys = [key for key, lacks in missing.items() if lacks]
     more = ", …" if len(keys) > NAMED else ""

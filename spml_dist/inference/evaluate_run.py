@@ -11,7 +11,7 @@ import numpy as np
 
 from spml_dist.config import Config, flatten, load
 from spml_dist.data.format.manifest import read_manifest
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import RunError
 from spml_dist.files.write import write_json, write_text
 from spml_dist.inference import result_pictures, result_table
@@ -94,7 +94,7 @@ def evaluate_run(
         seed=config.seed,
         oracle=oracle,
         progress=progress,
-        cache=Cache(config.stream.cache, config.stream.cache_gb, config.stream.retry_seconds),
+        cache=ShardCache(config.stream.cache, config.stream.cache_gb, config.stream.retry_seconds),
         # Only what will be drawn stays in memory.
         each=lambda image: images.append(image) if image.number in pictured else None,
     )

@@ -13,13 +13,12 @@ from spml_dist import __version__
 from spml_dist.config import Config, load
 from spml_dist.data.format.compatibility import first_difference
 from spml_dist.data.format.manifest import Manifest, read_manifest
-from spml_dist.data.pack.pack import Described, pack_parts
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.pack.pack import PackDescription, pack_parts
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import ConfigError, DataError, RunError
 from spml_dist.inference.device import resolve_device
-from spml_dist.labeling import seeds_note
+from spml_dist.labeling import seed_quality, seeds_note
 from spml_dist.labeling.cams import KIND, CamParts
-from spml_dist.labeling.seed_quality import measure
 from spml_dist.model import export
 from spml_dist.run_folder import MODEL_WEIGHTS, RunFolder
 
@@ -47,7 +46,7 @@ def infer_pack(
     parts = _parts(run, shards, config, manifest)
     note = {"run": config.name, "shards": str(shards), "cam": config.cam.model_dump(mode="json")}
     note |= _write_pack(parts, out, _description(manifest), workers)
-    result = note | measure(out, KIND, cache=parts.cache)
+    result = note | seed_quality.measure(out, KIND, cache=parts.cache)
     seeds_note.write(out, result)
     return result
 
@@ -83,12 +82,12 @@ def _parts(run: Path, shards: str, config: Config, manifest: Manifest) -> CamPar
         manifest=manifest,
         settings=config.cam,
         device=resolve_device(config.engine.device),
-        cache=Cache(stream.cache, stream.cache_gb, stream.retry_seconds),
+        cache=ShardCache(stream.cache, stream.cache_gb, stream.retry_seconds),
     )
 
 
-def _description(manifest: Manifest) -> Described:
-    return Described(
+def _description(manifest: Manifest) -> PackDescription:
+    return PackDescription(
         f"{manifest.name}-{KIND}",
         manifest.split,
         f"{manifest.labels},{KIND}",
@@ -98,7 +97,7 @@ def _description(manifest: Manifest) -> Described:
     )
 
 
-def _write_pack(parts: CamParts, out: str, description: Described, workers: int) -> dict[str, Any]:
+def _write_pack(parts: CamParts, out: str, description: PackDescription, workers: int) -> dict[str, Any]:
     """Write the pack, unless this very call has and was cut off later. Returns what its note has of it."""
     fingerprint = _fingerprint(parts)
     made_by = seeds_note.digest([fingerprint, asdict(description)])

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from spml_dist import tables
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.stream.reader import samples
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.inference import metrics
+from spml_dist.progress import progress_bar
 
 
 def measure(
-    folder: str | Path, kind: str, *, progress: bool = True, cache: Cache | None = None
+    folder: str | Path, kind: str, *, progress: bool = True, cache: ShardCache | None = None
 ) -> dict[str, Any]:
     """Numbers of a pack's images that have a kind of annotation, as plain data for JSON.
 
@@ -30,16 +30,7 @@ def measure(
     painted, pixels = np.zeros(count, np.int64), 0
     confusion = np.zeros((count, count + 1), np.int64)
     images = measured = 0
-    pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
-    bar = tqdm(
-        samples(folder, cache=cache),
-        "measuring",
-        manifest.samples,
-        unit="image",
-        mininterval=pause,
-        disable=not progress,
-    )
-    for sample in bar:
+    for sample in progress_bar(samples(folder, cache=cache), "measuring", manifest.samples, shown=progress):
         if kind not in sample.kinds:
             continue
         images += 1
@@ -63,13 +54,10 @@ def table(result: dict[str, Any]) -> str:
         f"{result['images_labelled']} of {result['images']} images got seeds, "
         f"{result['images_measured']} of them have ground truth; per cent of their pixels"
     )
-    rows = [*result["classes"].items(), ("all (IoU: mean)", result["all"])]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{'class':<{width}}  labelled  precision    IoU"]
-    for name, values in rows:
-        labelled, precision, iou = (_percent(values[key]) for key in ("labelled", "precision", "iou"))
-        lines.append(f"{name:<{width}}  {labelled:>8}  {precision:>9}  {iou:>5}")
-    return "\n".join([head, "", *lines])
+    named = [*result["classes"].items(), ("all (IoU: mean)", result["all"])]
+    keys = "labelled", "precision", "iou"
+    rows = [(name, *(_percent(values[key]) for key in keys)) for name, values in named]
+    return "\n".join([head, "", tables.table(("class", "labelled", "precision", "IoU"), rows)])
 
 
 def _percent(value: float | None) -> str:

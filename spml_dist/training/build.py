@@ -13,7 +13,7 @@ from spml_dist import comm
 from spml_dist.config import Config
 from spml_dist.data.format.manifest import Manifest
 from spml_dist.data.stream.loader import Stream
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.model.segmenter import Segmenter
 from spml_dist.records import SegmentBank
 from spml_dist.run_folder import RunFolder
@@ -114,6 +114,6 @@ def training_stream(config: Config, manifest: Manifest, state: dict[str, Any] | 
         world=comm.world(),
         accumulation=config.engine.accumulation,
         skip_corrupt=settings.skip_corrupt,
-        cache=Cache(settings.cache, settings.cache_gb, settings.retry_seconds),
+        cache=ShardCache(settings.cache, settings.cache_gb, settings.retry_seconds),
         start_state=state,
     )

@@ -98,7 +98,7 @@ def test_classes_are_named_as_in_the_data(run, capsys):
 def test_an_empty_bank_has_no_rows(tmp_path, capsys):
     save(bank_of(), tmp_path, 1)
     printed = inspect(capsys, tmp_path, "--json", str(tmp_path / "told.json"))
-    assert "bank: no rows\n" in printed and "unlabelled           0\n" in printed
+    assert "bank: no rows\n" in printed and "unlabelled          0\n" in printed
     told = json.loads((tmp_path / "told.json").read_text())
     assert told["bytes_per_row"] is told["rows_a_shard"] is told["age_mean"] is None
 

@@ -12,7 +12,7 @@ from spml_dist.cli import main
 from spml_dist.data.format import sample_card
 from spml_dist.data.format.keys import image_id_of, key_of
 from spml_dist.data.format.manifest import read_manifest
-from spml_dist.data.pack.pack import Described, Rejected, pack, pack_parts
+from spml_dist.data.pack.pack import PackDescription, Rejection, pack, pack_parts
 from spml_dist.data.stream import selection
 from spml_dist.data.stream.reader import Reader
 from tests.data.conftest import samples
@@ -127,9 +127,9 @@ def test_blanks_around_image_ids_are_not_part_of_them(packed, tmp_path, capsys):
 def test_an_image_that_was_rejected_is_told_from_one_that_is_not_known(tmp_path, capsys):
     def read(_: int):
         yield samples(1)[0], b"jpeg"
-        yield Rejected("größe.9", "größe.9.jpg: cannot be decoded")
+        yield Rejection("größe.9", "größe.9.jpg: cannot be decoded")
 
-    described = Described("pets", "train", "lines", ("background", "cat", "dog"), 0)
+    described = PackDescription("pets", "train", "lines", ("background", "cat", "dog"), 0)
     pack_parts(read, [2], tmp_path / "out", described)
     capsys.readouterr()
     command = ["preview", str(tmp_path / "out"), "--out", str(tmp_path / "a.png"), "--from", "lost,größe.9"]

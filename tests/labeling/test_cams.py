@@ -15,7 +15,7 @@ from torch import nn
 from spml_dist.config import load
 from spml_dist.config.method_models import CamConfig
 from spml_dist.data.format.manifest import read_manifest
-from spml_dist.data.pack.pack import Rejected
+from spml_dist.data.pack.pack import Rejection
 from spml_dist.errors import RunError
 from spml_dist.labeling import cams
 from spml_dist.labeling.cam_seeds import box_seeds, mapped_classes, seeds, tag_seeds
@@ -281,7 +281,7 @@ class TestPacks:
         content = tar.read_bytes()
         tar.write_bytes(content.replace(b"\xff\xd8\xff", b"\0\0\0", 1))
         first, second = parts(0)
-        assert isinstance(first, Rejected) and first.image_id == "halves-0"
+        assert isinstance(first, Rejection) and first.image_id == "halves-0"
         assert second[0].key == "halves-1" and "cam" in second[0].kinds
 
     def test_a_tar_that_cannot_be_read_leaves_those_that_are_finished(self, parts):

@@ -11,11 +11,11 @@ import pytest
 
 from spml_dist.config import load
 from spml_dist.data.format.diagnose import hints
-from spml_dist.data.format.manifest import Counts, Manifest
+from spml_dist.data.format.manifest import LabelCounts, Manifest
 from spml_dist.tracking import pending
 from spml_dist.training import label_summary
 
-COUNTS = Counts(
+COUNTS = LabelCounts(
     images_labelled=3,
     images_unlabelled=1,
     images_tags_unknown=2,

@@ -68,9 +68,9 @@ def card(sample: Sample, manifest: Manifest, colours: np.ndarray, masks: bool = 
 
 def shown(sample: Sample, masks: bool = False) -> set[int]:
     """The labels that its place on the sheet shows: pixels', boxes' and tags'; 254 and 255 among them."""
-    found = set(np.unique(sample.semantic).tolist()) | set(sample.tags or ())
-    found |= {box[0] for box in sample.boxes or ()}
-    return found | set(np.unique(sample.mask).tolist()) if masks and sample.mask is not None else found
+    labels = set(np.unique(sample.semantic).tolist()) | set(sample.tags or ())
+    labels |= {box[0] for box in sample.boxes or ()}
+    return labels | set(np.unique(sample.mask).tolist()) if masks and sample.mask is not None else labels
 
 
 def note(sample: Sample, manifest: Manifest) -> str:
@@ -122,7 +122,8 @@ def _boxed(drawn: np.ndarray, sample: Sample, colours: np.ndarray) -> np.ndarray
 
 def _corners(box: Box, scale: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
     first, last = np.array(box[1:3]) * scale, np.array(box[3:5]) * scale - 1
-    return tuple(map(int, first.round())), tuple(map(int, last.round()))
+    (x0, y0), (x1, y1) = first.round().astype(int).tolist(), last.round().astype(int).tolist()
+    return (x0, y0), (x1, y1)
 
 
 def _mask(sample: Sample, image: np.ndarray, colours: np.ndarray) -> tuple[str, np.ndarray]:

@@ -61,6 +61,7 @@ class MicroBatches(Dataset):
             return error  # as a value: raised in a loader process it would arrive as its traceback's text
 
     def _micro_batch(self, step: int, micro: int) -> MicroBatch:
+        # Before the first sample is needed: the next window is fetched while this one is trained on.
         self.reader.expect(self.plan.shards_around(step))
         left_out: list[str] = []
         draws = self.plan.part(step, self.rank, self.world, micro, self.accumulation)
@@ -75,6 +76,7 @@ class MicroBatches(Dataset):
 
     def _view(self, draw: Draw, sample: Sample) -> Augmented:
         how, labels = self.augmentation, (sample.semantic, sample.regions)
+        # By key and epoch, not by rank, step or process: whoever makes the view makes the same.
         rng = rng_for(self.plan.seed, draw.epoch, sample.key)
         return augment(sample.image, labels, rng, (how.crop, how.crop), how.scale, how.mirror, how.swaps)
 
@@ -98,6 +100,7 @@ class MicroBatches(Dataset):
         if not self.skip_corrupt:
             remedy = f"{error.remedy}, or leave out corrupt samples by stream.skip_corrupt"
             raise DataError(error.what, error.value, remedy) from error
+        # Once a shard: every process that meets one of its corrupt samples reads it whole.
         if shard not in self._corrupt:
             self._corrupt[shard] = self.reader.corrupt(shard)
         corrupt, samples = self._corrupt[shard], self.reader.manifest.shards[shard].samples

@@ -20,7 +20,7 @@ from spml_dist.data.stream.batches import Augmentation, MicroBatch, MicroBatches
 from spml_dist.data.stream.loader_process import prepare
 from spml_dist.data.stream.plan import Plan
 from spml_dist.data.stream.reader import OPEN_SHARDS, Reader
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import DataError, RunError
 from spml_dist.records import Batch
 
@@ -70,7 +70,7 @@ class Stream:
         seed: int = 0,
         loader_processes: int = 0,
         skip_corrupt: float = 0.0,
-        cache: Cache | None = None,
+        cache: ShardCache | None = None,
         rank: int | None = None,
         world: int | None = None,
         accumulation: int = 1,

@@ -45,7 +45,8 @@ def choose(reader: Reader, images: int, seed: int) -> Selection:
     """
     manifest = reader.manifest
     missing = set(manifest.counts.kinds) | ({""} if manifest.counts.images_of_no_kind else set())
-    drawn, first = [], []
+    drawn: list[SamplePlace] = []
+    first: list[SamplePlace] = []
     for place in islice(_shuffled(manifest, seed), max(images, LONGEST_SEARCH)):
         if not missing and len(drawn) >= images:
             break

@@ -24,7 +24,7 @@ from spml_dist.files.write import replacing
 
 
 @dataclass(frozen=True)
-class Cache:
+class ShardCache:
     """Where fetched shards lie and how much room they may take."""
 
     folder: str | None = None
@@ -40,9 +40,10 @@ class Cache:
         """
         path = self._path(url, shard)
         try:
-            if file := _opened(path):
+            if file := _opened(path):  # without the lock, which every reader would wait for
                 return file
             with _lock(path):
+                # Another process may have fetched it while this one waited.
                 return _opened(path) or self._fetched(url, shard, path)
         except OSError as error:
             raise self._unusable(url, error) from error
@@ -76,6 +77,7 @@ class Cache:
         return file
 
     def _tidy(self, newest: Path) -> None:
+        # Removing takes a name away and no content: who has a shard open reads on.
         room = self.gb * 1e9
         for _, size, path in sorted(_entries(newest.parent), reverse=True):
             room -= size
@@ -98,9 +100,11 @@ def check(name: str, path: Path, shard: Shard) -> None:
         raise _differs(name, "as sha256", shard.sha256, digest)
 
 
-def _differs(name: str, what: str, promised: object, found: object) -> DataError:
+def _differs(name: str, what: str, promised: object, actual: object) -> DataError:
     return DataError(
-        f"{name}: not the {promised} {what} that the manifest promises", found, "pack or copy the shard again"
+        f"{name}: not the {promised} {what} that the manifest promises",
+        actual,
+        "pack or copy the shard again",
     )
 
 

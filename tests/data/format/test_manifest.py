@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from spml_dist.data.format.manifest import Counts, Manifest, Shard, read_manifest, write_manifest
+from spml_dist.data.format.manifest import LabelCounts, Manifest, Shard, read_manifest, write_manifest
 from spml_dist.errors import DataError
 
 MANIFEST = Manifest(
@@ -17,7 +17,7 @@ MANIFEST = Manifest(
     classes=("background", "cat", "Füchse"),
     background=0,
     samples=3,
-    counts=Counts(
+    counts=LabelCounts(
         images_labelled=2,
         images_unlabelled=1,
         images_tags_unknown=1,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spml_dist.data.format.keys import key_of
-from spml_dist.data.format.label_statistics import Tally
+from spml_dist.data.format.label_statistics import LabelStatistics
 from spml_dist.data.format.manifest import Manifest, Shard
 from spml_dist.data.format.sample_card import card, note, reduced, shown
 from spml_dist.drawing.contact_sheet import SIDE
@@ -22,7 +22,7 @@ COLOURS = palette(len(CLASSES), 0)
 
 
 def manifest(*of: Sample) -> Manifest:
-    tally = Tally(len(CLASSES))
+    tally = LabelStatistics(len(CLASSES))
     for sample in of:
         tally.add(sample)
     shards = (Shard("pets-000000.tar", len(of), 0, ""),)
