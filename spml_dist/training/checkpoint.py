@@ -32,7 +32,7 @@ from spml_dist.files.write import flush, replacing
 from spml_dist.records import SegmentBank
 from spml_dist.run_folder import LATEST
 from spml_dist.training.engine import Engine, EngineState
-from spml_dist.training.momentum_encoder import SlowEncoder
+from spml_dist.training.momentum_encoder import MomentumEncoder
 
 ENGINE, ENCODER = ("weights", "momentum"), "slow"
 BANK = "bank"
@@ -54,7 +54,7 @@ def save(
     stream_state: dict,
     config: Config,
     folder: Path,
-    encoder: SlowEncoder | None = None,
+    encoder: MomentumEncoder | None = None,
 ) -> Path:
     """Write checkpoints/step_NNNNNN; a collective. Only whole checkpoints ever bear that name.
 
