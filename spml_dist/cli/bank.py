@@ -14,7 +14,7 @@ from spml_dist.errors import RunError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from spml_dist.bank.snapshot_manifest import Manifest
+    from spml_dist.bank.snapshot_manifest import SnapshotManifest
     from spml_dist.records import BankRows
 
 EXAMPLES = """\
@@ -89,12 +89,12 @@ def _bank(path: Path) -> Path:
     return folder
 
 
-def _counted(manifest: Manifest, shards: Iterable[BankRows]) -> dict[str, Any]:
+def _counted(manifest: SnapshotManifest, shards: Iterable[BankRows]) -> dict[str, Any]:
     """Everything that is printed, from all rows."""
     import numpy as np
 
     from spml_dist.bank.rows import ANNOTATED, PROPAGATED
-    from spml_dist.bank.staleness import AGES
+    from spml_dist.bank.statistics import AGES
 
     names = manifest.classes
     by_source = np.zeros((3, len(names) + 1), np.int64)  # the last class is none
@@ -116,7 +116,7 @@ def _counted(manifest: Manifest, shards: Iterable[BankRows]) -> dict[str, Any]:
     }
 
 
-def _shape(manifest: Manifest) -> dict[str, Any]:
+def _shape(manifest: SnapshotManifest) -> dict[str, Any]:
     """What the manifest says, which every file was compared with."""
     held = [file.rows for file in manifest.files.values()]
     size = sum(file.bytes for file in (*manifest.files.values(), *manifest.indexes.values()))

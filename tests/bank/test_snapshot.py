@@ -211,7 +211,7 @@ class TestIndex:
     def test_interrupted_twice_it_answers_as_if_it_never_had_been(self, tmp_path, monkeypatch):
         """With lists that are really probed, rows that the inverted file is told of late, and evictions."""
         monkeypatch.setattr("spml_dist.bank.search.lookup.FEW", 0)
-        monkeypatch.setattr("spml_dist.bank.search.index_cache.NEW", 8)
+        monkeypatch.setattr("spml_dist.bank.search.index_cache.NEW_ROWS", 8)
         told = history(12)
 
         def fresh() -> ShardedBank:
@@ -267,7 +267,7 @@ class TestIndex:
     def test_equal_rows_are_the_same_neighbours_after_a_restore(self, tmp_path, monkeypatch):
         """Blank parts of images are alike to the bit, and more of them than are looked up."""
         monkeypatch.setattr("spml_dist.bank.search.lookup.FEW", 0)
-        monkeypatch.setattr("spml_dist.bank.search.index_cache.NEW", 8)
+        monkeypatch.setattr("spml_dist.bank.search.index_cache.NEW_ROWS", 8)
         blank = torch.nn.functional.normalize(torch.ones(DIM), dim=0)
 
         def step(number: int) -> BankRows:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spml_dist.bank.search.filters import Facts, Kind, Queries, facts_of, groups, passing
+from spml_dist.bank.search.filters import Filterable, Kind, Queries, filter_columns, passing, query_groups
 from spml_dist.bank.store import Store
 from spml_dist.tensor_records import take
 
@@ -27,7 +27,7 @@ SETTLED = 32
 
 
 @dataclass(frozen=True)
-class Found:
+class SlotNeighbours:
     """Rows of one store, best first."""
 
     similarity: Tensor
@@ -38,7 +38,7 @@ class Found:
 
 def nearest(
     store: Store, queries: Queries, kinds: Sequence[Kind], k: int, slots: Tensor
-) -> dict[Kind, Found]:
+) -> dict[Kind, SlotNeighbours]:
     """The k nearest of the rows in `slots` for every kind, exactly; equal ones by (image, segment).
 
     One product with the rows serves all kinds. Rows of a query's own image never answer.
@@ -69,7 +69,9 @@ def among(store: Store, queries: Queries, k: int, slots: Tensor) -> Tensor:
         )
     values, index = _top(similarity, min(k + SLACK, len(slots)))
     proposed = torch.where(values == -torch.inf, -1, slots[index])
-    undecided = _undecided(Found(values, proposed), k, vectors.shape[1]) if len(slots) > k + SLACK else ()
+    undecided = (
+        _undecided(SlotNeighbours(values, proposed), k, vectors.shape[1]) if len(slots) > k + SLACK else ()
+    )
     if len(undecided):
         settled = nearest(store, _these(queries, undecided), ["any"], k, slots)["any"].slot
         proposed[undecided] = -1
@@ -77,7 +79,7 @@ def among(store: Store, queries: Queries, k: int, slots: Tensor) -> Tensor:
     return proposed
 
 
-def ranked(store: Store, queries: Queries, slot: Tensor, k: int) -> Found:
+def ranked(store: Store, queries: Queries, slot: Tensor, k: int) -> SlotNeighbours:
     """The k best of the proposed rows, each by the similarity of its own product.
 
     slot: [Q, m] int64, any order, -1 = none; no row twice for a query.
@@ -109,20 +111,20 @@ def _tiles(
     store: Store, queries: Queries, kinds: Sequence[Kind], slots: Tensor
 ) -> Iterator[tuple[Kind, Tensor, Tensor]]:
     """By tile and kind: similarities, [Q, t], -inf where a row may not answer; and the tile's slots, [t]."""
-    vectors, asked = _full(queries), {kind: groups(kind, queries) for kind in kinds}
+    vectors, asked = _full(queries), {kind: query_groups(kind, queries) for kind in kinds}
     asked = {kind: those for kind, those in asked.items() if len(those[1])}
     for part in slots.split(TILE) if asked else ():
         image = store.rows.image[part]
         similarity = vectors @ store.rows.vector.index_select(0, part).to(vectors.dtype).T
         own = torch.isin(image, queries.image).nonzero()[:, 0]
         similarity[:, own] += _barred(queries.image[:, None] != image[own], similarity.dtype)
-        facts = facts_of(store.rows, part)
+        facts = filter_columns(store.rows, part)
         for kind, (group, members) in asked.items():
             yield kind, _allowed(similarity, kind, queries, group, members, facts), part
 
 
 def _allowed(
-    similarity: Tensor, kind: Kind, queries: Queries, group: Tensor, members: Tensor, facts: Facts
+    similarity: Tensor, kind: Kind, queries: Queries, group: Tensor, members: Tensor, facts: Filterable
 ) -> Tensor:
     if kind == "any":
         return similarity
@@ -137,14 +139,14 @@ def _barred(passes: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(passes, dtype=dtype).masked_fill_(~passes, -torch.inf)
 
 
-def _better(found: Found, similarity: Tensor, slots: Tensor) -> Found:
+def _better(found: SlotNeighbours, similarity: Tensor, slots: Tensor) -> SlotNeighbours:
     """The best of what was found and of a tile."""
     kept = found.slot.shape[1]
     values, index = _top(similarity, min(kept, len(slots)))
     slot = torch.where(values == -torch.inf, -1, slots[index])
     values, slot = torch.cat([found.similarity, values], 1), torch.cat([found.slot, slot], 1)
     values, index = values.topk(kept, dim=1)
-    return Found(values, slot.gather(1, index))
+    return SlotNeighbours(values, slot.gather(1, index))
 
 
 def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -162,10 +164,10 @@ def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, columns.gather(1, index)
 
 
-def _nothing(queries: Queries, k: int) -> Found:
+def _nothing(queries: Queries, k: int) -> SlotNeighbours:
     vectors = _full(queries)
     similarity = vectors.new_full((len(vectors), k), -torch.inf)
-    return Found(similarity, torch.full_like(similarity, -1, dtype=torch.int64))
+    return SlotNeighbours(similarity, torch.full_like(similarity, -1, dtype=torch.int64))
 
 
 def _full(queries: Queries) -> Tensor:
@@ -177,7 +179,7 @@ def _rounding(dtype: torch.dtype, dim: int) -> float:
     return torch.finfo(dtype).eps * dim**0.5
 
 
-def _undecided(found: Found, k: int, dim: int) -> Tensor:
+def _undecided(found: SlotNeighbours, k: int, dim: int) -> Tensor:
     """[q] int64: queries for which a row may have been left out that is as similar as the k-th."""
     kept, last = found.similarity[:, k - 1], found.similarity[:, -1]
     near = kept - last <= _rounding(last.dtype, dim)
@@ -185,7 +187,7 @@ def _undecided(found: Found, k: int, dim: int) -> Tensor:
 
 
 def _settle(
-    store: Store, queries: Queries, kind: Kind, k: int, slots: Tensor, found: Found, some: Tensor
+    store: Store, queries: Queries, kind: Kind, k: int, slots: Tensor, found: SlotNeighbours, some: Tensor
 ) -> None:
     """Answer some queries again among all rows that are about as similar as their k-th or more."""
     asking = _these(queries, some)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spml_dist.bank.search.exact import Found
-from spml_dist.bank.search.filters import Kind, Queries, groups
-from spml_dist.bank.search.index_cache import Cache
+from spml_dist.bank.search.exact import SlotNeighbours
+from spml_dist.bank.search.filters import Kind, Queries, query_groups
+from spml_dist.bank.search.index_cache import IndexCache
 from spml_dist.bank.search.lookup import lookup
 from spml_dist.bank.store import Store
 from spml_dist.tensor_records import take
@@ -18,9 +18,9 @@ SAMPLE = 64
 """queries that recall is measured on"""
 
 
-def gauge(
+def measure_recall(
     store: Store,
-    cache: Cache,
+    cache: IndexCache,
     queries: Queries,
     kinds: Sequence[Kind],
     k: int,
@@ -38,20 +38,20 @@ def gauge(
         while True:
             found = lookup(store, cache, sample, [kind], k, eligible)[kind]
             seen[kind] = _hits(found, exact), int((exact.slot >= 0).sum())
-            if seen[kind][0] >= least * seen[kind][1] or cache.exhausted(kind):
+            if seen[kind][0] >= least * seen[kind][1] or cache.prefers_exact(kind):
                 break
             cache.widen(kind)
-    cache.gauged |= any(whole for _, whole in seen.values())
+    cache.recall_measured |= any(whole for _, whole in seen.values())
     return seen
 
 
 def _sample(kind: Kind, queries: Queries) -> Queries:
     """Some of those that ask, evenly spread."""
-    asking = (groups(kind, queries)[0] >= 0).nonzero()[:, 0]
+    asking = (query_groups(kind, queries)[0] >= 0).nonzero()[:, 0]
     return take(queries, asking[:: max(1, len(asking) // SAMPLE)])
 
 
-def _hits(found: Found, exact: Found) -> int:
+def _hits(found: SlotNeighbours, exact: SlotNeighbours) -> int:
     """Rows found that are no less similar than the last of the exact ones: of equal rows any will do."""
     last = exact.similarity.masked_fill(exact.slot < 0, torch.inf).amin(dim=1, keepdim=True)
     return int(torch.count_nonzero((found.slot >= 0) & (found.similarity >= last)))
