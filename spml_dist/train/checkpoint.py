@@ -30,7 +30,7 @@ from spml_dist.config import Config, dump
 from spml_dist.errors import RunError
 from spml_dist.records import SegmentBank
 from spml_dist.train.deepspeed_engine import Zero
-from spml_dist.train.momentum_encoder import SlowEncoder
+from spml_dist.train.momentum_encoder import MomentumEncoder
 from spml_dist.train.torch_engine import Plain
 
 ENGINE, SLOW = ("weights", "momentum"), "slow"
@@ -53,7 +53,7 @@ def save(
     stream_state: dict,
     config: Config,
     folder: Path,
-    slow: SlowEncoder | None = None,
+    slow: MomentumEncoder | None = None,
 ) -> Path:
     """Write checkpoints/step_NNNNNN; a collective. Only whole checkpoints ever bear that name.
 

@@ -20,7 +20,7 @@ from spml_dist.tracking import metrics_log
 from spml_dist.tracking.mlflow_sync import Mirror
 from spml_dist.train import checkpoint, deepspeed_engine, label_summary, momentum_encoder, run_bank, stopping
 from spml_dist.train.deepspeed_engine import Zero
-from spml_dist.train.momentum_encoder import SlowEncoder
+from spml_dist.train.momentum_encoder import MomentumEncoder
 from spml_dist.train.optimizer import learning_rate
 from spml_dist.train.task import SEGMENTER, Part, Task
 from spml_dist.train.torch_engine import Plain
@@ -38,7 +38,7 @@ class Run:
     device: torch.device
     engine: Zero | Plain
     """the network and its optimiser"""
-    slow: SlowEncoder | None
+    slow: MomentumEncoder | None
     """the momentum encoder, where `bank.encoder_momentum` asks for one"""
     bank: SegmentBank
     stream: Stream

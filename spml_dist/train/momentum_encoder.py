@@ -13,7 +13,7 @@ from spml_dist.errors import RunError
 from spml_dist.model.segmenter import Segmenter
 
 
-class SlowEncoder:
+class MomentumEncoder:
     """θ_slow ← m·θ_slow + (1 - m)·θ over backbone and head (He et al., MoCo, section 3.2).
 
     Rows that were written many steps apart then come from nearly the same encoder. Weights are float32
@@ -63,7 +63,7 @@ class SlowEncoder:
 
 def build(
     config: Config, network: Segmenter, precision: torch.dtype, saved: Mapping[str, dict] | None
-) -> SlowEncoder | None:
+) -> MomentumEncoder | None:
     """The run's momentum encoder; None without `bank.encoder_momentum`.
 
     saved: a checkpoint's parts by name, "slow" among them if that run had one. Raises RunError where one of
@@ -79,7 +79,7 @@ def build(
         )
     if momentum is None:
         return None
-    encoder = SlowEncoder(network, momentum, precision)
+    encoder = MomentumEncoder(network, momentum, precision)
     if saved is not None:
         encoder.restore(saved["slow"])
     return encoder

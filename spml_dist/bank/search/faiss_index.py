@@ -41,25 +41,25 @@ def search(index, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     kept = min(k, index.ntotal)
     if len(queries) == 0 or kept == 0:
         return np.zeros((len(queries), kept), np.float32), np.zeros((len(queries), kept), np.int64)
-    similarity, found = _deepening(index, queries, kept, kept + 1)
-    return similarity[:, :kept], found[:, :kept]
+    similarity, place = _deepening(index, queries, kept, kept + 1)
+    return similarity[:, :kept], place[:, :kept]
 
 
 def _deepening(index, queries: np.ndarray, kept: int, depth: int) -> tuple[np.ndarray, np.ndarray]:
     """Search `depth` deep, and deeper where rows as similar as the last one kept may be out of sight."""
     depth = min(depth, index.ntotal)
-    similarity, found = _ordered(*index.search(queries, depth))
+    similarity, place = _ordered(*index.search(queries, depth))
     if depth < index.ntotal:
         shared = np.flatnonzero(similarity[:, kept - 1] == similarity[:, -1])
         if len(shared):
             deeper = _deepening(index, queries[shared], kept, 4 * depth)
-            similarity[shared, :kept], found[shared, :kept] = (part[:, :kept] for part in deeper)
-    return similarity, found
+            similarity[shared, :kept], place[shared, :kept] = (part[:, :kept] for part in deeper)
+    return similarity, place
 
 
-def _ordered(similarity: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.lexsort((found, -similarity), axis=-1)
-    return np.take_along_axis(similarity, order, -1), np.take_along_axis(found, order, -1)
+def _ordered(similarity: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.lexsort((place, -similarity), axis=-1)
+    return np.take_along_axis(similarity, order, -1), np.take_along_axis(place, order, -1)
 
 
 class InvertedLists(Protocol):
