@@ -38,7 +38,11 @@ class RowsInTransit:
 
 def background_group() -> dist.ProcessGroup | None:
     """A group of all ranks for what travels while the step's own collectives go on; a collective."""
-    return dist.new_group() if comm.world() > 1 else None
+    if comm.world() == 1:
+        return None
+    group = dist.new_group()
+    assert isinstance(group, dist.ProcessGroup)  # every rank is a member
+    return group
 
 
 def send(
@@ -74,6 +78,7 @@ def send(
     work = dist.all_to_all_single(
         incoming, outgoing, mine, counts[comm.rank()].tolist(), group=group, async_op=True
     )
+    assert work is not None  # as async_op promises
     if incoming.device.type != "cpu":
         work.wait()  # NCCL's groups take turns on a device; the wait is the stream's, not this process's
     return RowsInTransit(incoming, work)

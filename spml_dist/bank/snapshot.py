@@ -135,7 +135,9 @@ def verify_indexes(folder: Path) -> None:
 
 
 def _write(bank: ShardedBank, folder: Path) -> _WrittenPart:
-    store, files, indexes, images, newest = bank.store, {}, {}, 0, -1
+    store, images, newest = bank.store, 0, -1
+    files: dict[str, SnapshotFile] = {}
+    indexes: dict[str, SnapshotFile] = {}
     for partition in store.owned:
         rows = take(store.rows, store.live(partition))
         if len(rows):
@@ -143,7 +145,7 @@ def _write(bank: ShardedBank, folder: Path) -> _WrittenPart:
             save_file({f.name: getattr(rows, f.name).cpu() for f in fields(BankRows)}, folder / name)
             files[name] = SnapshotFile((folder / name).stat().st_size, written(digest(rows)), len(rows))
             images += len(rows.image.unique())
-            newest = max(newest, rows.step.max().item())
+            newest = max(newest, int(rows.step.max()))
     if bank.cache:
         name = INDEX.format(comm.rank(), comm.world())
         indexes[name] = _write_index(bank, bank.cache, folder / name)
@@ -240,10 +242,10 @@ def _require_alike(bank: ShardedBank, manifest: SnapshotManifest, folder: Path) 
             remedy = f"make it {theirs}, or start a new run"
             raise RunError(f"{key} is not that of the bank in {folder}, {theirs}", ours, remedy)
     if bank.names != manifest.classes:
-        theirs, ours = (", ".join(names) for names in (manifest.classes, bank.names))
+        saved, configured = (", ".join(names) for names in (manifest.classes, bank.names))
         remedy = "train on data with the same classes in the same order, or start a new run"
         raise RunError(
-            f"the classes of data.train are not those of the bank in {folder}, {theirs}", ours, remedy
+            f"the classes of data.train are not those of the bank in {folder}, {saved}", configured, remedy
         )
 
 

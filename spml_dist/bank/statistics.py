@@ -73,17 +73,19 @@ def coverage(queries: Queries, step: RowCounts, recent: RowCounts, whole: RowCou
     step's segments only, with the rows of the last two steps, and with the whole bank."""
     annotated, label = queries.label >= 0, queries.label.clamp(min=0).long()
     result: dict[str, float] = {}
-    for name, more in (("step", None), ("recent", recent), ("bank", whole)):
+    for among, more in (("step", None), ("recent", recent), ("bank", whole)):
         parts = [step] if more is None else [step, more]
-        same = sum(part.by_class[label] for part in parts) - 1
-        others = sum(part.by_class.sum() for part in parts) - same - 1
-        sharing = sum(part.sharing for part in parts)
-        apart = sum(part.apart for part in parts)
+        by_class, sharing, apart = (
+            torch.stack([getattr(part, name) for part in parts]).sum(dim=0)
+            for name in ("by_class", "sharing", "apart")
+        )
+        same = by_class[label] - 1  # beside the segment itself
+        others = by_class.sum() - same - 1
         # An image that shares no tag with itself has none: its segments are not among those that share.
         itself = (queries.tags != 0).any(dim=1).long()
-        result |= _share(f"coverage_annotation/{name}", (same > 0) & (others > 0), annotated)
+        result |= _share(f"coverage_annotation/{among}", (same > 0) & (others > 0), annotated)
         covered = (sharing > itself) & (apart > 0)
-        result |= _share(f"coverage_cooccurrence/{name}", covered, queries.tags_known)
+        result |= _share(f"coverage_cooccurrence/{among}", covered, queries.tags_known)
     return result
 
 

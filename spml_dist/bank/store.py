@@ -63,7 +63,9 @@ class Store:
         """
         images = [(members, *_identity(rows, members[0])) for members in _by_image(rows)]
         self._refuse(images)
-        slots = {}  # by image: indices of its rows, which end up in the slots of its entry
+        slots: dict[
+            int, np.ndarray
+        ] = {}  # by image: indices of its rows, which end up in the slots of its entry
         for members, image, check, written in images:
             partition = image % self.partitions
             before = self._images[partition].get(image)
@@ -106,7 +108,7 @@ class Store:
 
     def _refuse(self, images: list[tuple[np.ndarray, int, int, tuple]]) -> None:
         """Raise for a collision with a known image or among these, and for an image that is too large."""
-        checks = {}
+        checks: dict[int, int] = {}
         for members, image, check, _ in images:
             known = self._images[image % self.partitions].get(image)
             if check != checks.setdefault(image, known.check if known else check):
@@ -146,10 +148,10 @@ class Store:
         self.alive[self._on_device(slots)] = False
 
     def _write(self, rows: BankRows, members: dict[int, np.ndarray]) -> Tensor:
-        source = np.concatenate([*members.values(), np.zeros(0, np.int64)])
-        slots = [self.slots_of(image) for image in members]
-        source, slots = torch.from_numpy(source), self._on_device(np.concatenate([*slots, source[:0]]))
-        source = source.to(rows.image.device)
+        nothing = np.zeros(0, np.int64)
+        taken = np.concatenate([*(self.slots_of(image) for image in members), nothing])
+        slots = self._on_device(taken)
+        source = torch.from_numpy(np.concatenate([*members.values(), nothing])).to(rows.image.device)
         for field in fields(BankRows):
             getattr(self.rows, field.name)[slots] = getattr(rows, field.name)[source].to(slots.device)
         self.alive[slots] = True

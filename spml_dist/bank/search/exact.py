@@ -72,9 +72,9 @@ def among(store: Store, queries: Queries, k: int, slots: Tensor) -> Tensor:
         )
     values, index = _top(similarity, min(k + SLACK, len(slots)))
     proposed = torch.where(values == -torch.inf, -1, slots[index])
-    undecided = (
-        _undecided(SlotNeighbours(values, proposed), k, vectors.shape[1]) if len(slots) > k + SLACK else ()
-    )
+    if len(slots) <= k + SLACK:  # every row is among the answers
+        return proposed
+    undecided = _undecided(SlotNeighbours(values, proposed), k, vectors.shape[1])
     if len(undecided):
         settled = nearest(store, _these(queries, undecided), ["any"], k, slots)["any"].slot
         proposed[undecided] = -1

@@ -58,14 +58,21 @@ def segment_queries(segments: Candidates, classes: int, ignore_classes: Sequence
 class Filterable(Protocol):
     """What filters read of rows; BankRows have it, and so have queries."""
 
-    label: Tensor
-    """[n] int16"""
-    source: Tensor
-    """[n] uint8"""
-    tags: Tensor
-    """[n, words] int64 bitset, zero where unknown"""
-    tags_known: Tensor
-    """[n] bool"""
+    @property
+    def label(self) -> Tensor:
+        """[n] int16"""
+
+    @property
+    def source(self) -> Tensor:
+        """[n] uint8"""
+
+    @property
+    def tags(self) -> Tensor:
+        """[n, words] int64 bitset, zero where unknown"""
+
+    @property
+    def tags_known(self) -> Tensor:
+        """[n] bool"""
 
 
 class FilterColumns(NamedTuple):
