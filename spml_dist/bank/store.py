@@ -63,9 +63,9 @@ class Store:
         """
         images = [(members, *_identity(rows, members[0])) for members in _by_image(rows)]
         self._refuse(images)
-        slots: dict[
-            int, np.ndarray
-        ] = {}  # by image: indices of its rows, which end up in the slots of its entry
+        # By image, the indices of its rows; they are written at the end, since an image of this call may still
+        # be replaced or evicted by a later one.
+        slots: dict[int, np.ndarray] = {}
         for members, image, check, written in images:
             partition = image % self.partitions
             before = self._images[partition].get(image)
