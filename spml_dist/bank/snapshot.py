@@ -25,7 +25,7 @@ from spml_dist import comm
 from spml_dist.bank.partitions import partition_of
 from spml_dist.bank.rows import digest, empty, written
 from spml_dist.bank.search.index_cache import IndexCache
-from spml_dist.bank.snapshot_folder import RECENT_ROWS, another_kind, damaged, unwritable
+from spml_dist.bank.snapshot_folder import MANIFEST, RECENT_ROWS, another_kind, damaged, unwritable
 from spml_dist.bank.snapshot_manifest import (
     SnapshotFile,
     SnapshotManifest,
@@ -123,6 +123,27 @@ def read_shards(folder: Path) -> Iterator[BankRows]:
     manifest = read_manifest(folder)
     for name, file in sorted(manifest.files.items()):
         yield _read(folder / name, file, manifest)
+
+
+def require_whole(folder: Path) -> None:
+    """Look, without reading them, whether the files of a bank of either kind are whole; in any process.
+
+    Raises RunError that names the file which is missing or cut.
+    """
+    if (folder / RECENT_ROWS).exists() or not (folder / MANIFEST).exists():
+        try:
+            with safe_open(folder / RECENT_ROWS, framework="pt"):  # compares the header with the size
+                return
+        except (OSError, SafetensorError) as problem:
+            raise damaged(folder / RECENT_ROWS, problem) from problem
+    manifest = read_manifest(folder)
+    for name, file in (manifest.files | manifest.indexes).items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError as problem:
+            raise damaged(folder / name, problem.strerror) from problem
+        if size != file.bytes:
+            raise damaged(folder / name, f"{size} of its {file.bytes} bytes are there")
 
 
 def verify_indexes(folder: Path) -> None:

@@ -92,7 +92,7 @@ def launch(
     claim(run, config, origins)
     show(f"run folder {run.path}")
     if complete:
-        data_check.require_same_data(config, manifest, run)
+        data_check.require_sound(config, manifest, run)
         show(f"already trained to step {exported}; for another run give another name=")
         return False
 

@@ -18,7 +18,7 @@ from tests.data.conftest import image
 RGB = image(3)
 
 
-@pytest.mark.parametrize("name", ["x.jpg", "x.jpeg", "x.png", "x.JPG"])
+@pytest.mark.parametrize("name", ["x.jpg", "x.jpeg", "x.png", "x.JPG", "x.Jpg", "x.webp", "x.TIF", "x.Bmp"])
 def test_an_image_is_found_by_its_id(tmp_path, name):
     Image.fromarray(RGB).save(tmp_path / name)
     assert find_image(tmp_path, "x") == tmp_path / name
