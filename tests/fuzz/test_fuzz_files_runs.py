@@ -13,16 +13,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
-from spml_dist.training import checkpoint
 
 from spml_dist.bank import snapshot
 from spml_dist.bank.recent import RecentBank
 from spml_dist.config import load
 from spml_dist.errors import SpmlError
 from spml_dist.model import weights
+from spml_dist.training import checkpoint
 from tests.bank.builders import rows_of
 from tests.fuzz.damage import damaged, spoilt
-from tests.train.test_checkpoint import Engine, bank_of, global_bank
+from tests.training.test_checkpoint import Engine, bank_of, global_bank
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
