@@ -63,7 +63,7 @@ class Store:
         """
         images = [(members, *_identity(rows, members[0])) for members in _by_image(rows)]
         self._refuse(images)
-        # By image, the indices of its rows; they are written at the end, since an image of this call may still
+        # By image, the indices of its rows. They are written at the end: an image of this call may still
         # be replaced or evicted by a later one.
         slots: dict[int, np.ndarray] = {}
         for members, image, check, written in images:
