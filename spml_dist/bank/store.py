@@ -63,8 +63,8 @@ class Store:
         """
         images = [(members, *_identity(rows, members[0])) for members in _by_image(rows)]
         self._refuse(images)
-        # By image, the indices of its rows; written at the end, since a later image of this call may still
-        # replace or evict an earlier one.
+        # By image, the indices of its rows. They are written at the end: an image of this call may still
+        # be replaced or evicted by a later one.
         slots: dict[int, np.ndarray] = {}
         for members, image, check, written in images:
             partition = image % self.partitions

@@ -6,7 +6,7 @@ checkpoints/
     engine/               weights.safetensors (with batch-norm statistics), momentum.safetensors;
                           slow.safetensors of a momentum encoder
     bank/                 of the last steps: rows.safetensors; of the data set: manifest.json, a file for each
-                          virtual shard, and one for each rank's inverted file (spml_dist.bank.snapshot)
+                          partition, and one for each rank's inverted file (spml_dist.bank.snapshot)
     stream.json           where the stream goes on
     config.yaml
 """
