@@ -45,6 +45,7 @@ def infer_pack(
         raise DataError(f"{shards}: has seeds of CAM already", None, remedy)
     parts = _parts(run, shards, config, manifest)
     note = {"run": config.name, "shards": str(shards), "cam": config.cam.model_dump(mode="json")}
+    # The note is written twice: a call that was cut off while it measured finds its pack and measures alone.
     note |= _write_pack(parts, out, _description(manifest), workers)
     result = note | seed_quality.measure(out, KIND, cache=parts.cache)
     seeds_note.write(out, result)

@@ -51,6 +51,7 @@ def build(
         remedy = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
         raise ConfigError("model.backbone is not a timm model", name, remedy)
     _require_tag(name)
+    # On the meta device first: a network that does not fit is told before any weights are fetched.
     options = _options(name, output_stride, level)
     _try_out(name, options)
     try:
@@ -115,6 +116,7 @@ def _options(name: str, output_stride: int | None, level: int) -> dict[str, Any]
     try:
         with torch.device("meta"):
             info = _feature_info(timm.create_model(name, features_only=True))
+            # Only transformers know these options; others raise TypeError for them.
             takes = inspect.signature(type(timm.create_model(name)).__init__).parameters
     except UNFIT as problem:
         raise ConfigError("model.backbone gives no feature maps", name, str(problem)) from problem
@@ -128,7 +130,7 @@ def _options(name: str, output_stride: int | None, level: int) -> dict[str, Any]
     try:
         with torch.device("meta"):
             last = timm.create_model(name, output_stride=output_stride, features_only=True)
-        reached = stride(last)
+        reached = stride(last)  # timm dilates as far as it can, without a word
     except UNFIT:
         reached = own
     if reached != output_stride:

@@ -73,12 +73,14 @@ def save(
         (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
         for path in (*aside.rglob("*"), aside):
             flush(path)  # before `latest` names it, lest a crash of the machine leave the name alone
+        # There is one of this name after a return to an older checkpoint.
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
         with replacing(folder / LATEST, durable=True) as name:
             name.write_text(final.name + "\n")
         _prune(final, config.checkpoint.keep)
 
+    # The bank is the only part that every rank writes itself: it would not fit on one.
     _on_rank_zero(lambda: _make_empty(aside), final)
     bank.save(aside / BANK)
     _on_rank_zero(write, final)

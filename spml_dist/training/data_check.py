@@ -17,6 +17,7 @@ def check(config: Config, network: str = "segmenter") -> Manifest:
     workers than samples, a pack without classes and class ids that it has not.
     """
     train = config.data.train
+    # Manifests and sizes alone: a mistake is told in seconds, before Ray starts.
     manifest = read_manifest(train)
     require_tars(train, manifest)
     if manifest.samples < config.engine.workers:

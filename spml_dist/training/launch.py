@@ -110,6 +110,7 @@ def _on_ray(config: Config, run: RunFolder, payload: dict[str, Any], show: Show)
     from spml_dist.inference.device import resolve_device
     from spml_dist.training.worker import work
 
+    # A first line at once: Ray takes many seconds to start, and says nothing.
     show(f"starting Ray and {config.engine.workers} workers")
     remote = os.environ.get("RAY_ADDRESS")  # its nodes may have GPUs where this one has none
     cluster.train(
