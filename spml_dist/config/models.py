@@ -29,7 +29,10 @@ class Data(Section):
 class Model(Section):
     backbone: str = Field(min_length=1, description="Name of a timm model that can give feature maps.")
     weights: Place | None = Field(description="File of backbone weights to start from; null for none.")
-    pretrained: bool = Field(description="Whether timm fetches its own weights, which needs a network.")
+    pretrained: bool = Field(
+        description="Whether to start from weights learned on ImageNet: timm's own where its hub can be "
+        "reached, else those of an installed package (extra `weights`)."
+    )
     output_stride: Annotated[int, Field(ge=4)] | None = Field(
         description="Image pixels per pixel of the backbone's last map: 8, 16 or 32 for convolutions, which "
         "dilate instead of striding further; the patch for a transformer; null for the backbone's own."

@@ -73,7 +73,7 @@ def view(model, image: np.ndarray, longer_side: int | None = None) -> View:
         scaled = cv2.resize(scaled, resized[::-1], interpolation=cv2.INTER_LINEAR)
     padded = tuple(-(-side // MULTIPLE) * MULTIPLE for side in resized)
     canvas = np.zeros((3, *padded), np.float32)
-    canvas[:, : resized[0], : resized[1]] = normalise(scaled)
+    canvas[:, : resized[0], : resized[1]] = normalise(scaled, model.normalisation)
     device = next(model.parameters()).device
     raw = model.embed(torch.from_numpy(canvas)[None].to(device))
     return View(raw, unit(raw[0].movedim(0, -1)), geometry((height, width), resized, padded, raw.shape[-2:]))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import pickle
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +15,8 @@ from torch import Tensor, nn
 
 from spml_dist.config.models import Model as ModelConfig
 from spml_dist.errors import ConfigError
+from spml_dist.model import pretrained as packages
+from spml_dist.records import IMAGENET, Normalisation
 
 ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
 """Options of timm's transformers that let them take images of any size"""
@@ -21,7 +25,18 @@ UNFIT = (RuntimeError, TypeError, NotImplementedError, AssertionError, IndexErro
 """What timm raises for a wish that a network cannot fulfil"""
 
 
-def configured(config: ModelConfig) -> nn.Module:
+@dataclass(frozen=True)
+class Start:
+    """A network with the weights that its training starts from."""
+
+    net: nn.Module
+    normalisation: Normalisation
+    """how images are normalised for these weights"""
+    origin: str
+    """where they come from, for people"""
+
+
+def configured(config: ModelConfig) -> Start:
     """The backbone that a configuration asks for; as `build`."""
     return build(
         config.backbone, config.output_stride, config.feature_level, config.weights, config.pretrained
@@ -30,12 +45,14 @@ def configured(config: ModelConfig) -> nn.Module:
 
 def build(
     name: str, output_stride: int | None, level: int, weights: str | None = None, pretrained: bool = False
-) -> nn.Module:
+) -> Start:
     """A network whose `features` are feature map number `level`; its parameters carry timm's names.
 
     output_stride: image pixels per pixel of the network's last map. None takes the network's own; another
     value turns the strides beyond it into dilations, which convolutional networks can do and transformers
-    cannot. weights: a file of backbone weights (safetensors or torch).
+    cannot. weights: a file of backbone weights (safetensors or torch); images are normalised as a JSON
+    beside it says under "mean" and "deviation", else by ImageNet's. pretrained: timm's own weights where
+    its hub can be reached, those of a package where it cannot (`spml_dist.model.pretrained`).
 
     Stochastic depth and dropout are switched off: their draws would depend on the number of workers.
     Raises ConfigError for an unknown name, a stride or level that the network lacks, a network that is tied
@@ -50,19 +67,68 @@ def build(
         raise ConfigError("model.backbone is not a timm model", name, remedy)
     options = _options(name, output_stride, level)
     _try_out(name, options)
-    try:
-        net = timm.create_model(name, pretrained=pretrained and weights is None, **options)
-    except (OSError, *UNFIT) as problem:
-        remedy = f"timm cannot fetch weights: {problem}; set it to false, or name a file in model.weights"
-        raise ConfigError("model.pretrained", pretrained, remedy) from problem
-    for module in net.modules():
+    if weights is not None:
+        start = _from_file(_plain_net(name, options), weights, weights)
+    elif pretrained:
+        start = _pretrained(name, options)
+    else:
+        start = Start(_plain_net(name, options), IMAGENET, "no weights")
+    for module in start.net.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         elif isinstance(module, DropPath):
             module.drop_prob = 0.0
-    if weights is not None:
-        _load(net, weights)
-    return net
+    return start
+
+
+def _plain_net(name: str, options: dict) -> nn.Module:
+    import timm
+
+    return timm.create_model(name, **options)
+
+
+def _pretrained(name: str, options: dict) -> Start:
+    """With timm's own weights; where its hub does not answer, with those of an installed package."""
+    import timm
+
+    network = name.partition(".")[0]  # without the tag that chooses among timm's own weights
+    packed = packages.installed(network)
+    if packed and not packages.hub_answers():
+        return _from_package(name, network, options)
+    try:
+        net = timm.create_model(name, pretrained=True, **options)
+    except (OSError, *UNFIT) as problem:
+        if packed:
+            return _from_package(name, network, options)
+        remedy = (
+            f"timm cannot fetch weights: {problem}; {packages.remedy(network)}set it to false, or name a "
+            "file in model.weights"
+        )
+        raise ConfigError("model.pretrained", True, remedy) from problem
+    known = timm.get_pretrained_cfg(name)
+    normalisation = Normalisation(tuple(known.mean), tuple(known.std))
+    return Start(net, normalisation, f"timm's weights {known.hf_hub_id or known.url}")
+
+
+def _from_package(name: str, network: str, options: dict) -> Start:
+    import timm
+
+    with torch.device("meta"):
+        whole = timm.create_model(network).state_dict()
+    path = packages.cached(network, whole)
+    facts = packages.described(path)
+    origin = f"the weights of package {facts['package']} {facts['version']} ({facts['licence']})"
+    return _from_file(_plain_net(name, options), str(path), origin)
+
+
+def _from_file(net: nn.Module, path: str, origin: str) -> Start:
+    _load(net, path)
+    return Start(net, Normalisation.of(packages.described(Path(path))), origin)
+
+
+def channels(net: nn.Module) -> int:
+    """Channels of the network's feature map."""
+    return net.feature_info.channels()[-1]
 
 
 def stride(net: nn.Module) -> int:

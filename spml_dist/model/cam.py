@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 from spml_dist.config.models import Model as ModelConfig
 from spml_dist.model import backbone
 from spml_dist.model.segmenter import prepared
+from spml_dist.records import IMAGENET, Normalisation
 
 
 class Cam(nn.Module):
@@ -19,10 +20,19 @@ class Cam(nn.Module):
     Learning deep features for discriminative localization, CVPR 2016).
     """
 
-    def __init__(self, net: nn.Module, features: int, num_classes: int):
+    def __init__(
+        self,
+        net: nn.Module,
+        features: int,
+        num_classes: int,
+        normalisation: Normalisation = IMAGENET,
+        origin: str = "",
+    ):
+        """origin: where the weights of `net` come from, for people."""
         super().__init__()
         self.backbone = net
         self.classify = nn.Conv2d(features, num_classes, 1, bias=False)
+        self.normalisation, self.origin = normalisation, origin
 
     @property
     def stride(self) -> int:
@@ -48,6 +58,7 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Cam:
     """The network with fresh (seeded) or given weights, on the CPU. Raises ConfigError as the segmenter's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = backbone.configured(config)
-        model = Cam(net, net.feature_info.channels()[-1], num_classes)
+        start = backbone.configured(config)
+        features = backbone.channels(start.net)
+        model = Cam(start.net, features, num_classes, start.normalisation, start.origin)
     return prepared(model, config)

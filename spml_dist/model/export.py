@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from spml_dist.errors import RunError
 from spml_dist.model import cam, segmenter
 from spml_dist.model.cam import Cam
 from spml_dist.model.segmenter import Segmenter
+from spml_dist.records import IMAGENET, Normalisation
 
 VERSION = 1
 
@@ -32,8 +34,10 @@ def save(
     background: int | None,
     step: int,
     network: Network = "segmenter",
+    normalisation: Normalisation = IMAGENET,
 ) -> None:
-    """Write a state dict of full float tensors and what is needed to build the network around it."""
+    """Write a state dict of full float tensors and what is needed to build the network around it and to
+    show it images."""
     folder.mkdir(parents=True, exist_ok=True)
     info = {
         "version": VERSION,
@@ -42,6 +46,7 @@ def save(
         "classes": classes,
         "background": background,
         "model": config.model_dump(mode="json"),
+        **asdict(normalisation),
     }
     aside = folder / "model.safetensors.tmp"
     save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, aside)
@@ -77,4 +82,5 @@ def load(folder: Path, network: Network = "segmenter") -> tuple[Segmenter | Cam,
     config = ModelConfig(**{**info["model"], "weights": None, "pretrained": False})
     model = build(config, len(info["classes"]), seed=0)
     model.load_state_dict(state)
+    model.normalisation = Normalisation.of(info)
     return model.eval(), info

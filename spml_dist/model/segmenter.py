@@ -15,6 +15,7 @@ from spml_dist.errors import ConfigError
 from spml_dist.model import backbone
 from spml_dist.model.batch_norm import GlobalBatchNorm, globalise
 from spml_dist.model.heads import ClassifierHead, DeepLabHead, PSPNetHead
+from spml_dist.records import IMAGENET, Normalisation
 
 GRID_STRIDE = 4
 """Image pixels per cell of the embedding grid, along each side"""
@@ -27,12 +28,22 @@ class Segmenter(nn.Module):
     is being trained.
     """
 
-    def __init__(self, net: nn.Module, head: nn.Module, classifier: nn.Module, detached: bool):
+    def __init__(
+        self,
+        net: nn.Module,
+        head: nn.Module,
+        classifier: nn.Module,
+        detached: bool,
+        normalisation: Normalisation = IMAGENET,
+        origin: str = "",
+    ):
+        """origin: where the weights of `net` come from, for people."""
         super().__init__()
         self.backbone = net
         self.head = head
         self.classifier = classifier
         self.detached = detached
+        self.normalisation, self.origin = normalisation, origin
 
     def embed(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] normalised images of any size -> [B, C, ⌈H/4⌉, ⌈W/4⌉], not normalised.
@@ -66,11 +77,12 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Segmenter:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = backbone.configured(config)
-        channels = net.feature_info.channels()[-1]
-        head = _head(config, channels)
+        start = backbone.configured(config)
+        head = _head(config, backbone.channels(start.net))
         classifier = ClassifierHead(config.embedding_dim, num_classes, config.classifier_dropout)
-    return prepared(Segmenter(net, head, classifier, config.classifier_detached), config)
+    detached = config.classifier_detached
+    model = Segmenter(start.net, head, classifier, detached, start.normalisation, start.origin)
+    return prepared(model, config)
 
 
 def prepared(model: nn.Module, config: ModelConfig) -> nn.Module:

@@ -11,12 +11,13 @@ from spml_dist import comm
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.sharded import ShardedBank
 from spml_dist.config import Config, flatten
+from spml_dist.config.models import Model as ModelConfig
 from spml_dist.data.format.manifest import Manifest
 from spml_dist.data.stream.loader import Stream
 from spml_dist.data.stream.shard_cache import Cache
-from spml_dist.errors import Stopped
+from spml_dist.errors import ConfigError, Stopped
 from spml_dist.model import export
-from spml_dist.records import BankCandidates, Batch, Candidates
+from spml_dist.records import IMAGENET, BankCandidates, Batch, Candidates, Normalisation
 from spml_dist.tensor_records import moved
 from spml_dist.tracking import metrics_log
 from spml_dist.tracking.mlflow_sync import Mirror
@@ -66,7 +67,8 @@ def start(config: Config, manifest: Manifest, device: torch.device, task: Task =
     log = _journal(folder, last) if comm.rank() == 0 else None
     saved = checkpoint.read(last) if last else None
     dtype = torch.float64 if config.engine.precision == "float64" else torch.float32
-    model = task.build(config.model, len(manifest.classes), config.seed).to(device, dtype)
+    model = task.build(_to_build(config.model, saved), len(manifest.classes), config.seed).to(device, dtype)
+    _require_one_origin(model.origin)
     encoder = momentum_encoder.build(
         config, model, PRECISION[config.engine.precision], saved and saved.engine
     )
@@ -78,8 +80,10 @@ def start(config: Config, manifest: Manifest, device: torch.device, task: Task =
     bank = run_bank.build(config, len(manifest.classes), device, manifest.classes)
     if last:
         checkpoint.restore_bank(bank, last, device)
-    stream = _stream(config, manifest, saved and saved.stream)
+    stream = _stream(config, manifest, saved and saved.stream, model.normalisation)
     if log:
+        if not saved:
+            log.say(f"the backbone starts from {model.origin}")
         label_summary.write(folder, manifest, config.relations, task.network)
     tracker = _tracker(config, folder, log) if log else None
     return Run(config, folder, manifest, device, engine, encoder, bank, stream, log, tracker, task)
@@ -143,7 +147,7 @@ def _optimise(
         if task.preview and number == 0 and _previewed(config, step) and comm.rank() == 0 and len(batch):
             path = run.folder / "previews" / f"step_{step + 1:06d}.png"
             seen = (output.detach() for output in outputs)
-            task.preview(path, *seen, batch, config, run.classes, run.background)
+            task.preview(path, *seen, batch, config, run.classes, run.background, run.stream.normalisation)
             run.tracker.notice()
             watch.phase("preview")
     remembered = parts
@@ -185,7 +189,22 @@ def _log(run: Run, step: int, parts: list[Part], phases: dict, seconds: float) -
         run.tracker.notice()
 
 
-def _stream(config: Config, manifest: Manifest, state: dict | None) -> Stream:
+def _to_build(model: ModelConfig, saved: checkpoint.Saved | None) -> ModelConfig:
+    """What a run resumes from holds its weights: those it started from need not be there any more."""
+    return model.model_copy(update={"weights": None, "pretrained": False}) if saved else model
+
+
+def _require_one_origin(origin: str) -> None:
+    """A collective. Raises ConfigError on every rank where some have started from other weights."""
+    origins = dict.fromkeys(comm.from_every_rank(origin))
+    if len(origins) > 1:
+        remedy = "give every machine a network or none, or name a file in model.weights"
+        raise ConfigError("model.pretrained gives the workers different weights", ", ".join(origins), remedy)
+
+
+def _stream(
+    config: Config, manifest: Manifest, state: dict | None, normalisation: Normalisation = IMAGENET
+) -> Stream:
     return Stream(
         config.data.train,
         num_classes=len(manifest.classes),
@@ -202,6 +221,7 @@ def _stream(config: Config, manifest: Manifest, state: dict | None) -> Stream:
         accumulation=config.engine.accumulation,
         skip_corrupt=config.stream.skip_corrupt,
         cache=Cache(config.stream.cache, config.stream.cache_gb, config.stream.retry_seconds),
+        normalisation=normalisation,
         start_state=state,
     )
 
@@ -226,6 +246,7 @@ def _export(run: Run, step: int) -> None:
     if comm.rank() == 0:
         weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
         folder, network = run.folder / "export", run.task.network
-        export.save(weights, folder, run.config.model, run.classes, run.background, step, network)
+        facts = (run.config.model, run.classes, run.background, step, network, run.stream.normalisation)
+        export.save(weights, folder, *facts)
         run.journal.say(f"exported the network to {folder}")
     comm.barrier()

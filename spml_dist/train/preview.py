@@ -9,16 +9,23 @@ import torch
 from torch.nn.functional import interpolate
 
 from spml_dist.config import Config
-from spml_dist.data.stream.augment import DEVIATION, MEAN
+from spml_dist.data.stream.augment import denormalise
 from spml_dist.drawing import overlay
 from spml_dist.method.segments import resize_labels
 from spml_dist.method.step import segments_of
-from spml_dist.records import IGNORED, Batch
+from spml_dist.records import IGNORED, IMAGENET, Batch, Normalisation
 
 
 @torch.no_grad()
 def write(
-    path: Path, raw, logits, batch: Batch, config: Config, classes: list[str], background: int | None
+    path: Path,
+    raw,
+    logits,
+    batch: Batch,
+    config: Config,
+    classes: list[str],
+    background: int | None,
+    normalisation: Normalisation = IMAGENET,
 ) -> None:
     """Crop, weak labels, segments and the joint classifier's prediction of the first images of a batch."""
     shown = min(len(batch), config.tracking.previews)
@@ -31,7 +38,7 @@ def write(
     colours = overlay.palette(len(classes), background)
     rows = []
     for i in range(shown):
-        image = batch.image[i].cpu().numpy().transpose(1, 2, 0) * DEVIATION + MEAN
+        image = denormalise(batch.image[i].cpu().numpy(), normalisation)
         image = (image.clip(0, 1) * 255).astype(np.uint8)
         weak = batch.semantic[i].cpu().numpy()
         predicted = np.where(weak == IGNORED, IGNORED, prediction[i].cpu().numpy())

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from spml_dist.data.stream.augment import MEAN, Augmented, augment, rng_for
+from spml_dist.data.stream.augment import Augmented, augment, mean_colour, rng_for
 from spml_dist.data.stream.plan import Draw, Plan
 from spml_dist.data.stream.reader import CorruptSample, Reader
 from spml_dist.errors import DataError
-from spml_dist.records import IGNORED, Batch, Sample
+from spml_dist.records import IGNORED, IMAGENET, Batch, Normalisation, Sample
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class View:
     scale: tuple[float, float]
     mirror: bool
     swaps: tuple[tuple[int, int], ...] = ()
+    normalisation: Normalisation = IMAGENET
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,10 @@ class MicroBatches(Dataset):
     def _view(self, draw: Draw, sample: Sample) -> Augmented:
         view, labels = self.view, (sample.semantic, sample.regions)
         rng = rng_for(self.plan.seed, draw.epoch, sample.key)
-        return augment(sample.image, labels, rng, (view.crop, view.crop), view.scale, view.mirror, view.swaps)
+        size = (view.crop, view.crop)
+        return augment(
+            sample.image, labels, rng, size, view.scale, view.mirror, view.swaps, view.normalisation
+        )
 
     def _as_shown(self, sample: Sample, view: Augmented) -> Sample:
         """The sample with the tags of its view: in a mirrored one classes change places."""
@@ -90,7 +94,7 @@ class MicroBatches(Dataset):
         except CorruptSample as error:
             self._require_few(draw.shard, error)
             left_out.append(error.what)
-            return _blank(error.key)
+            return _blank(error.key, self.view.normalisation)
 
     def _require_few(self, shard: int, error: CorruptSample) -> None:
         if not self.skip_corrupt:
@@ -140,7 +144,7 @@ def _stacked(arrays: Sequence[np.ndarray], shape: tuple[int, ...], dtype: type) 
     return default_collate([torch.from_numpy(array.astype(dtype, copy=False)) for array in arrays])
 
 
-def _blank(key: str) -> Sample:
+def _blank(key: str, normalisation: Normalisation) -> Sample:
     """An image of one pixel that takes no part."""
     ignored = np.full((1, 1), IGNORED, np.uint8)
-    return Sample(key, MEAN[None, None], ignored, ignored.astype(np.uint16), tags=None)
+    return Sample(key, mean_colour(normalisation)[None, None], ignored, ignored.astype(np.uint16), tags=None)

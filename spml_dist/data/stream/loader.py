@@ -12,6 +12,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from spml_dist.data.stream.plan import Plan
 from spml_dist.data.stream.reader import OPEN_SHARDS, Reader
 from spml_dist.data.stream.shard_cache import Cache
 from spml_dist.errors import DataError, RunError
-from spml_dist.records import Batch
+from spml_dist.records import IMAGENET, Batch, Normalisation
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """settings of glibc's mallopt"""
@@ -39,8 +40,8 @@ class Stream:
     for; batch: images of a step over all ranks and micro-batches; crop: pixels of the square crop; scale,
     mirror, mirror_swaps: see `augment`; window_shards, seed: see `Plan`; loader_processes: processes that
     decode ahead, 0 decodes in this one; skip_corrupt: see `MicroBatches`; cache: for shards at addresses;
-    rank, world: this rank's place among all; accumulation: micro-batches of a step; start_state: the state
-    to resume from, None for the beginning.
+    rank, world: this rank's place among all; accumulation: micro-batches of a step; normalisation: of the
+    images; start_state: the state to resume from, whose normalisation holds, None for the beginning.
 
     Batches are bitwise the same for any number of loader processes, and their images for any world.
     DataError: an unusable shard or manifest (raised here also when a loader process found it); RunError:
@@ -69,6 +70,7 @@ class Stream:
         rank: int = 0,
         world: int = 1,
         accumulation: int = 1,
+        normalisation: Normalisation = IMAGENET,
         start_state: dict | None = None,
     ):
         manifest = read_manifest(folder)
@@ -78,11 +80,12 @@ class Stream:
         self.accumulation = accumulation
         self.start_step = start_of(folder, start_state, self.fingerprint)
         self.skipped = Counter()
+        self.normalisation = normalisation if start_state is None else Normalisation.of(start_state)
         self._batches = MicroBatches(
             plan,
             # A batch may take samples of two windows.
             Reader(folder, manifest, False, cache, open_shards=max(OPEN_SHARDS, 2 * window_shards)),
-            View(crop, tuple(scale), mirror, tuple(mirror_swaps)),
+            View(crop, tuple(scale), mirror, tuple(mirror_swaps), self.normalisation),
             rank,
             world,
             accumulation,
@@ -95,7 +98,8 @@ class Stream:
         try:
             for step in count(self.start_step):
                 micro_batches = [self._counted(next(made)) for _ in range(self.accumulation)]
-                yield micro_batches, {"step": step + 1, "fingerprint": self.fingerprint}
+                state = {"step": step + 1, "fingerprint": self.fingerprint}
+                yield micro_batches, state | asdict(self.normalisation)
         finally:
             del made  # ends the loader processes now, not when the last traceback lets go of this frame
 

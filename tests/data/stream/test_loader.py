@@ -16,7 +16,7 @@ import torch
 
 from spml_dist.data.stream.loader import Stream
 from spml_dist.errors import DataError, RunError
-from spml_dist.records import Batch
+from spml_dist.records import IMAGENET, Batch, Normalisation
 
 from .conftest import CLASSES, make_sample, spoil
 
@@ -51,6 +51,18 @@ def joined(batches: list[Batch]) -> Batch:
     assert len(set(epochs)) == 1
     tensors = {name: torch.cat(parts) for name, parts in values.items()}
     return Batch(keys=tuple(key for part in keys for key in part), epoch=epochs[0], **tensors)
+
+
+def test_a_stream_that_goes_on_normalises_as_it_began(packed):
+    """Whatever weights are there now; a state of an earlier release means ImageNet's mean and deviation."""
+    folder, own = packed(), Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    whole = steps(folder, 3, normalisation=own)
+    (batches, _), *_ = steps(folder, 1, normalisation=IMAGENET, start_state=whole[1][1])
+    assert_same(batches[0], whole[2][0][0])
+    old = {key: value for key, value in whole[1][1].items() if key not in ("mean", "deviation")}
+    (then, _), *_ = steps(folder, 1, normalisation=own, start_state=old)
+    assert_same(then[0], steps(folder, 3)[2][0][0])
+    assert not torch.equal(then[0].image, batches[0].image)
 
 
 def test_a_batch_has_the_promised_shapes_and_tags(packed):
