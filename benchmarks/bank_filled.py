@@ -45,7 +45,7 @@ class Filled:
         settings = load(CONFIG, []).bank.model_copy(
             update={
                 "capacity": source.capacity(),
-                "shards": SHARDS,
+                "partitions": SHARDS,
                 "storage": STORAGE,
                 "own_images": False,
                 "exact_rows": 0,

@@ -23,7 +23,7 @@ from benchmarks import training
 
 MODES = ("recent", "nearest", "nearest+sampled", "exact")
 SEEDS = (235, 236, 237)
-SMALL_BANK = ("bank.capacity=10000", "bank.shards=8")
+SMALL_BANK = ("bank.capacity=10000", "bank.partitions=8")
 BANK = (
     "bank.capacity=100000",
     "bank.queries=128",

@@ -187,7 +187,7 @@ def _bank(case: Met, candidates: str, asks: Asks, seed: int, sampled: int = 1) -
     """A bank that remembers the rows and compares them all."""
     rows = len(case.held)
     changes = {"candidates": candidates, "sampled": sampled, "storage": "float32"}
-    changes |= {"capacity": rows, "shards": 1, "exact_rows": rows}
+    changes |= {"capacity": rows, "partitions": 1, "exact_rows": rows}
     settings = load(CONFIG).bank.model_copy(update=changes)
     dim = case.held.vector.shape[1]
     bank = ShardedBank(settings, dim, case.classes, asks, seed, torch.device("cpu"))

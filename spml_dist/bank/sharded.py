@@ -20,7 +20,7 @@ from spml_dist.bank.search.lookup import lookup
 from spml_dist.bank.search.recall import gauge
 from spml_dist.bank.store import Store
 from spml_dist.bank.validate import refusal
-from spml_dist.config.method_models import Bank
+from spml_dist.config.method_models import BankConfig
 from spml_dist.errors import RunError
 from spml_dist.records import BankCandidates, BankCounts, BankRows, Candidates, Neighbours
 from spml_dist.tensor_records import concatenate, take
@@ -53,7 +53,7 @@ class ShardedBank:
 
     def __init__(
         self,
-        settings: Bank,
+        settings: BankConfig,
         dim: int,
         classes: int,
         asks: Asks,
@@ -65,9 +65,9 @@ class ShardedBank:
         self.names = tuple(names or map(str, range(classes)))
         self.settings, self.dim, self.classes, self.seed = settings, dim, classes, seed
         self.store = Store(
-            owned(comm.rank(), settings.shards, comm.world()),
-            settings.shards,
-            settings.capacity // settings.shards,
+            owned(comm.rank(), settings.partitions, comm.world()),
+            settings.partitions,
+            settings.capacity // settings.partitions,
             dim,
             classes,
             settings.storage,
@@ -91,8 +91,8 @@ class ShardedBank:
         """
         self.settle()
         settings = self.settings
-        trouble = refusal(rows, self.classes, self.store.capacity, settings.shards, keys)
-        self._sending = exchange.send(rows, settings.shards, settings.capacity, self._group, trouble)
+        trouble = refusal(rows, self.classes, self.store.capacity, settings.partitions, keys)
+        self._sending = exchange.send(rows, settings.partitions, settings.capacity, self._group, trouble)
 
     def settle(self) -> None:
         """Put what was published into its slots."""

@@ -94,7 +94,7 @@ def restore(bank: ShardedBank, folder: Path) -> None:
         _require_alike(bank, manifest, folder)
         taken = _fill(bank, manifest, folder)
         name = INDEX.format(comm.rank(), comm.world())
-        alike = (manifest.world, manifest.shards) == (comm.world(), bank.settings.shards)
+        alike = (manifest.world, manifest.shards) == (comm.world(), bank.settings.partitions)
         whole = taken.held == taken.rows  # else it is told below what does not fit
         if alike and whole and name in manifest.indexes and bank.indexes:
             bank.cache = _index(bank, folder / name, manifest.indexes[name])
@@ -152,7 +152,7 @@ def _manifest(bank: ShardedBank, parts: list[_Part]) -> Manifest:
     files = {name: file for part in parts for name, file in part.files.items()}
     settings, newest = bank.settings, max(part.newest for part in parts)
     return Manifest(
-        shards=settings.shards,
+        shards=settings.partitions,
         capacity=settings.capacity,
         dim=bank.dim,
         classes=bank.names,
@@ -170,7 +170,7 @@ def _manifest(bank: ShardedBank, parts: list[_Part]) -> Manifest:
 def _fill(bank: ShardedBank, manifest: Manifest, folder: Path) -> _Taken:
     """Put this rank's rows into its store, those of the files whose images may meet in one virtual shard
     together: images that come oldest first are put without sorting."""
-    store, shards, digests, rows, fullest = bank.store, bank.settings.shards, [], 0, 0
+    store, shards, digests, rows, fullest = bank.store, bank.settings.partitions, [], 0, 0
     apart = gcd(manifest.shards, shards)
     for residue in sorted({shard % apart for shard in store.owned}):
         parts = [empty(0, bank.dim, bank.classes, bank.settings.storage)]
@@ -244,8 +244,10 @@ def _missing(bank: ShardedBank, manifest: Manifest, taken: list[_Taken], folder:
         remedy = "put the run folder on storage that all of them share"
         return RunError(f"{folder}: the ranks do not see the same files there", None, remedy)
     if sum(each.held for each in taken) < sum(each.rows for each in taken):
-        least = max(each.fullest for each in taken) * settings.shards
-        remedy = f"raise it to {least}, or go back to {manifest.capacity} with bank.shards {manifest.shards}"
+        least = max(each.fullest for each in taken) * settings.partitions
+        remedy = (
+            f"raise it to {least}, or go back to {manifest.capacity} with bank.partitions {manifest.shards}"
+        )
         return RunError(
             f"bank.capacity has no room for the {manifest.rows} rows of {folder}", settings.capacity, remedy
         )

@@ -159,7 +159,7 @@ def too_large(count: int, capacity: int, shards: int) -> RunError:
     return RunError(
         f"an image has {count} segments, and each of the bank's {shards} parts holds {capacity} rows",
         None,
-        f"raise bank.capacity to {count * shards} or more, or lower bank.shards (and give another name=)",
+        f"raise bank.capacity to {count * shards} or more, or lower bank.partitions (and give another name=)",
     )
 
 

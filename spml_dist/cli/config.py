@@ -7,13 +7,15 @@ import json
 from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb
-from spml_dist.config import flatten, load, origins
+from spml_dist.config import dump, explain, reference
+from spml_dist.config.flatten import leaves
 from spml_dist.files.write import write_text
 
 EXAMPLES = """\
 examples:
   spml-dist config configs/quickstart.yaml
   spml-dist config configs/quickstart.yaml stream.batch=4 data.test=null --json resolved.json
+  spml-dist config --reference > reference.yaml    # every key, its default and what it means
 """
 
 
@@ -22,7 +24,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         subparsers,
         "config",
         "check an experiment and print it with where each value came from",
-        "Check an experiment and print it, resolved, with where each value came from.",
+        "Check an experiment and print every value with where it came from: default, FILE:LINE or override.",
         EXAMPLES,
     )
     parser.add_argument("file", metavar="FILE", help="an experiment, such as configs/quickstart.yaml")
@@ -30,18 +32,27 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         "overrides", metavar="KEY=VALUE", nargs="*", help="such as stream.batch=4 or data.test=null"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write values and origins as JSON")
+    parser.add_argument(
+        "--reference",
+        action=_Reference,
+        nargs=0,
+        help="print every key with its default and what it means instead: configs/reference.yaml",
+    )
     parser.set_defaults(run=run)
 
 
+class _Reference(argparse.Action):
+    """Print the reference and end, as --help does: it needs no FILE."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(reference(), end="")
+        parser.exit()
+
+
 def run(arguments: argparse.Namespace) -> int:
-    config = load(arguments.file, arguments.overrides)
-    found = origins(arguments.file, arguments.overrides)
+    config, origins = explain(arguments.file, arguments.overrides)
     if arguments.json:
-        told = {key: {"value": value, "origin": origin} for key, value, origin in found}
-        write_text(arguments.json, json.dumps(told, indent=2) + "\n")
-    lines = flatten.lines(config)
-    place = {key: origin for key, _, origin in found}
-    width = max(len(text) for text, _ in lines) + 2
-    for text, key in lines:
-        print(f"{text:{width}}# {place[key]}" if key else text)
+        rows = {key: {"value": value, "origin": origins[key]} for key, value in leaves(config).items()}
+        write_text(arguments.json, json.dumps(rows, indent=2) + "\n")
+    print(dump(config, origins), end="")
     return 0

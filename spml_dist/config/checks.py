@@ -26,7 +26,7 @@ def check(config: Config) -> None:
         _weights,
         _tracking,
         _precision,
-        _shards,
+        _partitions,
         _capacity,
         _bank_warmup,
         _recent,
@@ -71,11 +71,11 @@ def _scale(config: Config) -> None:
 def _swaps(config: Config) -> None:
     swaps = config.stream.mirror_swaps
     ids = [each for pair in swaps for each in pair]
-    said = [list(pair) for pair in swaps]
+    pairs = [list(pair) for pair in swaps]
     if swaps and not config.stream.mirror:
-        raise ConfigError("stream.mirror_swaps", said, "stream.mirror is false: set it to []")
+        raise ConfigError("stream.mirror_swaps", pairs, "stream.mirror is false: set it to []")
     if len(set(ids)) < len(ids):
-        raise ConfigError("stream.mirror_swaps", said, "a class changes places with one other: name it once")
+        raise ConfigError("stream.mirror_swaps", pairs, "a class changes places with one other: name it once")
 
 
 def _grid(config: Config) -> None:
@@ -157,11 +157,11 @@ def _precision(config: Config) -> None:
         raise ConfigError("engine.precision", precision, "it needs engine.zero_stage 0: DeepSpeed refuses it")
 
 
-def _shards(config: Config) -> None:
-    shards, workers = config.bank.shards, config.engine.workers
-    if shards < workers:
+def _partitions(config: Config) -> None:
+    partitions, workers = config.bank.partitions, config.engine.workers
+    if partitions < workers:
         raise ConfigError(
-            "bank.shards", shards, f"each of the {workers} engine.workers owns at least one: raise it"
+            "bank.partitions", partitions, f"each of the {workers} engine.workers owns at least one: raise it"
         )
 
 
@@ -176,12 +176,12 @@ def _capacity(config: Config) -> None:
             f"a step has about {config.stream.batch * cells} segments (stream.batch × the cells of "
             "segments.grid), which must all find room: raise it",
         )
-    if bank.capacity < bank.shards * cells:
+    if bank.capacity < bank.partitions * cells:
         raise ConfigError(
             "bank.capacity",
             bank.capacity,
-            f"each of the {bank.shards} bank.shards needs room for an image of about {cells} segments: "
-            f"make it at least {bank.shards * cells} or lower bank.shards",
+            f"each of the {bank.partitions} bank.partitions needs room for an image of about {cells} "
+            f"segments: make it at least {bank.partitions * cells} or lower bank.partitions",
         )
 
 
@@ -198,11 +198,11 @@ def _recent(config: Config) -> None:
     neutral = {"storage": "float32", "warmup": "0", "max_age": "null", "own_images": "false"}
     for key, kept in neutral.items():
         value = getattr(config.bank, key)
-        said = "null" if value is None else str(value).lower()
-        if said != kept:
+        text = "null" if value is None else str(value).lower()
+        if text != kept:
             raise ConfigError(
                 f"bank.{key}",
-                said,
+                text,
                 f"bank.candidates recent keeps the last steps as they are: set it to {kept}",
             )
 

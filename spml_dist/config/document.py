@@ -1,4 +1,4 @@
-"""A YAML file as flat entries: dotted key → value and the line it stands on.
+"""A YAML file as flat settings: dotted key → value and the line it stands on.
 
 Plain scalars follow YAML 1.2: `1e-3` is a number; `yes`, `on` and `1:30` are text.
 """
@@ -16,11 +16,12 @@ import yaml
 
 from spml_dist.errors import ConfigError
 
+DEFAULT = "default"
 OVERRIDE = "override"
 
 
 @dataclass(frozen=True)
-class Entry:
+class Setting:
     """A value and where it was written: `FILE:LINE`, or `override`."""
 
     value: Any
@@ -32,6 +33,7 @@ class Entry:
 
 
 class _Loader(yaml.SafeLoader):
+    # Emptied: PyYAML's own are those of YAML 1.1, by which `1e-3` is text, `on` true and `1:30` ninety.
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012
 
 
@@ -49,7 +51,7 @@ def parse(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-def entries(path: Path) -> dict[str, Entry]:
+def settings(path: Path) -> dict[str, Setting]:
     """The file's leaves in their order. Raises ConfigError for a file that is absent, is not YAML, is not a
     mapping, or has a key twice."""
     loader = _Loader(_text(path))
@@ -88,8 +90,10 @@ def _nearest_file(path: Path) -> str:
     return f"{path.parent} has {', '.join(present)}"
 
 
-def _leaves(loader: _Loader, node: yaml.MappingNode, prefix: str, path: Path) -> Iterator[tuple[str, Entry]]:
-    seen: dict[str, int] = {}
+def _leaves(
+    loader: _Loader, node: yaml.MappingNode, prefix: str, path: Path
+) -> Iterator[tuple[str, Setting]]:
+    lines: dict[str, int] = {}  # PyYAML would let the last of equal keys win without a word
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         name = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
@@ -98,12 +102,12 @@ def _leaves(loader: _Loader, node: yaml.MappingNode, prefix: str, path: Path) ->
             raise ConfigError(
                 f"{key} at {path}:{line} has a dot", None, "write it as a section with a key under it"
             )
-        if name in seen:
+        if name in lines:
             raise ConfigError(
-                f"{key} at {path}:{line} is given twice", None, f"it is also at line {seen[name]}"
+                f"{key} at {path}:{line} is given twice", None, f"it is also at line {lines[name]}"
             )
-        seen[name] = line
+        lines[name] = line
         if isinstance(value_node, yaml.MappingNode) and value_node.value:
             yield from _leaves(loader, value_node, f"{key}.", path)
         else:
-            yield key, Entry(loader.construct_object(value_node, deep=True), f"{path}:{line}")
+            yield key, Setting(loader.construct_object(value_node, deep=True), f"{path}:{line}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -13,6 +13,8 @@ from spml_dist.config.document import parse
 from spml_dist.config.models import Config
 
 Scalar = str | int | float | bool | None
+COMMENTS = 44
+"""column, counted from 0, in which origins stand at the furthest, but for lines that are longer"""
 
 
 def leaves(config: Config) -> dict[str, Any]:
@@ -31,9 +33,24 @@ def differences(a: Config, b: Config) -> list[tuple[str, Scalar, Scalar]]:
     return [(key, left[key], right[key]) for key in left if left[key] != right[key]]
 
 
-def dump(config: Config) -> str:
-    """YAML text that `load` reads back as an equal configuration."""
-    return "".join(f"{text}\n" for text, _ in lines(config))
+def dump(config: Config, origins: Mapping[str, str] | None = None) -> str:
+    """YAML text of every key that `load` reads back as an equal configuration.
+
+    origins: dotted key → where its value comes from, written behind it as a comment.
+    """
+    written = lines(config)
+    if origins is None:
+        return "".join(f"{text}\n" for text, _ in written)
+    width = min(COMMENTS, max(len(text) for text, _ in written) + 2)
+    return "".join(
+        f"{text:{width - 2}}  # {_printable(origins[key])}\n" if key in origins else f"{text}\n"
+        for text, key in written
+    )
+
+
+def _printable(text: str) -> str:
+    # A line break in a file's name would end the comment, and YAML allows control characters nowhere.
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def lines(config: Config) -> list[tuple[str, str | None]]:

@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from spml_dist.config import document, suggest
-from spml_dist.config.document import OVERRIDE, Entry
-from spml_dist.config.flatten import leaves, text_of
+from spml_dist.config import document, migrations, suggest
+from spml_dist.config.document import DEFAULT, OVERRIDE, Setting
+from spml_dist.config.flatten import text_of
 from spml_dist.config.models import Config
+from spml_dist.config.strict import Section
 from spml_dist.errors import ConfigError
+
+S = TypeVar("S", bound=Section)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read the experiment at `path`, with `dotted.key=value` overrides whose values are YAML.
+    """Read the experiment at `path`, with `dotted.key=value` overrides whose values are YAML; a key that
+    neither gives has its default, and one of an earlier release means what it meant there.
 
-    Raises ConfigError for an absent or broken file, an unknown, missing or repeated key, a value of a wrong
-    type or out of range, and values that do not go together.
+    Raises ConfigError for an absent or broken file, an unknown or repeated key, a missing one that has no
+    default, a value of a wrong type or out of range, and values that do not go together.
     """
-    return _validated(_read(Path(path), overrides), Path(path))
+    return explain(path, overrides)[0]
 
 
-def origins(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[str, Any, str]]:
-    """(dotted key, value, origin) of every field; the origin: `FILE:LINE` or `override`. Raises as `load`."""
-    found = _read(Path(path), overrides)
-    values = leaves(_validated(found, Path(path)))
-    return [(key, value, found[key].origin) for key, value in values.items()]
-
-
-def _read(path: Path, overrides: Sequence[str]) -> dict[str, Entry]:
-    found = document.entries(path)
+def explain(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[str, str]]:
+    """The experiment, and where the value of every dotted key comes from: `default`, `FILE:LINE` or
+    `override`. Raises as `load`."""
+    settings = migrations.migrated(document.settings(Path(path)))
     for text in overrides:
-        key, values = _override(text)
-        found = {k: v for k, v in found.items() if k != key and not k.startswith(f"{key}.")} | values
-    return found
+        settings |= _override(text)
+    _require_known(settings)
+    for key in suggest.fields():
+        if suggest.is_required(key) and not suggest.is_section(key) and key not in settings:
+            raise suggest.missing(key, Path(path), present=settings)
+    origins = {
+        key: settings[key].origin if key in settings else DEFAULT
+        for key in suggest.fields()
+        if not suggest.is_section(key)
+    }
+    return _validated(Config, settings, ""), origins
 
 
-def _override(text: str) -> tuple[str, dict[str, Entry]]:
+def read_section(name: str, model: type[S], values: Any, path: Path) -> S:
+    """One section of an experiment as it was written into a JSON file of its own.
+
+    values: what the file holds under `name`. Keys that it lacks have their defaults, older ones are migrated.
+    Raises ConfigError for a key or value that cannot be used.
+    """
+    settings = migrations.migrated(dict(_leaves(name, values, str(path))))
+    _require_known(settings)
+    return _validated(model, settings, f"{name}.")
+
+
+def _override(text: str) -> dict[str, Setting]:
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"override {text} has no '='", None, "write key=value, such as stream.batch=8")
@@ -52,49 +71,58 @@ def _override(text: str) -> tuple[str, dict[str, Entry]]:
         raise ConfigError(
             f"{key} on the command line is not YAML", value, "quote it or correct it"
         ) from error
-    if key not in suggest.fields():
-        raise suggest.unknown(key, Entry(parsed, OVERRIDE), present=suggest.fields())
-    return key, dict(_flat(key, parsed))
+    if key not in suggest.fields() and not migrations.is_old(key):
+        raise suggest.unknown(key, Setting(parsed, OVERRIDE), present=suggest.fields())
+    settings = dict(_leaves(key, parsed, OVERRIDE))
+    current = migrations.migrated(settings)
+    for old in filter(migrations.is_old, settings):
+        print(f"spml-dist: {migrations.notice(old)}", file=sys.stderr)
+    return current
 
 
-def _flat(key: str, value: Any) -> list[tuple[str, Entry]]:
+def _leaves(key: str, value: Any, origin: str) -> Iterator[tuple[str, Setting]]:
     if not isinstance(value, dict) or not value:
-        return [(key, Entry(value, OVERRIDE))]
-    return [leaf for name, item in value.items() for leaf in _flat(f"{key}.{name}", item)]
+        yield key, Setting(value, origin)
+    else:
+        for name, item in value.items():
+            yield from _leaves(f"{key}.{name}", item, origin)
 
 
-def _validated(found: dict[str, Entry], path: Path) -> Config:
-    for key, entry in found.items():
+def _require_known(settings: Mapping[str, Setting]) -> None:
+    """Raise ConfigError for a key that is none, or that is a section and has a value."""
+    for key, setting in settings.items():
         if key not in suggest.fields():
-            raise suggest.unknown(key, entry, present=found)
-    for key, entry in found.items():
+            raise suggest.unknown(key, setting, present=settings)
+    for key, setting in settings.items():
         if suggest.is_section(key):
-            raise _unfit(key, entry)
-    for key in suggest.fields():
-        if not suggest.is_section(key) and key not in found:
-            raise suggest.missing(key, path, present=found)
+            raise _unfit(key, setting)
+
+
+def _validated(model: type[S], settings: Mapping[str, Setting], prefix: str) -> S:
+    """The model whose fields `settings` hold under `prefix`."""
     try:
-        return Config.model_validate(_nested(found))
+        return model.model_validate(_nested(settings, prefix))
     except ValidationError as error:
-        key = next(key for key in _prefixes(error.errors()[0]["loc"]) if key in found)
-        raise _unfit(key, found[key]) from error
+        location = error.errors()[0]["loc"]
+        key = next(key for key in _prefixes(prefix, location) if key in settings)
+        raise _unfit(key, settings[key]) from error
 
 
-def _unfit(key: str, entry: Entry) -> ConfigError:
-    return ConfigError(f"{key} {entry.place}", text_of(entry.value), suggest.remedy(key))
+def _unfit(key: str, setting: Setting) -> ConfigError:
+    return ConfigError(f"{key} {setting.place}", text_of(setting.value), suggest.remedy(key))
 
 
-def _prefixes(location: tuple[str | int, ...]) -> list[str]:
+def _prefixes(prefix: str, location: Sequence[str | int]) -> Iterable[str]:
     """The dotted keys that a pydantic error's location may mean, longest first."""
-    return [".".join(map(str, location[:length])) for length in range(len(location), 0, -1)]
+    return (prefix + ".".join(map(str, location[:length])) for length in range(len(location), 0, -1))
 
 
-def _nested(found: dict[str, Entry]) -> dict[str, Any]:
+def _nested(settings: Mapping[str, Setting], prefix: str) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for key, entry in found.items():
-        *sections, name = key.split(".")
+    for key, setting in settings.items():
+        *sections, name = key.removeprefix(prefix).split(".")
         branch = tree
         for section in sections:
             branch = branch.setdefault(section, {})
-        branch[name] = entry.value
+        branch[name] = setting.value
     return tree

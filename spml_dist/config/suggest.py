@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from spml_dist.config.document import Entry
+from spml_dist.config.document import Setting
 from spml_dist.config.flatten import text_of
 from spml_dist.config.models import Config
 from spml_dist.config.strict import Section
@@ -42,26 +42,37 @@ def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
+def is_required(key: str) -> bool:
+    return fields()[key].model_fields[_name(key)].is_required()
+
+
+def sentence(key: str) -> str:
+    """What `key` means."""
+    return fields()[key].model_fields[_name(key)].description or ""
+
+
+def takes(key: str) -> str:
+    """The values that `key` takes: `expected …` or `allowed: …`."""
+    if is_section(key):
+        return f"expected a section with the keys {', '.join(_annotation(key).model_fields)}"
+    return _takes(fields()[key].model_json_schema()["properties"][_name(key)])
+
+
 def remedy(key: str) -> str:
     """The values that `key` takes and what it means."""
-    name = _name(key)
-    if is_section(key):
-        takes = f"expected a section with the keys {', '.join(_annotation(key).model_fields)}"
-    else:
-        takes = _takes(fields()[key].model_json_schema()["properties"][name])
-    return f"{takes}. {fields()[key].model_fields[name].description}"
+    return f"{takes(key)}. {sentence(key)}"
 
 
-def unknown(key: str, entry: Entry, present: Container[str]) -> ConfigError:
+def unknown(key: str, setting: Setting, present: Container[str]) -> ConfigError:
     """The error for a key that is not in the models; `present` are the keys that the file has already."""
-    value = text_of(entry.value)
+    value = text_of(setting.value)
     while "." in key and key.rpartition(".")[0] not in fields():
         key, value = key.rpartition(".")[0], None
-    return ConfigError(f"{key} {entry.place} is not a configuration key", value, _nearest(key, present))
+    return ConfigError(f"{key} {setting.place} is not a configuration key", value, _nearest(key, present))
 
 
 def missing(key: str, path: Path, present: Container[str]) -> ConfigError:
-    """The error for a key that the file lacks; named by its section if all of that is absent."""
+    """The error for a required key that the file lacks; named by its section if all of that is absent."""
     section = key.rpartition(".")[0]
     while section and _is_absent(section, present):
         key, section = section, section.rpartition(".")[0]
@@ -128,5 +139,5 @@ def _bounds(schema: dict[str, Any]) -> str:
         "exclusiveMaximum": "below",
         "maximum": "of at most",
     }
-    said = [f"{word} {schema[bound]}" for bound, word in words.items() if bound in schema]
-    return f" {' and '.join(said)}" if said else ""
+    bounds = [f"{word} {schema[bound]}" for bound, word in words.items() if bound in schema]
+    return f" {' and '.join(bounds)}" if bounds else ""

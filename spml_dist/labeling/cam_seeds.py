@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spml_dist.config.method_models import Cam
+from spml_dist.config.method_models import CamConfig
 from spml_dist.data.annotations.boxes import area, whole, window
 from spml_dist.records import IGNORED, UNLABELLED, Box, Sample
 
@@ -23,7 +23,7 @@ def shown(sample: Sample) -> tuple[int, ...] | None:
     return tuple(sorted(sample.tags))
 
 
-def seeds(sample: Sample, maps: np.ndarray, background: int | None, settings: Cam) -> np.ndarray:
+def seeds(sample: Sample, maps: np.ndarray, background: int | None, settings: CamConfig) -> np.ndarray:
     """The image's labels with seeds where it had none: [H, W] uint8. Annotated pixels never change.
 
     maps: [C, H, W] float32 of the classes that `shown` names, in that order, at least 0 where the image has
@@ -39,7 +39,9 @@ def seeds(sample: Sample, maps: np.ndarray, background: int | None, settings: Ca
     return np.where(sample.semantic == UNLABELLED, found, sample.semantic)
 
 
-def tag_seeds(maps: np.ndarray, classes: Sequence[int], background: int | None, settings: Cam) -> np.ndarray:
+def tag_seeds(
+    maps: np.ndarray, classes: Sequence[int], background: int | None, settings: CamConfig
+) -> np.ndarray:
     """A pixel takes the class of its strongest map M_c, over that map's maximum, from the foreground's
     threshold on; background where (1 - max M_c)^α reaches its own; the stronger where both; else 254.
 
@@ -66,7 +68,7 @@ def box_seeds(
     boxes: Sequence[Box],
     shape: tuple[int, int],
     background: int | None,
-    settings: Cam,
+    settings: CamConfig,
 ) -> np.ndarray:
     """Inside each box the map of its class is stretched to 0..1; a pixel takes the class of the box where
     that is strongest, from the box's threshold on, else 254; outside all boxes lies background.

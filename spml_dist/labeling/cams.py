@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, relu
 
-from spml_dist.config.method_models import Cam as CamConfig
+from spml_dist.config.method_models import CamConfig
 from spml_dist.data.format.keys import image_id_of
 from spml_dist.data.format.manifest import Manifest
 from spml_dist.data.pack.pack import Rejected

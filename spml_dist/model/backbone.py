@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from spml_dist.config.models import Model as ModelConfig
+from spml_dist.config.models import ModelConfig
 from spml_dist.errors import ConfigError
 from spml_dist.model import pretrained as packages
 from spml_dist.records import IMAGENET, Normalisation

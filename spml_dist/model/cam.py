@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from spml_dist.config.models import Model as ModelConfig
+from spml_dist.config.models import ModelConfig
 from spml_dist.model import backbone
 from spml_dist.model.segmenter import prepared
 from spml_dist.records import IMAGENET, Normalisation

@@ -6,12 +6,13 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from spml_dist.config.models import Model as ModelConfig
+from spml_dist.config import read_section
+from spml_dist.config.models import ModelConfig
 from spml_dist.errors import RunError
 from spml_dist.model import cam, segmenter
 from spml_dist.model.cam import Cam
@@ -19,6 +20,8 @@ from spml_dist.model.segmenter import Segmenter
 from spml_dist.records import IMAGENET, Normalisation
 
 VERSION = 1
+WRITTEN = ("step", "classes", "background", "model")
+"""keys of model.json that every release wrote"""
 
 Network = Literal["segmenter", "cam"]
 """which network a folder holds"""
@@ -59,28 +62,39 @@ def save(
 def load(folder: Path, network: Network = "segmenter") -> tuple[Segmenter | Cam, dict]:
     """The network on the CPU in evaluation mode, and what is known of it (classes, background, step).
 
-    Raises RunError for a folder without a whole model, or with another network than the one that is wanted.
+    An export of an earlier release is read with the defaults of what its model section lacks. Raises RunError
+    for a folder without a whole model, for weights that do not fit the network that model.json describes, and
+    for another network than the one that is wanted; ConfigError for a setting of it that cannot be used.
     """
+    path = folder / "model.json"
     try:
-        info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        info = json.loads(path.read_text(encoding="utf-8"))
         state = load_file(folder / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as problem:
         raise RunError(
             f"{folder} holds no exported model", problem, "train the run to its end first"
         ) from problem
-    if info.get("version") != VERSION:
-        raise RunError(
-            f"{folder}/model.json has an unknown version",
-            info.get("version"),
-            "use the release that wrote it",
-        )
-    held = info.get("network", "segmenter")
-    if held != network:
+    _require_whole(path, info)
+    if (present := info.get("network", "segmenter")) != network:
         remedy = f"give the folder of a run of `{MADE_BY[network]}`"
-        raise RunError(f"{folder}/model.json: not the network that is needed here, {network}", held, remedy)
-    build = cam.build if network == "cam" else segmenter.build
-    config = ModelConfig(**{**info["model"], "weights": None, "pretrained": False})
-    model = build(config, len(info["classes"]), seed=0)
-    model.load_state_dict(state)
+        raise RunError(f"{path}: not the network that is needed here, {network}", present, remedy)
+    config = read_section("model", ModelConfig, info["model"], path)
+    # What the training started from is not needed again, and perhaps no longer there.
+    config = config.model_copy(update={"weights": None, "pretrained": False})
+    model = (cam.build if network == "cam" else segmenter.build)(config, len(info["classes"]), seed=0)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as problem:
+        raise RunError(
+            f"{folder}/model.safetensors does not fit {path}", problem, "take both files of one export"
+        ) from problem
     model.normalisation = Normalisation.of(info)
     return model.eval(), info
+
+
+def _require_whole(path: Path, info: Any) -> None:
+    version = info.get("version") if isinstance(info, dict) else None
+    if version != VERSION:
+        raise RunError(f"{path} has an unknown version", version, "use the release that wrote it")
+    if lacking := [key for key in WRITTEN if key not in info]:
+        raise RunError(f"{path} lacks {', '.join(lacking)}", None, "export the run again")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize, pad
 
-from spml_dist.config.models import Model as ModelConfig
+from spml_dist.config.models import ModelConfig
 from spml_dist.errors import ConfigError
 from spml_dist.model import backbone
 from spml_dist.model.batch_norm import GlobalBatchNorm, globalise

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spml_dist.config.method_models import Relations
+from spml_dist.config.method_models import RelationsConfig
 from spml_dist.data.format.diagnose import TEACH, hints
 from spml_dist.data.format.manifest import Manifest, write_json
 from spml_dist.model.export import Network
@@ -19,7 +19,7 @@ _WHERE = {"batch": "in the batch", "global": "through the bank"}
 _DESCRIBED = ("name", "split", "labels", "classes", "background", "samples", "regions", "rejected")
 
 
-def write(folder: Path, manifest: Manifest, relations: Relations, network: Network) -> None:
+def write(folder: Path, manifest: Manifest, relations: RelationsConfig, network: Network) -> None:
     """Note what the manifest says of its samples and their annotations, with hints where labels are missing.
 
     relations, network: of the run, for which some hints have no meaning.
@@ -33,7 +33,7 @@ def write(folder: Path, manifest: Manifest, relations: Relations, network: Netwo
         write_json(folder / FILE, said)
 
 
-def _hints(manifest: Manifest, relations: Relations, network: Network) -> Iterator[str]:
+def _hints(manifest: Manifest, relations: RelationsConfig, network: Network) -> Iterator[str]:
     """Those that a run can use: it cannot learn by relations that weigh nothing, and CAM asks for no CAM."""
     for hint in hints(manifest, training=True, ignored=relations.cooccurrence.ignore_classes):
         if network == "segmenter":
@@ -42,7 +42,7 @@ def _hints(manifest: Manifest, relations: Relations, network: Network) -> Iterat
             yield hint
 
 
-def _teach(relations: Relations) -> str:
+def _teach(relations: RelationsConfig) -> str:
     affinity = relations.feature_affinity
     ways = ["by image similarity"] if relations.image_similarity.weight else []
     if affinity.weight and affinity.scope != "image":

@@ -11,7 +11,7 @@ from spml_dist import comm
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.sharded import ShardedBank
 from spml_dist.config import Config, flatten
-from spml_dist.config.models import Model as ModelConfig
+from spml_dist.config.models import ModelConfig
 from spml_dist.data.format.manifest import Manifest
 from spml_dist.data.stream.loader import Stream
 from spml_dist.data.stream.shard_cache import Cache

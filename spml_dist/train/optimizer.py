@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from spml_dist.config.models import Optimizer as OptimizerConfig
-from spml_dist.config.models import Schedule as ScheduleConfig
+from spml_dist.config.models import OptimizerConfig, ScheduleConfig
 
 
 class Sgd(torch.optim.Optimizer):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from spml_dist.config import Config
-from spml_dist.config.models import Model as ModelConfig
+from spml_dist.config.models import ModelConfig
 from spml_dist.method import step
 from spml_dist.method.step import StepLosses
 from spml_dist.model import cam as cam_model

@@ -19,7 +19,7 @@ from spml_dist.bank.search import lookup as lookup_module
 from spml_dist.bank.search.filters import Queries
 from spml_dist.bank.sharded import Asks, ShardedBank
 from spml_dist.config import load
-from spml_dist.config.method_models import Bank
+from spml_dist.config.method_models import BankConfig
 from spml_dist.errors import RunError
 from spml_dist.hashing import image_hash, uniform
 from spml_dist.records import BankCandidates, BankRows, Candidates
@@ -35,8 +35,15 @@ STEPS = 4
 KEYS = [f"image {i}" for i in range(10)]
 
 
-def settings(**changes) -> Bank:
-    small = {"shards": 7, "capacity": 700, "neighbours": 3, "max_candidates": 9, "sampled": 8, "queries": 99}
+def settings(**changes) -> BankConfig:
+    small = {
+        "partitions": 7,
+        "capacity": 700,
+        "neighbours": 3,
+        "max_candidates": 9,
+        "sampled": 8,
+        "queries": 99,
+    }
     return load(QUICKSTART).bank.model_copy(update=small | changes)
 
 
@@ -85,10 +92,13 @@ CASES: dict[str, dict] = {
     "age at most": {"max_age": 1},
     "warm-up": {"warmup": 3, "candidates": "exact"},
     "warm-up, sampled": {"warmup": 3},
-    "images that go": {"capacity": 24, "shards": 3},
+    "images that go": {"capacity": 24, "partitions": 3},
     "a rank that publishes everything": {"deal": "first"},
-    "a rank without rows": {"shards": 3, "keys": [key for key in KEYS if image_hash([key]).item() % 3 == 1]},
-    "more parts than images": {"shards": 101, "capacity": 1010},
+    "a rank without rows": {
+        "partitions": 3,
+        "keys": [key for key in KEYS if image_hash([key]).item() % 3 == 1],
+    },
+    "more parts than images": {"partitions": 101, "capacity": 1010},
     "an image twice in a step": {
         "keys": [KEYS[0], KEYS[1], KEYS[0]],
         "asked": {"keys": ("new", KEYS[1], "new")},
@@ -347,13 +357,13 @@ def broken(name: str) -> tuple[BankRows, dict, str]:
             rows = rows_of(KEYS[:4], [3, 3, 3, 2], step=1)
             return (
                 rows,
-                {"capacity": 10, "shards": 3},
+                {"capacity": 10, "partitions": 3},
                 "bank.capacity is too small for one global batch (got 10); raise it to at least 12",
             )
         case "an image too large":
             return (
                 rows_of(KEYS[:4], [1, 1, 9, 1], step=1),
-                {"capacity": 24, "shards": 3},
+                {"capacity": 24, "partitions": 3},
                 "an image has 9 segments",
             )
         case "two keys of one hash":

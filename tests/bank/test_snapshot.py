@@ -32,7 +32,12 @@ SHARDS = 7
 
 def bank_of(*published: BankRows, dim: int = DIM, classes: int = CLASSES, **changes) -> ShardedBank:
     """A bank that was told these rows one after the other, every image by the rank of its position."""
-    changes = {"shards": SHARDS, "capacity": 100 * SHARDS, "storage": "float32", "neighbours": 2} | changes
+    changes = {
+        "partitions": SHARDS,
+        "capacity": 100 * SHARDS,
+        "storage": "float32",
+        "neighbours": 2,
+    } | changes
     options = load(QUICKSTART).bank.model_copy(update=changes)
     bank = ShardedBank(options, dim, classes, ASKS, 3, torch.device("cpu"))
     rank, world = (torch.distributed.get_rank(), 2) if torch.distributed.is_initialized() else (0, 1)
@@ -133,7 +138,7 @@ class TestOneRank:
 
     @pytest.mark.parametrize("shards", [1, 3, 14, 64])
     def test_another_number_of_virtual_shards_holds_the_same_rows(self, shards, saved):
-        bank = bank_of(shards=shards, capacity=100 * shards)
+        bank = bank_of(partitions=shards, capacity=100 * shards)
         snapshot.restore(bank, saved)
         assert same(contents(bank), contents(bank_of(*history())))
         steps = [bank.store.rows.step[bank.store.live(number)] for number in range(shards)]
@@ -294,7 +299,7 @@ class TestIndex:
 
     def test_another_number_of_virtual_shards_starts_without_one(self, grown, tmp_path):
         snapshot.save(grown, tmp_path / "bank")
-        again = bank_of(exact_rows=10, shards=3, capacity=600)
+        again = bank_of(exact_rows=10, partitions=3, capacity=600)
         snapshot.restore(again, tmp_path / "bank")
         assert again.cache is None and len(again) == len(grown)
 
@@ -418,7 +423,7 @@ def restore_on_some(rank: int, folder: Path, all_shards: Sequence[int]) -> dict:
     """What this rank holds, and what it says of damaged snapshots."""
     told = {}
     for shards in all_shards:
-        bank = bank_of(shards=shards, capacity=100 * shards, exact_rows=10)
+        bank = bank_of(partitions=shards, capacity=100 * shards, exact_rows=10)
         snapshot.restore(bank, folder / "bank")
         told[shards] = dataclasses.asdict(contents(bank))
         if shards == SHARDS:

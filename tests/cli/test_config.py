@@ -13,11 +13,11 @@ QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 def test_the_output_is_yaml_that_loads_to_the_same_with_an_origin_on_every_value(capsys, tmp_path: Path):
     assert main(["config", str(QUICKSTART), "stream.batch=4"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     copy = tmp_path / "copy.yaml"
-    copy.write_text(said)
+    copy.write_text(printed)
     assert load(copy) == load(QUICKSTART, ["stream.batch=4"])
-    values = [line for line in said.splitlines() if not line.endswith(":")]
+    values = [line for line in printed.splitlines() if not line.endswith(":")]
     assert len(values) == len(flatten(load(QUICKSTART)))
     assert all("  # " in line for line in values)
     assert len({line.index("  # ") for line in values if "# override" in line}) == 1
@@ -26,7 +26,10 @@ def test_the_output_is_yaml_that_loads_to_the_same_with_an_origin_on_every_value
 def test_origins_are_aligned(capsys):
     assert main(["config", str(QUICKSTART)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len({line.index(f"# {QUICKSTART}:") for line in lines if not line.endswith(":")}) == 1
+    origins = [line.rpartition("  # ") for line in lines if not line.endswith(":")]
+    assert len({len(value) for value, _, _ in origins}) == 1
+    assert {origin.rpartition(":")[0] for _, _, origin in origins} == {str(QUICKSTART), ""}  # or default
+    assert "seed: 235" in lines[2] and lines[2].endswith("  # default")
 
 
 def test_json_holds_values_and_origins_and_overrides_may_follow_it(capsys, tmp_path: Path):
@@ -46,8 +49,20 @@ def test_json_that_cannot_be_written_is_one_line(capsys, tmp_path: Path):
 
 def test_a_mistake_is_one_line_and_status_2(capsys):
     assert main(["config", str(QUICKSTART), "relations.annotaton.weight=1"]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    assert "relations.annotaton on the command line" in said.err
-    assert "did you mean relations.annotation?" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert "relations.annotaton on the command line" in printed.err
+    assert "did you mean relations.annotation?" in printed.err
+
+
+def test_a_key_of_an_earlier_release_is_taken_with_one_line_of_notice(capsys):
+    assert main(["config", str(QUICKSTART), "bank.shards=8"]) == 0
+    printed = capsys.readouterr()
+    assert "  partitions: 8 " in printed.out and "  shards:" not in printed.out
+    assert printed.err == "spml-dist: bank.shards is bank.partitions today\n"
+
+
+def test_the_reference_is_printed_without_an_experiment(capsys):
+    assert main(["config", "--reference"]) == 0
+    assert capsys.readouterr().out == QUICKSTART.with_name("reference.yaml").read_text()

@@ -98,7 +98,7 @@ def test_an_interrupt_is_status_130(monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spml_dist.cli.config.load", interrupted)
+    monkeypatch.setattr("spml_dist.cli.config.explain", interrupted)
     assert cli.main(["config", QUICKSTART]) == 130
     assert capsys.readouterr().err == "spml-dist: interrupted\n"
 

@@ -67,7 +67,7 @@ loss.tagless
 bank.candidates
 bank.steps
 bank.capacity
-bank.shards
+bank.partitions
 bank.storage
 bank.warmup
 bank.max_age

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spml_dist.config import dump, flatten, load, origins
+from spml_dist.config import dump, explain, flatten, load
 from spml_dist.config.suggest import fields
 from spml_dist.errors import ConfigError
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
-TEXT = QUICKSTART.read_text()
+TEXT = dump(load(QUICKSTART))
+"""the same experiment with every key"""
 
 
 @pytest.fixture
@@ -87,25 +88,41 @@ class TestValues:
     def test_the_last_override_of_a_key_counts(self):
         assert load(QUICKSTART, ["stream.batch=4", "stream.batch=6"]).stream.batch == 6
 
+    def test_an_override_of_a_section_leaves_the_keys_it_does_not_name(self, write):
+        path = write(TEXT.replace("concentration: 6.0", "concentration: 5.0"))
+        annotation = load(path, ["relations.annotation={weight: 2}"]).relations.annotation
+        assert (annotation.weight, annotation.concentration) == (2.0, 5.0)
+
+    def test_a_file_needs_a_name_and_data_to_train_on_and_has_defaults_for_the_rest(self, write):
+        config = load(write("name: mine\ndata: {train: data/mine/train}\n"))
+        assert (config.name, config.data.train, config.data.val) == ("mine", "data/mine/train", None)
+        assert dump(config) == dump(load(write(dump(config), "whole.yaml")))
+
 
 class TestOrigins:
-    def test_every_value_says_its_line_or_that_it_was_overridden(self):
-        found = {key: (value, origin) for key, value, origin in origins(QUICKSTART, ["stream.batch=4"])}
-        assert found["stream.batch"] == (4, "override")
-        for key, (_, origin) in found.items():
-            if origin != "override":
+    @pytest.mark.parametrize("text", [QUICKSTART.read_text(), TEXT], ids=["short", "whole"])
+    def test_every_value_says_its_line_or_that_it_was_overridden_or_is_the_default(self, write, text: str):
+        path = write(text)
+        config, origins = explain(path, ["stream.batch=4"])
+        assert config == load(QUICKSTART, ["stream.batch=4"])
+        assert list(origins) == list(flatten(config)) and origins["stream.batch"] == "override"
+        for key, origin in origins.items():
+            if origin not in ("override", "default"):
                 file, line = origin.rsplit(":", 1)
-                assert file == str(QUICKSTART)
-                assert key.rpartition(".")[2] in TEXT.splitlines()[int(line) - 1]
+                assert file == str(path)
+                assert key.rpartition(".")[2] in text.splitlines()[int(line) - 1]
+
+    def test_the_default_is_the_origin_of_what_is_not_named(self, write):
+        _, origins = explain(QUICKSTART)
+        assert origins["seed"] == origins["loss.reduction"] == origins["data.test"] == "default"
+        assert "default" not in explain(write(TEXT))[1].values()
 
 
 class TestMistakes:
     def test_a_misspelt_key_names_file_line_and_the_nearest_key(self, write):
-        path = write(TEXT.replace("annotation:", "annotaton:"))
-        line = TEXT[: TEXT.index("annotation:")].count("\n") + 1
+        path = write("name: mine\ndata: {train: data/mine}\nrelations:\n  annotaton: {weight: 1}\n")
         assert mistake(path) == (
-            f"relations.annotaton at {path}:{line} is not a configuration key; "
-            "did you mean relations.annotation?"
+            f"relations.annotaton at {path}:4 is not a configuration key; did you mean relations.annotation?"
         )
 
     def test_a_choice_lists_what_is_allowed(self, write):
@@ -161,17 +178,21 @@ class TestMistakes:
         assert override.partition("=")[0] in message
 
     def test_a_missing_key_is_named_with_its_file(self, write):
-        path = write(TEXT.replace("  crop: 128\n", ""))
-        assert mistake(path).startswith(f"stream.crop is missing from {path}; add it: expected an integer")
+        path = write(TEXT.replace("name: quickstart\n", ""))
+        assert mistake(path).startswith(
+            f"name is missing from {path}; add it: expected a text. Name of the run"
+        )
+        path = write("name: mine\ndata: {val: data/mine/val}\n")
+        assert mistake(path).startswith(f"data.train is missing from {path}; add it: expected a text")
 
     def test_a_missing_section_is_named_once(self, write):
-        path = write(re.sub(r"bank:\n(  .*\n)+", "", TEXT))
-        assert mistake(path).startswith(f"bank is missing from {path}; add it: expected a section")
+        path = write(re.sub(r"data:\n(  .*\n)+", "", TEXT))
+        assert mistake(path).startswith(f"data is missing from {path}; add it: expected a section")
 
     def test_a_key_given_twice_names_both_lines(self, write):
         path = write(f"{TEXT}name: again\n")
         last = TEXT.count("\n") + 1
-        assert mistake(path) == f"name at {path}:{last} is given twice; it is also at line 2"
+        assert mistake(path) == f"name at {path}:{last} is given twice; it is also at line 1"
 
     def test_a_key_with_a_dot_is_refused(self, write):
         assert "has a dot" in mistake(write(f"{TEXT}stream.batch: 4\n"))
@@ -240,17 +261,17 @@ class TestRulesBetweenFields:
                 "nothing would be trained",
             ),
             (
-                ["bank.shards=3", "engine.workers=4"],
-                "bank.shards (got 3); each of the 4 engine.workers owns at least one",
+                ["bank.partitions=3", "engine.workers=4"],
+                "bank.partitions (got 3); each of the 4 engine.workers owns at least one",
             ),
             (
-                ["bank.capacity=287", "bank.shards=2"],
+                ["bank.capacity=287", "bank.partitions=2"],
                 "bank.capacity (got 287); a step has about 288 segments",
             ),
             (
-                ["bank.capacity=2303", "bank.shards=64"],
-                "bank.capacity (got 2303); each of the 64 bank.shards needs room for an image of about 36 "
-                "segments: make it at least 2304 or lower bank.shards",
+                ["bank.capacity=2303", "bank.partitions=64"],
+                "bank.capacity (got 2303); each of the 64 bank.partitions needs room for an image of about 36"
+                " segments: make it at least 2304 or lower bank.partitions",
             ),
             (["bank.warmup=400"], "bank.warmup (got 400); it must be below schedule.steps, which is 400"),
             (
@@ -298,9 +319,9 @@ class TestRulesBetweenFields:
     @pytest.mark.parametrize(
         "overrides",
         [
-            ["bank.capacity=288", "bank.shards=2"],
-            ["bank.capacity=2304", "bank.shards=64"],
-            ["bank.shards=2"],
+            ["bank.capacity=288", "bank.partitions=2"],
+            ["bank.capacity=2304", "bank.partitions=64"],
+            ["bank.partitions=2"],
             ["bank.warmup=399"],
         ],
     )
@@ -362,8 +383,12 @@ def test_any_typo_in_a_file_is_named_and_leads_to_the_key_that_is_lacking(
     tmp_path_factory, pair: tuple[str, str]
 ):
     key, typo = pair
+    path = tmp_path_factory.mktemp("typo") / "x.yaml"
+    path.write_text(TEXT)
     line = next(
-        int(o.rsplit(":", 1)[1]) for k, _, o in origins(QUICKSTART) if k == key or k.startswith(f"{key}.")
+        int(origin.rsplit(":", 1)[1])
+        for k, origin in explain(path)[1].items()
+        if k == key or k.startswith(f"{key}.")
     )
     lines = TEXT.splitlines()
     name = key.rpartition(".")[2]
@@ -371,7 +396,6 @@ def test_any_typo_in_a_file_is_named_and_leads_to_the_key_that_is_lacking(
     while not re.search(rf"\b{name}:", lines[line]):
         line -= 1
     lines[line] = re.sub(rf"\b{name}:", f"{typo.rpartition('.')[2]}:", lines[line], count=1)
-    path = tmp_path_factory.mktemp("typo") / "x.yaml"
     path.write_text("\n".join(lines))
     message = mistake(path)
     assert message.startswith(f"{typo} at {path}:")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from spml_dist.config import load
-from spml_dist.config.models import Optimizer
+from spml_dist.config.models import OptimizerConfig
 from spml_dist.method.colour import smoothing
 from spml_dist.model.segmenter import Segmenter, build
 from spml_dist.train.optimizer import parameter_groups
@@ -67,7 +67,7 @@ def _sizes(table: dict, network: str) -> tuple[int, int]:
 
 
 @cache
-def _network(experiment: str, embedding_dim: int, classes: int) -> tuple[Segmenter, Optimizer]:
+def _network(experiment: str, embedding_dim: int, classes: int) -> tuple[Segmenter, OptimizerConfig]:
     """A shipped experiment's network on the meta device, and its optimiser settings."""
     config = load(CONFIGS / f"{experiment}.yaml", [f"model.embedding_dim={embedding_dim}"])
     with torch.device("meta"):
@@ -75,7 +75,7 @@ def _network(experiment: str, embedding_dim: int, classes: int) -> tuple[Segment
     return model, config.optimizer
 
 
-def _parameters(model: Segmenter, optimizer: Optimizer, parts: set[str]) -> list[list]:
+def _parameters(model: Segmenter, optimizer: OptimizerConfig, parts: set[str]) -> list[list]:
     """[name, shape, [multiplier, weight decay]] as the table writes it."""
     settings = {
         id(parameter): [

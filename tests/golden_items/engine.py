@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from spml_dist.config.models import Schedule
+from spml_dist.config.models import ScheduleConfig
 from spml_dist.train.optimizer import Sgd, learning_rate
 
 
@@ -14,7 +14,7 @@ def j_lr(z):
 
     def worst(name, **changes):
         fields = {"steps": steps, "policy": "poly", "power": power, "warmup": 0, "decays": ()} | changes
-        schedule = Schedule(**fields)
+        schedule = ScheduleConfig(**fields)
         ours = [learning_rate(step, base, schedule) for step in z["iters"].tolist()]
         return (name, float(np.abs(np.array(ours) - z[name]).max()), 1e-12)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spml_dist.config import load
-from spml_dist.config.method_models import Cam
+from spml_dist.config.method_models import CamConfig
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.pack.pack import Rejected
 from spml_dist.errors import RunError
@@ -28,7 +28,7 @@ SHAPE = (5, 7)
 BACKGROUND = 0
 
 
-def configured(**changes) -> Cam:
+def configured(**changes) -> CamConfig:
     return CONFIG.model_copy(update=changes)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from spml_dist.config import load as load_config
-from spml_dist.errors import RunError
+from spml_dist.config.models import ModelConfig
+from spml_dist.errors import ConfigError, RunError
 from spml_dist.model import export
 from spml_dist.model.segmenter import Segmenter, build
 from spml_dist.records import IMAGENET, Normalisation
@@ -96,4 +98,46 @@ def test_a_newer_version_is_refused(folder):
     info = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(info | {"version": 2}))
     with pytest.raises(RunError, match="version"):
+        export.load(folder)
+
+
+OLD = Path(__file__).parents[1] / "fixtures" / "v1" / "runs" / "global" / "export"
+SHAPES = ("backbone", "feature_level", "dilations", "embedding_dim")
+"""settings of the fixture that are not the defaults and that the weights' names and shapes depend on"""
+
+
+def altered(tmp_path: Path, change) -> Path:
+    folder = shutil.copytree(OLD, tmp_path / "export")
+    info = json.loads((folder / "model.json").read_text())
+    change(info)
+    (folder / "model.json").write_text(json.dumps(info))
+    return folder
+
+
+@pytest.mark.parametrize("key", sorted(set(ModelConfig.model_fields) - set(SHAPES)))
+def test_an_old_export_opens_whichever_setting_its_release_did_not_know(key, tmp_path):
+    loaded, _ = export.load(altered(tmp_path, lambda info: info["model"].pop(key)))
+    whole, _ = export.load(OLD)
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in whole.state_dict().items())
+    if key != "output_stride":  # a file without one is of no release
+        images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        assert all(map(torch.equal, loaded(images), whole(images)))
+
+
+@pytest.mark.parametrize("key", [key for key in SHAPES if key != "backbone"])
+def test_weights_of_another_network_are_one_line(key, tmp_path):
+    with pytest.raises(RunError, match=r"model\.safetensors does not fit") as caught:
+        export.load(altered(tmp_path, lambda info: info["model"].pop(key)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["classes", "model", "step", "background", "version"])
+def test_an_export_without_what_every_release_writes_is_one_line(key, tmp_path):
+    with pytest.raises(RunError, match=f"model.json (lacks {key}|has an unknown version)"):
+        export.load(altered(tmp_path, lambda info: info.pop(key)))
+
+
+def test_a_setting_of_a_later_release_is_named(tmp_path):
+    folder = altered(tmp_path, lambda info: info["model"].update(attention=3))
+    with pytest.raises(ConfigError, match=r"model.attention at .*model.json is not a configuration key"):
         export.load(folder)

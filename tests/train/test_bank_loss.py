@@ -30,8 +30,8 @@ SEGMENTS = [4, 3, 5, 2, 3, 4]
 CASES = {
     "all rows": {},
     "without the batch's own images": {"own_images": "false"},
-    "more shards than images": {"shards": 64},
-    "three parts, one of them empty": {"shards": 3, "capacity": 60, "keys": 2},
+    "more partitions than images": {"partitions": 64},
+    "three partitions, one of them empty": {"partitions": 3, "capacity": 60, "keys": 2},
     "a class without rows": {"missing": 2},
     "nothing annotated": {"missing": -1},
     "an empty bank": {"keys": 0},
@@ -48,14 +48,14 @@ CASES = {
 def configured_for(
     candidates: str = "exact", scope: str = "batch", image_similarity: float = 0.2, **bank
 ) -> Config:
-    bank = {"own_images": "true", "shards": 7, "capacity": 7000, "neighbours": 50} | bank
+    bank = {"own_images": "true", "partitions": 7, "capacity": 7000, "neighbours": 50} | bank
     changes = [f"bank.candidates={candidates}", *(f"bank.{key}={value}" for key, value in bank.items())]
     return configured(scope=scope, changed=[DIM, *changes], image_similarity=image_similarity)
 
 
 def settings_of(case: dict) -> tuple[Config, dict, dict]:
     """Configuration, what the batch is made of, what the bank holds."""
-    bank = {key: value for key, value in case.items() if key in ("own_images", "shards", "capacity")}
+    bank = {key: value for key, value in case.items() if key in ("own_images", "partitions", "capacity")}
     world = {key: value for key, value in case.items() if key in ("counts", "ignored", "unlabelled")}
     held = {key: value for key, value in case.items() if key in ("missing", "keys")}
     changes = {key: value for key, value in case.items() if key in ("scope", "image_similarity")}

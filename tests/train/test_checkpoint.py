@@ -26,7 +26,7 @@ from tests.spawn import spawn
 
 VARIANTS = {
     "zero0": [],
-    "zero1": ["engine.zero_stage=1", "bank.exact_rows=20", "bank.capacity=240", "bank.shards=2"],
+    "zero1": ["engine.zero_stage=1", "bank.exact_rows=20", "bank.capacity=240", "bank.partitions=2"],
     "zero2": ["engine.zero_stage=2", "engine.accumulation=2", "bank.candidates=recent"],
 }
 """with a bank of the data set; with one that has inverted files and is too small; with one of two steps"""

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from spml_dist.config.models import Optimizer, Schedule
+from spml_dist.config.models import OptimizerConfig, ScheduleConfig
 from spml_dist.train.optimizer import Sgd, learning_rate, parameter_groups
 
 RATES = (0.1, 0.2, 0.05, 0.05)
 
 
-def settings(**changes) -> Optimizer:
+def settings(**changes) -> OptimizerConfig:
     fields = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "clip_norm": None}
     fields |= {"head_multiplier": 10.0, "bias_multiplier": 2.0}
-    return Optimizer(**fields | changes)
+    return OptimizerConfig(**fields | changes)
 
 
 def parameter(seed: int = 0) -> nn.Parameter:
@@ -120,8 +120,10 @@ def test_frozen_parameters_are_in_no_group():
     assert [group["multiplier"] for group in groups] == [10, 20]
 
 
-def schedule(**changes) -> Schedule:
-    return Schedule(**{"steps": 100, "policy": "poly", "power": 0.9, "warmup": 10, "decays": ()} | changes)
+def schedule(**changes) -> ScheduleConfig:
+    return ScheduleConfig(
+        **{"steps": 100, "policy": "poly", "power": 0.9, "warmup": 10, "decays": ()} | changes
+    )
 
 
 @pytest.mark.parametrize(
