@@ -150,6 +150,11 @@ class OptimizerConfig(Section):
         None,
         description="Norm above which a step's whole gradient is scaled down to it; null for no clipping.",
     )
+    clip: Literal["together", "apart"] = Field(
+        "together",
+        description="Whether clip_norm limits the gradient of all weights together, or that of backbone and "
+        "head and that of the classifier apart, so that neither's size decides on the other's step.",
+    )
     head_multiplier: float = Field(
         10.0, gt=0, description="Learning rate of head and classifier over the backbone's."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from spml_dist.config import Config
+from spml_dist.train.clipping import Clipping, divided_by_part, is_classifier
 from spml_dist.train.finite_check import Guard
 from spml_dist.train.optimizer import Sgd, parameter_groups, set_rate
 
@@ -61,6 +62,7 @@ class Zero:
             parameter_groups(model, settings), settings.lr, settings.momentum, stop=self.guard.stop
         )
         micro = config.stream.batch // config.engine.accumulation
+        together = settings.clip_norm if settings.clip == "together" else None
         self._engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=self._sgd,
@@ -70,13 +72,14 @@ class Zero:
                 "gradient_accumulation_steps": config.engine.accumulation,
                 "zero_optimization": {"stage": self._stage},
                 "zero_allow_untested_optimizer": True,
-                "gradient_clipping": settings.clip_norm or 0.0,  # DeepSpeed's own default is 1
+                "gradient_clipping": together or 0.0,  # DeepSpeed's own default is 1
                 "bf16": {"enabled": config.engine.precision == "bfloat16"},
                 "steps_per_print": sys.maxsize,
                 "wall_clock_breakdown": False,
             },
         )
         self.device = self._engine.device
+        self.clipping = Clipping(settings, self.device)
         if state:
             self._put_back(state)
 
@@ -88,7 +91,25 @@ class Zero:
 
     def step(self) -> None:
         """One optimiser step after every `engine.accumulation` calls."""
+        if self._engine.is_gradient_accumulation_boundary():
+            self.clipping.apply(*divided_by_part(self._gradients()), divided=self._stage > 0)
         self._engine.step()
+
+    def _gradients(self) -> Iterator[tuple[bool, Tensor]]:
+        """(whether it is the classifier's, the gradient that the step will take), of this rank: whole at
+        stage 0, else its share. DeepSpeed has averaged them over the ranks in the last backward pass, and
+        takes what stands there: in its step it only flattens it."""
+        names = {parameter: name for name, parameter in self._engine.module.named_parameters()}
+        if self._stage == 0:
+            for parameter, name in names.items():
+                if parameter.grad is not None:
+                    yield is_classifier(name), parameter.grad
+            return
+        inner = self._engine.optimizer
+        groups = inner.fp16_groups if self._stage == 3 else inner.bit16_groups
+        for number, parameters in enumerate(groups):
+            for gradient in inner.averaged_gradients[number]:
+                yield is_classifier(names[parameters[0]]), gradient
 
     def set_rate(self, rate: float) -> None:
         set_rate(self._engine.optimizer, rate)

@@ -172,6 +172,7 @@ def _log(run: Run, step: int, parts: list[Part], phases: dict, seconds: float) -
     if config.stream.skip_corrupt:
         skipped = comm.sum_all(torch.tensor(run.stream.skipped.total(), device=run.device))
         said["stream/skipped"] = int(skipped)
+    said |= run.engine.clipping.report()
     said |= run_bank.report(run.bank, step)
     if run.journal:
         entry = {

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from spml_dist import comm
 from spml_dist.config import Config
+from spml_dist.train.clipping import Clipping, divided_by_part, is_classifier
 from spml_dist.train.finite_check import Guard
 from spml_dist.train.optimizer import Sgd, parameter_groups, set_rate
 
@@ -22,7 +23,8 @@ class Plain:
         self.device = next(model.parameters()).device
         self.guard = Guard(model, self.device)
         settings = config.optimizer
-        self._clip_norm = settings.clip_norm
+        self._clip_norm = settings.clip_norm if settings.clip == "together" else None
+        self.clipping = Clipping(settings, self.device)
         self._sgd = Sgd(
             parameter_groups(model, settings), settings.lr, settings.momentum, stop=self.guard.stop
         )
@@ -42,6 +44,12 @@ class Plain:
             for parameter in self._model.parameters():
                 if parameter.grad is not None:
                     parameter.grad = comm.sum_all(parameter.grad) / comm.world()
+            gradients = (
+                (is_classifier(name), parameter.grad)
+                for name, parameter in self._model.named_parameters()
+                if parameter.grad is not None
+            )
+            self.clipping.apply(*divided_by_part(gradients), divided=False)
             if self._clip_norm:
                 nn.utils.clip_grad_norm_(self._model.parameters(), self._clip_norm)
             self._sgd.step()

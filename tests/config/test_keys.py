@@ -84,6 +84,7 @@ optimizer.lr
 optimizer.momentum
 optimizer.weight_decay
 optimizer.clip_norm
+optimizer.clip
 optimizer.head_multiplier
 optimizer.bias_multiplier
 schedule.steps
