@@ -63,6 +63,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "both_losses": ("model.classifier_detached=false",),
     "clip_together": ("optimizer.clip_norm=1.0",),
     "clip_apart": ("optimizer.clip_norm=1.0", "optimizer.clip=apart"),
+    "labels_majority": ("segments.labels=majority",),
     "dilations_paper": ("model.dilations=[6, 12, 18, 24]",),
     "dilations_paper_cross_entropy": (*PLAIN, "model.dilations=[6, 12, 18, 24]"),
     "scratch": SCRATCH,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb
 from spml_dist.config import Config, differences, dump, load
+from spml_dist.config.notices import unreached_dilations
 from spml_dist.errors import ConfigError, RunError
 
 EXAMPLES = """\
@@ -108,6 +109,8 @@ def launched(config: Config, network: str, alone: bool) -> bool:
         return False
     claim(folder, config)
     print(f"run folder {folder}", flush=True)
+    if network == "segmenter" and (notice := unreached_dilations(config)):
+        print(f"spml-dist: {notice}", file=sys.stderr, flush=True)
     if over:
         _require_same_data(config, manifest, folder)
         print(f"already trained to step {steps}; for another run give another name=", flush=True)

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, interpolate
 from spml_dist import comm
 from spml_dist.config import Config
 from spml_dist.hashing import image_hash
+from spml_dist.method.cell_labels import majority_labels
 from spml_dist.method.colour import colours
 from spml_dist.method.location import location
 from spml_dist.method.loss import contrast
@@ -97,11 +98,13 @@ def losses(
 
 def segments_of(raw: Tensor, batch: Batch, config: Config) -> tuple[Pixels, Segments]:
     """The batch's pixels and segments on the embedding's grid."""
-    settings = config.segments
+    settings, semantic = config.segments, batch.semantic
+    if settings.labels == "majority":
+        semantic = majority_labels(semantic, tuple(raw.shape[2:]))
     return segment(
         raw.to(torch.promote_types(raw.dtype, torch.float32)),
         local_features(batch.image, tuple(raw.shape[2:]), settings.colour),
-        batch.semantic,
+        semantic,
         batch.regions,
         tuple(settings.grid),
         settings.iterations,

@@ -46,6 +46,7 @@ segments.grid
 segments.iterations
 segments.colour
 segments.embedding_scale
+segments.labels
 relations.image_similarity.weight
 relations.image_similarity.concentration
 relations.image_similarity.local_features
