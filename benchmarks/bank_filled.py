@@ -20,7 +20,7 @@ from spml_dist.bank.search.exact import Found, nearest, ranked
 from spml_dist.bank.search.filters import Kind, Queries
 from spml_dist.bank.search.lookup import _groups, lookup
 from spml_dist.bank.search.recall import gauge
-from spml_dist.bank.sharded import GAUGE, Asks, ShardedBank
+from spml_dist.bank.sharded import GAUGE, LookupPlan, ShardedBank
 from spml_dist.config import load
 from spml_dist.records import BankRows, Neighbours
 from spml_dist.tensor_records import take
@@ -51,9 +51,9 @@ class Filled:
                 "exact_rows": 0,
             }
         )
-        asks = Asks(tuple(FILTERS.values()), votes=False, ignored=())
+        plan = LookupPlan(tuple(FILTERS.values()), votes=False, ignore_classes=())
         before, _ = resident_bytes()
-        self.bank = ShardedBank(settings, source.dim, source.classes, asks, 0, torch.device("cpu"))
+        self.bank = ShardedBank(settings, source.dim, source.classes, plan, 0, torch.device("cpu"))
         self.step = self.visit = 0
         self._before = before
         self.publish_all()
@@ -81,7 +81,7 @@ class Filled:
         self._say(f"{int(total(len(self.bank)))} rows published, visit {self.visit}")
 
     def publish(self, rows: BankRows) -> None:
-        self.bank.publish(replace(rows, step=torch.full_like(rows.step, self.step)), ())
+        self.bank.add(replace(rows, step=torch.full_like(rows.step, self.step)), ())
         self.bank.settle()
         self.step += 1
 

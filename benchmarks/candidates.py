@@ -14,8 +14,6 @@ processor time of the training process, start included, by its steps: beside oth
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 from itertools import product
 from pathlib import Path
 
@@ -72,8 +70,6 @@ def trained(
     words = (f"seed={seed}", f"bank.candidates={mode}", *bank)
     training.train(out, f"{name}_scribble.yaml", run, steps, split, data, *words)
     readouts = training.result(out, run, split)["readouts"]
-    entries = [json.loads(line) for line in (out / "runs" / run / "metrics.jsonl").read_text().splitlines()]
-    later = [entry for entry in entries if entry["step"] > steps // 2]
     return {
         "set": f"{name} {split}",
         "labels": labels,
@@ -82,9 +78,9 @@ def trained(
         "steps": steps,
         **{way: 100 * readouts[way]["miou"] for way in ("classifier", "neighbours")},
         "cpu_s": training.cpu_seconds(out, run) / steps,
-        "purity": _of(later, "bank/purity"),
-        "coverage": _of(later, "bank/coverage_annotation/bank"),
-        "drift": _of(later, "bank/drift_cosine"),
+        "purity": training.logged(out, run, "bank/purity", steps // 2),
+        "coverage": training.logged(out, run, "bank/coverage_annotation/bank", steps // 2),
+        "drift": training.logged(out, run, "bank/drift_cosine", steps // 2),
     }
 
 
@@ -97,11 +93,6 @@ def write(out: Path, rows: list[dict]) -> None:
             (*key, str(len(same)), *(training.mean(row[column] for row in same) for column in COLUMNS))
         )
     training.write(out, "candidates", rows, table)
-
-
-def _of(entries: list[dict], key: str) -> float | None:
-    values = [entry[key] for entry in entries if key in entry]
-    return statistics.mean(values) if values else None
 
 
 if __name__ == "__main__":

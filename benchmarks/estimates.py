@@ -32,19 +32,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from tqdm import tqdm
 
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.rows import ANNOTATED, PROPAGATED, as_candidates, bitset, by_identity
-from spml_dist.bank.sharded import RECENT, Asks, ShardedBank
+from spml_dist.bank.sharded import RECENT, LookupPlan, ShardedBank
 from spml_dist.bank.snapshot import read_shards
 from spml_dist.bank.snapshot_manifest import read_manifest
 from spml_dist.config import Config, load
 from spml_dist.hashing import image_check, image_hash
-from spml_dist.method.step import Own, across_images, denominators
-from spml_dist.records import BankCandidates, BankRows, Batch, Candidates, Pixels, Segments
+from spml_dist.method.relational_loss import across_images, denominators
+from spml_dist.progress import progress_bar
+from spml_dist.records import (
+    BankCandidates,
+    BankRows,
+    BatchImages,
+    BatchSegments,
+    Candidates,
+    Pixels,
+    Segments,
+)
 from spml_dist.tensor_records import concatenate, take
-from spml_dist.train import run_bank
+from spml_dist.training import run_bank
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 RELATIONS = ("annotation", "cooccurrence", "feature_affinity")
@@ -64,10 +72,8 @@ class Met:
 
     held: BankRows
     classes: int
-    batch: Batch
-    own: Own
-    rows: Candidates
-    """the step's segments"""
+    segments: BatchSegments
+    """of the step"""
 
 
 @dataclass(frozen=True)
@@ -137,23 +143,19 @@ def met(rows: BankRows, classes: int) -> Met:
     made = by_identity(take(rows, newest))
     ours = as_candidates(made, classes, torch.float32)
     images, image = torch.unique(made.image, return_inverse=True)
-    first, nothing = torch.searchsorted(made.image, images), torch.zeros(len(images), 0, 0)
+    first = torch.searchsorted(made.image, images)
     vector, itself, region = ours.prototype, torch.arange(len(made)), torch.zeros_like(image)
     pixels = Pixels(vector, vector, ours.semantic, region, itself, image)
     segments = Segments(vector, vector, ours.semantic, region, image, made.box.float(), made.area)
-    batch = Batch(
+    batch = BatchImages(
         keys=tuple(map(str, images.tolist())),
         position=torch.arange(len(images)),
-        image=nothing,
-        semantic=nothing,
-        regions=nothing,
         tags=ours.tags[first],
         tags_known=ours.tags_known[first],
         window=torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(len(images), 4),
-        epoch=0,
     )
-    own = Own(pixels, segments, ours.propagated, made.confidence)
-    return Met(take(rows, ~newest), classes, batch, own, ours)
+    step = BatchSegments(pixels, segments, batch, ours, 0, made.confidence)
+    return Met(take(rows, ~newest), classes, step)
 
 
 def estimates(case: Met, sampled: Sequence[int], draws: int, seed: int = 0) -> list[Estimate]:
@@ -161,10 +163,11 @@ def estimates(case: Met, sampled: Sequence[int], draws: int, seed: int = 0) -> l
 
     sampled: numbers of rows to draw; draws: how often, each in a step of its own.
     """
-    asks = run_bank.asks(load(CONFIG))
+    plan = run_bank.lookup_plan(load(CONFIG))
+    every_row = _bank(case, "exact", plan, seed)(case.segments.candidates, 0)
     exact = {
         relation: told
-        for relation, told in _told(case, _bank(case, "exact", asks, seed)(case.rows, 0)).items()
+        for relation, told in _told(case, every_row).items()
         if told[0] and (relation != "feature_affinity" or (case.held.source == PROPAGATED).any())
     }
 
@@ -172,26 +175,26 @@ def estimates(case: Met, sampled: Sequence[int], draws: int, seed: int = 0) -> l
         return _compared(case, exact, way, count, recall, steps)
 
     found = compared("recent", _recent(case), range(1))
-    found += compared("nearest", _bank(case, "nearest", asks, seed), range(draws))
+    found += compared("nearest", _bank(case, "nearest", plan, seed), range(draws))
     near = round(found[-1].candidates)
-    for count in tqdm(sampled, desc="numbers of rows"):
+    for count in progress_bar(sampled, "numbers of rows", unit="numbers"):
         for way, chosen, some in (
-            ("nearest+sampled", asks, count),
-            ("drawn", replace(asks, kinds=()), near + count),
+            ("nearest+sampled", plan, count),
+            ("drawn", replace(plan, kinds=()), near + count),
         ):
             found += compared(way, _bank(case, "nearest+sampled", chosen, seed, some), range(draws), some)
     return sorted(found, key=lambda estimate: RELATIONS.index(estimate.relation))
 
 
-def _bank(case: Met, candidates: str, asks: Asks, seed: int, sampled: int = 1) -> Recall:
+def _bank(case: Met, candidates: str, plan: LookupPlan, seed: int, sampled: int = 1) -> Recall:
     """A bank that remembers the rows and compares them all."""
     rows = len(case.held)
     changes = {"candidates": candidates, "sampled": sampled, "storage": "float32"}
     changes |= {"capacity": rows, "partitions": 1, "exact_rows": rows}
     settings = load(CONFIG).bank.model_copy(update=changes)
     dim = case.held.vector.shape[1]
-    bank = ShardedBank(settings, dim, case.classes, asks, seed, torch.device("cpu"))
-    bank.publish(case.held, ())
+    bank = ShardedBank(settings, dim, case.classes, plan, seed, torch.device("cpu"))
+    bank.add(case.held, ())
     return bank.recall
 
 
@@ -199,8 +202,8 @@ def _recent(case: Met) -> Recall:
     bank = RecentBank(RECENT)
     for step in case.held.step.unique()[-RECENT:]:
         rows = take(case.held, case.held.step == step)
-        bank.publish(as_candidates(rows, case.classes, torch.float32))
-    return lambda rows, step: bank.recall(rows)
+        bank.add(as_candidates(rows, case.classes, torch.float32))
+    return bank.candidates
 
 
 def _told(case: Met, answer: BankCandidates) -> Told:
@@ -208,10 +211,11 @@ def _told(case: Met, answer: BankCandidates) -> Told:
     told = {}
     for relation in RELATIONS:
         config = _alone(relation)
-        vector = case.rows.prototype.clone().requires_grad_()
-        own = replace(case.own, pixels=replace(case.own.pixels, embedding=normalize(vector, dim=1)))
-        counts = denominators(own, case.batch, config).float()
-        loss = across_images(own, 0, case.batch, case.rows, answer, config, counts).loss
+        vector = case.segments.candidates.prototype.clone().requires_grad_()
+        pixels = replace(case.segments.pixels, embedding=normalize(vector, dim=1))
+        step = replace(case.segments, pixels=pixels)
+        counts = denominators(step, config.relations, config.loss).float()[1:]
+        loss = across_images(step, answer, config.relations, config.loss, counts).loss
         loss.backward()
         told[relation] = loss.item(), vector.grad
     return told
@@ -228,7 +232,7 @@ def _compared(
     """A way to choose candidates beside the exact ones."""
     candidates, told = [], []
     for step in steps:
-        answer = recall(case.rows, step)
+        answer = recall(case.segments.candidates, step)
         candidates.append(len(answer.rows))
         told.append(_told(case, answer))
     mean = sum(candidates) / len(steps)
@@ -262,9 +266,9 @@ def main(argv: list[str] | None = None) -> int:
     about = {
         "data": "real" if args.snapshot else "clustered",
         "rows": len(case.held),
-        "segments": len(case.rows),
-        "annotated": int((case.rows.semantic < case.classes).sum()),
-        "images": len(case.batch),
+        "segments": len(case.segments.candidates),
+        "annotated": int((case.segments.candidates.semantic < case.classes).sum()),
+        "images": len(case.segments.images.keys),
     }
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     found = estimates(case, [int(count) for count in args.sampled.split(",")], args.draws)

@@ -27,7 +27,7 @@ from typing import Any
 
 from spml_dist.cluster.local_processes import ONE_THREAD
 from spml_dist.data.pack import parts
-from spml_dist.data.pack.pack import Described, pack_parts, part_sizes
+from spml_dist.data.pack.pack import PackDescription, pack_parts, part_sizes
 from spml_dist.data.pack.recipe_parts import RecipeParts
 from spml_dist.data.pack.region_sources import region_source
 from spml_dist.data.recipes.folder import open_folder
@@ -81,7 +81,7 @@ def opened(args: argparse.Namespace) -> Recipe:
 def seconds(args: argparse.Namespace, workers: int, recipe: Recipe | Watched | None = None) -> float:
     """What one pack takes."""
     recipe = recipe or opened(args)
-    described = Described("bench", args.split, args.labels, opened(args).classes, None)
+    described = PackDescription("bench", args.split, args.labels, opened(args).classes, None)
     sizes = part_sizes(len(recipe.ids), args.shard_size)
     with tempfile.TemporaryDirectory(dir=args.scratch) as out:
         start = time.perf_counter()

@@ -20,13 +20,13 @@ import cv2
 import numpy as np
 from PIL import Image
 from skimage.segmentation import felzenszwalb, slic
-from tqdm import tqdm
 
 from spml_dist.data.annotations.contours import contours
 from spml_dist.data.annotations.quality import achievable_accuracy, boundary_recall, undersegmentation_error
 from spml_dist.data.annotations.ucm import cut_to, hierarchy
 from spml_dist.data.recipes.image_files import find_image, read_image
 from spml_dist.errors import DataError, SpmlError
+from spml_dist.progress import progress_bar
 
 TARGETS = (40, 80, 160)
 MEASURES = {
@@ -133,9 +133,7 @@ def _mean_over_people(score: Callable[..., float], cut: Cut, image: Outlined) ->
 
 def _cut(name: str, target: int, fineness: float, images: Sequence[Outlined]) -> list[Cut]:
     cuts = []
-    pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
-    shown = tqdm(images, f"{name} at {target}", mininterval=pause, leave=False)
-    for index, image in enumerate(shown):
+    for index, image in enumerate(progress_bar(images, f"{name} at {target}")):
         start = time.process_time()
         regions = METHODS[name](image.image, target, fineness * (_varied(index) if name == "slic" else 1))
         cuts.append(Cut(regions, time.process_time() - start))

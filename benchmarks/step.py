@@ -82,9 +82,9 @@ def plain(data: Path, out: Path, steps: int) -> None:
     from spml_dist.config import load
     from spml_dist.data.format.manifest import read_manifest
     from spml_dist.model.segmenter import build
-    from spml_dist.train import deepspeed_engine
-    from spml_dist.train.loop import _stream
-    from spml_dist.train.task import dropout_seeds
+    from spml_dist.training import deepspeed_engine
+    from spml_dist.training.build import training_stream
+    from spml_dist.training.task import dropout_seeds
 
     dist.init_process_group("gloo")
     config = load(CONFIG, [f"data.train={data}/train", "model.classifier_detached=false"])
@@ -99,7 +99,7 @@ def plain(data: Path, out: Path, steps: int) -> None:
         optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
         config={"train_micro_batch_size_per_gpu": config.stream.batch // dist.get_world_size()},
     )
-    (batch,), _ = next(iter(_stream(config, manifest, None)))
+    (batch,), _ = next(training_stream(config, manifest).steps())
     images = batch.image.to(memory_format=torch.channels_last)
     target = torch.where(batch.semantic < len(manifest.classes), batch.semantic.long(), -100)
     seeds, marks = dropout_seeds(config.seed, batch), []

@@ -80,7 +80,7 @@ class Plain:
 
 def _loop(pipe: Connection, folder: Path, process: int, processes: int, keep: bool) -> None:
     from spml_dist.data.stream.augment import augment, rng_for
-    from spml_dist.data.stream.loader import keep_memory
+    from spml_dist.data.stream.loader_process import keep_memory
     from spml_dist.data.stream.plan import Plan
     from spml_dist.data.stream.reader import Reader
 

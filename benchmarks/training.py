@@ -72,6 +72,14 @@ def verb(out: Path, *words: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def logged(out: Path, run: str, key: str, after: int) -> float | None:
+    """Mean of what a run logged after a step, or None where it logged nothing."""
+    lines = (out / "runs" / run / "metrics.jsonl").read_text().splitlines()
+    entries = [entry for entry in map(json.loads, lines) if entry["step"] > after]
+    values = [entry[key] for entry in entries if key in entry]
+    return statistics.mean(values) if values else None
+
+
 def write(out: Path, name: str, rows: Sequence[dict], table: Iterable[Sequence[str]]) -> None:
     """OUT/NAME.json, and OUT/NAME.md, which is printed too. table: cells, the head first."""
     (out / f"{name}.json").write_text(json.dumps(rows, indent=2) + "\n")

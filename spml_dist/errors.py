@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+_READ = 500
+"""letters of a value that a line shows"""
+
 
 class SpmlError(Exception):
     """A user's mistake or an unusable input: one line, exit status 2.
@@ -19,9 +22,14 @@ class SpmlError(Exception):
         super().__init__(what, self.value, remedy)
 
     def __str__(self) -> str:
-        seen = "" if self.value is None else f" (got {self.value})"
+        seen = "" if self.value is None else f" (got {_shortened(self.value)})"
         todo = f"; {self.remedy}" if self.remedy else ""
-        return f"{self.what}{seen}{todo}".replace("\n", " ")
+        return " ".join(f"{self.what}{seen}{todo}".splitlines())
+
+
+def _shortened(value: str) -> str:
+    """The value's beginning and end, where it is longer than anybody reads."""
+    return value if len(value) <= _READ else f"{value[: _READ - 40]} ... {value[-35:]}"
 
 
 class ConfigError(SpmlError):

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     import numpy as np
     from torch import Tensor
 
@@ -163,6 +166,48 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class BatchImages:
+    """What is known of a rank's images beside their pixels."""
+
+    keys: tuple[str, ...]
+    """[B] sample keys; () where no bank tells the images apart"""
+    position: Tensor
+    """[B] int64: place of each image in the global batch"""
+    tags: Tensor
+    """[B, K] bool"""
+    tags_known: Tensor
+    """[B] bool"""
+    window: Tensor
+    """[B, 4] float32, as `Batch.window`"""
+
+
+@dataclass(frozen=True)
+class BatchSegments:
+    """The segments of a batch: this rank's with their pixels, and those of all ranks as others see them."""
+
+    pixels: Pixels
+    segments: Segments
+    images: BatchImages
+    """of this rank"""
+    candidates: Candidates
+    """the segments of all ranks in rank order, with gradient"""
+    first: int
+    """row of the candidates at which this rank's segments begin"""
+    confidence: Tensor
+    """[P] float32: how sure the propagated class of each of this rank's segments is"""
+
+    @property
+    def own(self) -> slice:
+        """Rows of the candidates that are this rank's segments."""
+        return slice(self.first, self.first + len(self.segments))
+
+    @property
+    def propagated(self) -> Tensor:
+        """[P] int64: class of each of this rank's segments by feature affinity, or 254"""
+        return self.candidates.propagated[self.own]
+
+
+@dataclass(frozen=True)
 class BankRows:
     """Segments as the global bank keeps and sends them."""
 
@@ -231,10 +276,41 @@ class BankCandidates:
     """[M] candidates without gradient"""
     log_weight: Tensor | None = None
     """[M] float32: log of how many rows of the bank each stands for; None = each for itself"""
-    standing: BankCounts | None = None
+    counts: BankCounts | None = None
     """None = the candidates stand for themselves alone"""
     labelled: Neighbours | None = None
-    """nearest annotated rows of each of this step's segments; None where nobody asked"""
+    """nearest annotated rows of each of this step's segments; None where feature affinity needs none"""
+
+
+class SegmentBank(Protocol):
+    """What a training needs of a bank. All methods but `len` are collectives: every rank calls them in the
+    same order."""
+
+    def candidates(self, segments: Candidates, step: int, measure: bool = False) -> BankCandidates:
+        """What the bank adds to a step's candidates: what was published up to the step before.
+
+        segments: the step's segments, of all ranks; step: counted from 0; measure: also how well the bank
+        does, for the next `report`.
+        """
+
+    def publish(self, parts: Sequence[BatchSegments], step: int) -> None:
+        """Remember a step's segments, of all its micro-batches, copied and without gradient."""
+
+    def report(self, step: int) -> dict[str, float]:
+        """How the bank does since the last report, by names for the log. step: steps done so far."""
+
+    def save(self, folder: Path) -> None:
+        """Write the bank into a folder that all ranks see. Raises RunError on every rank if one cannot."""
+
+    def restore(self, folder: Path) -> None:
+        """Fill an empty bank with what `save` wrote, on any number of ranks.
+
+        Raises RunError on every rank for a bank of another kind, and for a missing or damaged file, which is
+        named.
+        """
+
+    def __len__(self) -> int:
+        """Rows of this rank."""
 
 
 @dataclass(frozen=True)

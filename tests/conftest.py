@@ -63,10 +63,12 @@ def payload(words: Sequence[str], stop_before: int | None = None) -> dict:
 
     stop_before: `work` fails when this step (counted from 0) would be made.
     """
-    from spml_dist.cli import train
+    from spml_dist.training.absolute_paths import absolute
+    from spml_dist.training.claim import claim
+    from spml_dist.training.launch import folder_of
 
-    config = train.absolute(load(words[0], words[1:]), Path.cwd())
-    train.claim(Path(config.output) / config.name, config)
+    config = absolute(load(words[0], words[1:]), Path.cwd())
+    claim(folder_of(config), config)
     return {"config": config.model_dump(mode="json"), "stop_before": stop_before}
 
 
@@ -75,11 +77,11 @@ def work(rank: int, payloads: Sequence[dict]) -> list[dict]:
 
     Returns for each what this rank did: "steps" it made and "error", the text of what stopped it, or None.
     """
-    from spml_dist.train import loop
-    from spml_dist.train.worker import work as train
+    from spml_dist.training import loop
+    from spml_dist.training.worker import work as train
 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    told, optimise = [], loop._optimise
+    told, make_step = [], loop.make_step
     for one in payloads:
         said = {"steps": [], "error": None}
 
@@ -87,9 +89,9 @@ def work(rank: int, payloads: Sequence[dict]) -> list[dict]:
             if step == one["stop_before"]:
                 raise InterruptedError(f"before step {step}")
             said["steps"].append(step)
-            return optimise(run, step, *rest)
+            return make_step(run, step, *rest)
 
-        loop._optimise = watched
+        loop.make_step = watched
         try:
             train(one)
         except Exception as problem:

@@ -1,19 +1,16 @@
-"""A bank's answer to a step, said beforehand."""
+"""A bank whose candidates are known beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 
-from spml_dist.records import BankCandidates, Candidates
-from spml_dist.tensor_records import concatenate
+from spml_dist.bank.recent import RecentBank
+from spml_dist.records import Candidates
 
 
-def remembering(kept: Sequence[Candidates]) -> Callable[[Candidates], BankCandidates]:
-    """What a bank says that remembers these rows, each for itself."""
-
-    def recall(rows: Candidates) -> BankCandidates:
-        none = Candidates(*(getattr(rows, f.name)[:0].detach() for f in fields(Candidates)))
-        return BankCandidates(concatenate([none, *kept]))
-
-    return recall
+def remembering(kept: Sequence[Candidates]) -> RecentBank:
+    """A bank of these rows, each for itself."""
+    bank = RecentBank(len(kept))
+    for rows in kept:
+        bank.add(rows)
+    return bank

@@ -24,7 +24,7 @@ def spawn(function: Callable, world: int, *args: Any, seconds: float = 120) -> l
         # Children start from a server that has everything loaded: seconds of a processor each are saved.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         context = mp.get_context("forkserver")
-        context.set_forkserver_preload(["spml_dist.train.loop", "timm", "deepspeed"])
+        context.set_forkserver_preload(["spml_dist.training.loop", "timm", "deepspeed"])
         children = [
             context.Process(target=_child, args=(function, rank, world, folder, seconds, args))
             for rank in range(world)

@@ -23,6 +23,8 @@ ROOMS = (
     "hashing",
     "comm",
     "files",
+    "progress",
+    "tables",
     "run_folder",
     "config",
     "drawing",
@@ -32,11 +34,11 @@ ROOMS = (
     "method",
     "bank",
     "tracking",
+    "report",
     "inference",
     "labeling",
-    "train",
+    "training",
     "retrieval",
-    "report",
     "cli",
 )
 """low to high: a room imports from rooms before it, and from itself"""
@@ -46,17 +48,17 @@ METHOD = {"errors", "records", "tensor_records", "hashing", "comm", "config", "m
 STRANGERS = {
     "method": set(ROOMS) - METHOD,
     "bank": {"model"},
-    "inference": {"train"},
-    "labeling": {"train"},
-    "retrieval": {"train"},
-    "report": set(ROOMS) - {"errors", "drawing", "inference", "report", "run_folder", "files"},
+    "inference": {"training"},
+    "labeling": {"training"},
+    "retrieval": {"training"},
+    "report": set(ROOMS) - {"errors", "drawing", "report", "run_folder", "files"},
     "cluster": set(ROOMS) - {"errors", "cluster"},
 }
 """rooms that do not import others although their order would allow it"""
 
 ONE_FILE_EACH = ("faiss", "webdataset", "timm", "deepspeed", "ray", "mlflow")
 INSIDE_FUNCTIONS = ("deepspeed", "ray", "mlflow")
-WITHOUT_TORCH = ("errors", "records", "files", "config", "drawing", "cluster", "data")
+WITHOUT_TORCH = ("errors", "records", "files", "progress", "tables", "config", "drawing", "cluster", "data")
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "core", "base", "misc"}
 
 
@@ -132,6 +134,24 @@ def test_rooms_that_do_not_know_each_other(room):
     assert not broken
 
 
+def test_one_file_hands_the_worker_to_the_cluster():
+    """The cluster is handed functions and knows none, and a training's worker does not know what launched it.
+
+    A file of the library joins the two, and no verb: from Python, `spml_dist.train` is the same training.
+    """
+    importers = {path.relative_to(ROOT) for path, other in inner() if other == "cluster"}
+    assert {str(path) for path in importers if path.parts[0] not in ("cluster", "data")} == {
+        "training/launch.py"
+    }
+
+
+def test_no_public_name_is_hidden_by_a_room():
+    """Python sets a package's attribute to its subpackage as soon as that is imported."""
+    import spml_dist
+
+    assert not set(spml_dist.__all__) & {room_of(path) for path in source()}
+
+
 @pytest.mark.parametrize("package", ONE_FILE_EACH)
 def test_one_file_each_imports(package):
     assert len(importers(package)) == 1
@@ -151,7 +171,7 @@ def test_collectives_live_in_one_file():
     """Beside it and the bank, only the engine's DeepSpeed file speaks to torch.distributed."""
     speakers = [path for path, names in source().items() if any("torch.distributed" in n for n, _ in names)]
     outside = {str(path.relative_to(ROOT)) for path in speakers if room_of(path) != "bank"}
-    assert outside <= {"comm.py", "train/deepspeed_engine.py"}
+    assert outside <= {"comm.py", "training/deepspeed_engine.py"}
 
 
 @pytest.mark.parametrize("room", WITHOUT_TORCH)

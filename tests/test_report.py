@@ -12,9 +12,8 @@ import pytest
 from spml_dist.drawing.overlay import write_picture
 from spml_dist.errors import RunError
 from spml_dist.report import curves, write_report
-from spml_dist.report.charts import confusion_picture, draw
-from spml_dist.report.confusion import matrix
-from spml_dist.report.run_folder import read
+from spml_dist.report.charts import confusion_figure, draw, picture, svg
+from spml_dist.report.contents import read
 from spml_dist.report.summary import summary
 
 CONFIG = "name: beach\nseed: 7\nmodel:\n  backbone: resnet10t\nschedule:\n  steps: 30\n"
@@ -358,17 +357,30 @@ def test_the_same_relation_has_the_same_colour_in_all_charts():
     assert colour in draw(shares)
 
 
-def test_a_confusion_is_in_per_cent_of_the_true_class_and_tells_exactly_when_pointed_at():
-    table = matrix([[1, 3], [0, 8]], ["a<b", "c"], "neighbours")
-    assert '<td class="k5" title="a&lt;b as a&lt;b: 25.0 %">25</td>' in table
-    assert '<td class="k15" title="a&lt;b as c: 75.0 %">75</td>' in table
-    assert '<td></td><td class="k20" title="c as c: 100.0 %">100</td>' in table
-    many = [str(number) for number in range(40)]
-    assert 'title="7 as 7: 100.0 %"></td>' in matrix(np.eye(40), many, "classifier")
+def test_a_confusion_is_in_per_cent_of_the_true_class_with_text_as_text():
+    drawn = svg(confusion_figure([[1, 3], [0, 8]], ["a<b", "c"], "neighbours"))
+    assert "currentColor" in drawn and "a&lt;b" in drawn and "a<b" not in drawn
+    assert [value for value in re.findall(r">(\d+)</text>", drawn)] == ["25", "75", "100"]
+    assert drawn.count("opacity: 0.75") == 1
 
 
 def test_a_class_without_pixels_has_an_empty_row():
-    assert matrix([[0, 0], [0, 1]], ["a", "b"], "x").count("title=") == 1
+    assert re.findall(r">(\d+)</text>", svg(confusion_figure([[0, 0], [0, 1]], ["a", "b"], "x"))) == ["100"]
+
+
+def test_a_confusion_of_many_classes_stays_light():
+    many = np.eye(150) + 0.001
+    assert len(svg(confusion_figure(many, [str(n) for n in range(150)], "classifier"))) < 400_000
+
+
+def test_names_with_markup_in_them_are_text(finished):
+    evil = "<script>alert(1)</script>"
+    found = json.loads(json.dumps(result()).replace("rock", evil))
+    (finished / "result.json").write_text(json.dumps(found))
+    (finished / "labels.json").write_text(json.dumps(LABELS | {"classes": [evil, "&amp;"], "name": evil}))
+    (finished / "config.yaml").write_text(CONFIG.replace("beach", f"'{evil}'"))
+    text = write_report(finished).read_text()
+    assert "<script" not in text and "&lt;script&gt;alert(1)" in text and "&amp;amp;" in text
 
 
 def test_the_summary_holds_what_the_page_shows(finished):
@@ -401,8 +413,8 @@ def test_a_damaged_preview_is_named(finished):
 
 
 def test_a_confusion_picture_is_darkest_on_the_classes_that_are_found():
-    wrong = confusion_picture([[0, 5], [5, 0]], ["a", "b"], "Classifier").astype(int)
-    right = confusion_picture([[5, 0], [0, 5]], ["a", "b"], "Classifier").astype(int)
+    wrong = picture(confusion_figure([[0, 5], [5, 0]], ["a", "b"], "Classifier")).astype(int)
+    right = picture(confusion_figure([[5, 0], [0, 5]], ["a", "b"], "Classifier")).astype(int)
     assert wrong.shape == right.shape
     upper_left = tuple(slice(side // 3, side // 2) for side in right.shape[:2])
     assert right[upper_left].mean() < wrong[upper_left].mean()

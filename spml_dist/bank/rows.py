@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spml_dist.hashing import image_check, image_hash
 from spml_dist.method.extent import in_image
-from spml_dist.records import UNLABELLED, BankRows, Batch, Candidates, Segments
+from spml_dist.records import UNLABELLED, BankRows, Batch, BatchImages, Candidates, Segments
 from spml_dist.tensor_records import take
 
 STORAGE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -35,28 +35,34 @@ _FIELDS = {
 
 
 def of_segments(
-    segments: Segments, batch: Batch, propagated: Tensor, confidence: Tensor, step: int, storage: str
+    segments: Segments,
+    images: BatchImages | Batch,
+    propagated: Tensor,
+    confidence: Tensor,
+    step: int,
+    storage: str,
 ) -> BankRows:
-    """This rank's segments as the bank shall remember them; a class of 254 is none.
+    """This rank's segments as rows of the bank; a class of 254 is none.
 
-    propagated: [P] int64 and confidence: [P] float32 by feature affinity; step: global step, from 0.
+    images: of this rank; propagated: [P] int64 and confidence: [P] float32 by feature affinity; step: global
+    step, from 0; storage: number format of the vectors.
     """
-    device, classes = segments.semantic.device, batch.tags.shape[1]
+    device, classes = segments.semantic.device, images.tags.shape[1]
     annotated, known = segments.semantic < classes, propagated < classes
-    box, area = in_image(segments.box, segments.area, batch.window[segments.image])
+    box, area = in_image(segments.box, segments.area, images.window[segments.image])
     first = torch.searchsorted(segments.image, segments.image)
     return BankRows(
         vector=segments.prototype.detach().to(STORAGE[storage]),
-        image=image_hash(batch.keys, device)[segments.image],
-        check=image_check(batch.keys, device)[segments.image],
+        image=image_hash(images.keys, device)[segments.image],
+        check=image_check(images.keys, device)[segments.image],
         segment=(torch.arange(len(segments), device=device) - first).int(),
         label=torch.where(known, propagated, -1).short(),
         source=torch.where(annotated, ANNOTATED, torch.where(known, PROPAGATED, 0)).to(torch.uint8),
         confidence=torch.where(known, confidence, 0).float(),
-        tags=bitset(batch.tags & batch.tags_known[:, None])[segments.image],
-        tags_known=batch.tags_known[segments.image],
+        tags=bitset(images.tags & images.tags_known[:, None])[segments.image],
+        tags_known=images.tags_known[segments.image],
         step=torch.full_like(segments.image, step, dtype=torch.int32),
-        position=batch.position[segments.image].int(),
+        position=images.position[segments.image].int(),
         area=area.float(),
         box=box.half(),
     )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from spml_dist import comm
-from spml_dist.bank import exchange, sampling, staleness
+from spml_dist.bank import exchange, sampling, snapshot, staleness
 from spml_dist.bank.counts import count, over_all_ranks
 from spml_dist.bank.partitions import owned
-from spml_dist.bank.rows import ANNOTATED, as_candidates, bitset, by_identity, pack, unpack
+from spml_dist.bank.rows import ANNOTATED, as_candidates, bitset, by_identity, of_segments, pack, unpack
 from spml_dist.bank.search.exact import Found, in_order
 from spml_dist.bank.search.filters import Kind, Queries
 from spml_dist.bank.search.index_cache import Cache
@@ -22,7 +23,14 @@ from spml_dist.bank.store import Store
 from spml_dist.bank.validate import refusal
 from spml_dist.config.method_models import BankConfig
 from spml_dist.errors import RunError
-from spml_dist.records import BankCandidates, BankCounts, BankRows, Candidates, Neighbours
+from spml_dist.records import (
+    BankCandidates,
+    BankCounts,
+    BankRows,
+    BatchSegments,
+    Candidates,
+    Neighbours,
+)
 from spml_dist.tensor_records import concatenate, take
 
 GAUGE = 50
@@ -33,14 +41,14 @@ RECENT = 2
 
 
 @dataclass(frozen=True)
-class Asks:
+class LookupPlan:
     """What the relations in use want to know."""
 
     kinds: tuple[Kind, ...]
     """whose nearest rows become candidates"""
     votes: bool
     """whether unlabelled segments take their class from the bank"""
-    ignored: tuple[int, ...]
+    ignore_classes: tuple[int, ...]
     """classes that do not count as shared tags"""
 
 
@@ -56,7 +64,7 @@ class ShardedBank:
         settings: BankConfig,
         dim: int,
         classes: int,
-        asks: Asks,
+        plan: LookupPlan,
         seed: int,
         device: torch.device,
         names: Sequence[str] = (),
@@ -74,7 +82,7 @@ class ShardedBank:
             device,
         )
         self.cache: Cache | None = None
-        self._asks, self._device = asks, device
+        self._plan, self._device = plan, device
         self._group = exchange.own_group()
         self._sending: exchange.Sending | None = None
         self._seen: dict[str, float] = {}
@@ -84,7 +92,17 @@ class ShardedBank:
         """Rows of this rank."""
         return len(self.store)
 
-    def publish(self, rows: BankRows, keys: Sequence[str]) -> None:
+    def publish(self, parts: Sequence[BatchSegments], step: int) -> None:
+        """`SegmentBank.publish`; raises as `add`."""
+        if not parts:
+            return
+        rows = [
+            of_segments(p.segments, p.images, p.propagated, p.confidence, step, self.settings.storage)
+            for p in parts
+        ]
+        self.add(concatenate(rows), [key for part in parts for key in part.images.keys])
+
+    def add(self, rows: BankRows, keys: Sequence[str]) -> None:
         """Send this rank's segments of a step to their owners; they are rows from the next question on.
 
         rows: whole images; keys: their sample keys. Raises RunError on every rank for what no bank may hold.
@@ -107,18 +125,23 @@ class ShardedBank:
             trouble = error
         comm.agree(trouble)
 
-    def recall(self, rows: Candidates, step: int, measure: bool = False) -> BankCandidates:
-        """The bank's part in a step's candidates.
+    def save(self, folder: Path) -> None:
+        """`SegmentBank.save`: a snapshot, which any number of ranks restores."""
+        snapshot.save(self, folder)
 
-        rows: the step's segments, of all ranks; measure: also how well the bank does, for `report`.
-        """
+    def restore(self, folder: Path) -> None:
+        """`SegmentBank.restore`."""
+        snapshot.restore(self, folder)
+
+    def candidates(self, segments: Candidates, step: int, measure: bool = False) -> BankCandidates:
+        """`SegmentBank.candidates`."""
         self.settle()
         if self.settings.max_age is not None:
             self.store.expire(step - self.settings.max_age)
         self._upkeep()
-        queries, eligible = self._queries(rows), self._eligible(rows)
+        queries, eligible = self._queries(segments), self._eligible(segments)
         asking = self._taking_turns(queries, step)
-        voters = queries if self._asks.votes else asking
+        voters = queries if self._plan.votes else asking
         near, labelled, joins = [], None, step >= self.settings.warmup
         self._gauge(asking, eligible, step)
         if joins or measure:
@@ -127,11 +150,20 @@ class ShardedBank:
             self._measure(queries, voters, labelled, eligible, step)
         if not joins:
             eligible, near, labelled = torch.zeros_like(eligible), [], None
-        memory = self._memory(rows, queries, near, eligible, step)
-        return replace(memory, labelled=labelled if self._asks.votes else None)
+        memory = self._memory(segments, queries, near, eligible, step)
+        return replace(memory, labelled=labelled if self._plan.votes else None)
+
+    def nearest(self, queries: Queries, kind: Kind, k: int) -> Neighbours:
+        """The k nearest rows of all ranks for each query; a collective. queries: the same on every rank."""
+        self.settle()
+        self._upkeep()
+        everything = self.store.alive[: self.store.used]
+        if self.cache and not self.cache.gauged:
+            gauge(self.store, self.cache, queries, [kind], k, everything, self.settings.min_recall)
+        return self._merged([lookup(self.store, self.cache, queries, [kind], k, everything)[kind]])[0]
 
     def report(self, step: int) -> dict[str, float]:
-        """How the bank does since the last report, by names for the log. step: steps made so far."""
+        """`SegmentBank.report`."""
         self.settle()  # all that this step did is told now: a checkpoint after it does not hold it
         own = staleness.summed(self.store.drift, self._recall, [*self._kinds, "labelled"], self._device)
         ages = staleness.ages(self.store.rows.step[self.store.live()], step - 1)
@@ -152,7 +184,7 @@ class ShardedBank:
 
     def _queries(self, rows: Candidates) -> Queries:
         counted = rows.tags & rows.tags_known[:, None]
-        counted[:, list(self._asks.ignored)] = False
+        counted[:, list(self._plan.ignore_classes)] = False
         label = torch.where(rows.semantic < self.classes, rows.semantic, -1).short()
         return Queries(rows.prototype.detach(), rows.image, label, bitset(counted), rows.tags_known)
 
@@ -174,7 +206,7 @@ class ShardedBank:
     @property
     def _kinds(self) -> tuple[Kind, ...]:
         """What is looked up to choose candidates by."""
-        return () if self.settings.candidates == "exact" else self._asks.kinds
+        return () if self.settings.candidates == "exact" else self._plan.kinds
 
     def _gauge(self, asking: Queries, eligible: Tensor, step: int) -> None:
         """Measure the inverted file's recall when that is due: at steps that do not depend on what is logged,
@@ -189,12 +221,12 @@ class ShardedBank:
     ) -> tuple[list[Neighbours], Neighbours | None]:
         """The neighbours that become candidates, and the annotated ones of the voters, where there is a vote
         or a measurement."""
-        annotated, k = ["labelled"] if self._asks.votes or measure else [], self.settings.neighbours
+        annotated, k = ["labelled"] if self._plan.votes or measure else [], self.settings.neighbours
         near = lookup(self.store, self.cache, asking, self._kinds, k, eligible)
         labelled = lookup(self.store, self.cache, voters, annotated, k, eligible)
         answers = self._merged([*near.values(), *labelled.values()])
         # Where segments vote, who voted for them is among their candidates.
-        candidates = answers if self._asks.votes else answers[: len(near)]
+        candidates = answers if self._plan.votes else answers[: len(near)]
         return candidates, answers[-1] if labelled else None
 
     def _taking_turns(self, queries: Queries, step: int) -> Queries:
@@ -244,8 +276,8 @@ class ShardedBank:
         everything, count_drawn = self._gathered(chosen, drawn)
         weight = sampling.weights(everything.source, len(everything) - count_drawn, *kinds)
         candidates = as_candidates(everything, self.classes, rows.prototype.dtype)
-        standing = BankCounts(whole.by_class, whole.by_propagated, whole.sharing)
-        return BankCandidates(candidates, weight.log(), standing)
+        counts = BankCounts(whole.by_class, whole.by_propagated, whole.sharing)
+        return BankCandidates(candidates, weight.log(), counts)
 
     def _gathered(self, chosen: Tensor, drawn: Tensor) -> tuple[BankRows, int]:
         """The chosen rows of all ranks, then the drawn ones and how many these are, each by identity."""

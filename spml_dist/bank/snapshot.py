@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from math import gcd
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,11 +25,14 @@ from spml_dist import comm
 from spml_dist.bank.partitions import partition_of
 from spml_dist.bank.rows import digest, empty, written
 from spml_dist.bank.search.index_cache import Cache
-from spml_dist.bank.sharded import ShardedBank
-from spml_dist.bank.snapshot_manifest import File, Manifest, damaged, read_manifest, sum_of, write_manifest
+from spml_dist.bank.snapshot_folder import RECENT_ROWS, another_kind, damaged, unwritable
+from spml_dist.bank.snapshot_manifest import File, Manifest, read_manifest, sum_of, write_manifest
 from spml_dist.errors import RunError
 from spml_dist.records import BankRows
 from spml_dist.tensor_records import concatenate, take
+
+if TYPE_CHECKING:
+    from spml_dist.bank.sharded import ShardedBank
 
 SHARD, INDEX = "shard_{:05d}.safetensors", "index_{:05d}_of_{:05d}.safetensors"
 
@@ -69,14 +73,14 @@ def save(bank: ShardedBank, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         part = _write(bank, folder)
     except (OSError, SafetensorError) as problem:
-        trouble = _unwritable(folder, problem)
+        trouble = unwritable(folder, problem)
     comm.agree(trouble)
     parts = comm.from_every_rank(part)
     if comm.rank() == 0:
         try:
             write_manifest(folder, _manifest(bank, parts))
         except OSError as problem:
-            trouble = _unwritable(folder, problem)
+            trouble = unwritable(folder, problem)
     comm.agree(trouble)
 
 
@@ -88,6 +92,7 @@ def restore(bank: ShardedBank, folder: Path) -> None:
     without entries that were out of date, which leaves room for others. Raises RunError on every rank for a
     missing or damaged file, which is named, for a bank of other settings, and for rows that find no room.
     """
+    comm.agree(another_kind(folder, RECENT_ROWS, bank.settings.candidates))
     taken, trouble = None, None
     try:
         manifest = read_manifest(folder)
@@ -266,7 +271,3 @@ def _verify(path: Path, file: File) -> None:
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _unwritable(folder: Path, problem: Exception) -> RunError:
-    return RunError(f"{folder} cannot be written", problem, "make room; what was saved before is still there")

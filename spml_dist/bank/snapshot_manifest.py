@@ -11,10 +11,11 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from spml_dist.bank.rows import written
+from spml_dist.bank.snapshot_folder import MANIFEST, damaged
 from spml_dist.config.method_models import Storage
 from spml_dist.errors import RunError
+from spml_dist.files.write import replacing
 
-MANIFEST = "manifest.json"
 FORMAT = 1
 
 
@@ -84,7 +85,8 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Raises OSError."""
     text = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    with replacing(folder / MANIFEST) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def sum_of(digests: Iterable[str]) -> str:
@@ -92,9 +94,3 @@ def sum_of(digests: Iterable[str]) -> str:
     halves = [[int(each[:16], 16), int(each[16:], 16)] for each in digests]
     total = np.array(halves, np.uint64).reshape(-1, 2).sum(axis=0, dtype=np.uint64)
     return written(total)
-
-
-def damaged(path: Path, problem: object) -> RunError:
-    """A file of a snapshot that cannot be used."""
-    remedy = "put back a copy of it, or name an older checkpoint in latest"
-    return RunError(f"{path} cannot be used", problem, remedy)

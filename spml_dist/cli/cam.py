@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from spml_dist import __version__
 from spml_dist.cli import train
 from spml_dist.cli.arguments import add_verb, at_least
-from spml_dist.config import Config, load
+from spml_dist.config import differences, explain
 from spml_dist.config.cam import cam_experiment
-from spml_dist.errors import ConfigError, DataError, RunError
-
-if TYPE_CHECKING:
-    from spml_dist.data.format.manifest import Manifest
-    from spml_dist.data.pack.pack import Described
-    from spml_dist.labeling.cams import CamParts
 
 EXAMPLES = """\
 the whole path, from tags to a segmenter:
@@ -60,159 +50,14 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         EXAMPLES,
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True, dest="cam_verb", title="verbs")
-    said = "train the classifier of image tags; the same command resumes"
-    training = add_verb(verbs, "train", said, f"{said[0].upper()}{said[1:]}.", TRAIN_EXAMPLES)
+    about = "train the classifier of image tags; the same command resumes"
+    training = add_verb(verbs, "train", about, f"{about[0].upper()}{about[1:]}.", TRAIN_EXAMPLES)
     train.add_arguments(training)
     training.set_defaults(run=run_train)
-    said = "label the images of a pack by the classifier's maps"
+    about = "label the images of a pack by the classifier's maps"
     _add_infer(
-        add_verb(verbs, "infer", said, f"{said[0].upper()}{said[1:]}, into a new pack.", INFER_EXAMPLES)
+        add_verb(verbs, "infer", about, f"{about[0].upper()}{about[1:]}, into a new pack.", INFER_EXAMPLES)
     )
-
-
-def run_train(args: argparse.Namespace) -> int:
-    config = train.absolute(cam_experiment(load(args.config, args.overrides)), Path.cwd())
-    _require_tags(config.data.train)
-    if train.launched(config, "cam", args.alone):
-        folder = train.short(Path(config.output) / config.name)
-        print(f"trained; label with: spml-dist cam infer {folder} {config.data.train} --out OUT", flush=True)
-    return 0
-
-
-def run_infer(args: argparse.Namespace) -> int:
-    from spml_dist.data.format.manifest import read_manifest
-    from spml_dist.data.pack.pack import Described
-    from spml_dist.labeling import seeds_note
-    from spml_dist.labeling.cams import KIND
-    from spml_dist.labeling.seed_quality import measure
-
-    config = _settings(args.run_folder, args.overrides)
-    if Path(args.shards).resolve() == Path(args.out).resolve():
-        raise DataError(f"{args.out}: the pack that is read", None, "give another --out")
-    manifest = read_manifest(args.shards)
-    if KIND in manifest.counts.kinds:
-        remedy = "label the pack that it was made from"
-        raise DataError(f"{args.shards}: has seeds of CAM already", None, remedy)
-    parts = _parts(args, config, manifest)
-    described = Described(
-        f"{manifest.name}-{KIND}",
-        manifest.split,
-        f"{manifest.labels},{KIND}",
-        manifest.classes,
-        manifest.background,
-        manifest.regions,
-    )
-    note = {"run": config.name, "shards": str(args.shards), "cam": config.cam.model_dump(mode="json")}
-    note |= _labelled(args, parts, described)
-    result = note | measure(args.out, KIND, cache=parts.cache)
-    seeds_note.write(args.out, result)
-    print(_table(result))
-    print(f"\nwritten to {args.out}; train with: spml-dist train CONFIG data.train={args.out}")
-    return 0
-
-
-def _labelled(args: argparse.Namespace, parts: CamParts, described: Described) -> dict:
-    """Write the pack, unless this very command has and was cut off later; what its note says of it."""
-    from spml_dist.data.pack.pack import pack_parts
-    from spml_dist.labeling import seeds_note
-
-    fingerprint = _fingerprint(parts)
-    made_by = seeds_note.digest([fingerprint, asdict(described)])
-    sizes = [shard.samples for shard in parts.manifest.shards]
-    written = seeds_note.left_unmeasured(args.out, made_by) or pack_parts(
-        parts, sizes, args.out, described, workers=args.workers, fingerprint=fingerprint
-    )
-    note = {
-        "made_by": made_by,
-        "manifest": seeds_note.digest(asdict(written)),
-        "rejected": written.rejected,
-    }
-    seeds_note.write(args.out, note)
-    return note
-
-
-def _parts(args: argparse.Namespace, config: Config, manifest: Manifest) -> CamParts:
-    """What labels the pack, once the network is known to be one that can."""
-    import hashlib
-
-    from spml_dist.data.format.compatibility import first_difference
-    from spml_dist.data.stream.shard_cache import Cache
-    from spml_dist.inference.device import chosen
-    from spml_dist.labeling.cams import CamParts
-    from spml_dist.model.export import load as load_network
-
-    folder = args.run_folder.resolve() / "export"
-    _, info = load_network(folder, "cam")
-    _require_unmirrored(config)
-    seen = first_difference(manifest.classes, manifest.background, info["classes"], info["background"])
-    if seen:
-        what = f"{args.shards}: classes are not those that {args.run_folder} was trained for"
-        raise DataError(what, seen, "train the CAM classifier on a pack of the same classes")
-    stream = config.stream
-    return CamParts(
-        export=folder,
-        digest=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
-        shards=str(args.shards),
-        manifest=manifest,
-        settings=config.cam,
-        device=chosen(config.engine.device),
-        cache=Cache(stream.cache, stream.cache_gb, stream.retry_seconds),
-    )
-
-
-def _settings(run: Path, overrides: list[str]) -> Config:
-    """The run's configuration, of which cam.* and the device may change."""
-    if not run.is_dir():
-        raise RunError(f"{run}: no such run folder", None, "give the folder that `spml-dist cam train` wrote")
-    for text in overrides:
-        if not text.startswith(("cam.", "engine.device=")) or text.startswith("cam.steps="):
-            key = text.partition("=")[0]
-            raise ConfigError(
-                f"{key} cannot change", None, "the run is trained: only cam.* and engine.device"
-            )
-    return load(run / "config.yaml", overrides)
-
-
-def _require_unmirrored(config: Config) -> None:
-    if config.cam.mirror and config.stream.mirror_swaps:
-        remedy = "stream.mirror_swaps says that classes change places in a mirror: set it to false"
-        raise ConfigError("cam.mirror", "true", remedy)
-
-
-def _require_tags(folder: str) -> None:
-    from spml_dist.data.format.manifest import read_manifest
-
-    counts = read_manifest(folder).counts
-    if not any(counts.images_tagged):
-        remedy = "pack with tags, such as `--labels tags`"
-        raise DataError(f"{folder}: no image is known to show a class", None, remedy)
-
-
-def _fingerprint(parts: CamParts) -> str:
-    """Everything that decides what is written, but for the description."""
-    tars = [shard.sha256 for shard in parts.manifest.shards]
-    return json.dumps([__version__, parts.digest, parts.settings.model_dump(mode="json"), parts.device, tars])
-
-
-def _table(result: dict) -> str:
-    """Per cent of the labelled images' pixels, and how many of them are right, by class."""
-    head = (
-        f"{result['images_labelled']} of {result['images']} images got seeds, "
-        f"{result['images_measured']} of them have ground truth; per cent of their pixels"
-    )
-    rows = [*result["classes"].items(), ("all (IoU: mean)", result["all"])]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{'class':<{width}}  labelled  precision    IoU"]
-    for name, values in rows:
-        labelled, precision, iou = (values[key] for key in ("labelled", "precision", "iou"))
-        lines.append(
-            f"{name:<{width}}  {_percent(labelled):>8}  {_percent(precision):>9}  {_percent(iou):>5}"
-        )
-    return "\n".join([head, "", *lines])
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def _add_infer(parser: argparse.ArgumentParser) -> None:
@@ -224,3 +69,29 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
     workers = "processes that label side by side, on the Ray cluster of RAY_ADDRESS if it is set (default: 1)"
     parser.add_argument("--workers", metavar="N", type=at_least(1), default=1, help=workers)
     parser.set_defaults(run=run_infer)
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Train the classifier to the end, and say what comes next."""
+    from spml_dist.training.absolute_paths import absolute
+    from spml_dist.training.launch import folder_of, from_here, launch
+
+    experiment, origins = explain(args.config, args.overrides)
+    config = cam_experiment(experiment)
+    origins |= {key: "spml-dist cam train" for key, *_ in differences(experiment, config)}
+    config = absolute(config, Path.cwd())
+    if launch(config, "cam", alone=args.alone, origins=origins):
+        folder = from_here(folder_of(config).path)
+        print(f"trained; label with: spml-dist cam infer {folder} {config.data.train} --out OUT", flush=True)
+    return 0
+
+
+def run_infer(args: argparse.Namespace) -> int:
+    """Label a pack, and print how good the seeds are."""
+    from spml_dist.labeling.infer_pack import infer_pack
+    from spml_dist.labeling.seed_quality import table
+
+    result = infer_pack(args.run_folder, args.shards, args.out, args.overrides, args.workers)
+    print(table(result))
+    print(f"\nwritten to {args.out}; train with: spml-dist train CONFIG data.train={args.out}")
+    return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -92,8 +91,6 @@ def _open(arguments: argparse.Namespace) -> Recipe:
     asked = given(arguments, ("point_radius", "boxes", "heat_maps"))
     marks = Marks(heat=heat(arguments), **asked)
     recipe = open_folder(arguments.dir, arguments.split, arguments.labels, marks, arguments.labels_from)
-    for note in recipe.notes:
-        print(note, file=sys.stderr)
     say_idle(arguments, recipe.forms)
     return recipe
 

@@ -66,7 +66,11 @@ labels:
   boxes        (instances) what lies outside all boxes is background, their inside is for `spml-dist cam
                infer`; with --boxes geometry the middle fifth of each is its class
   tags         no labelled pixels; the classes of the image
-An image without instances is known to show none. Masks go along for evaluation.
+An image without instances is known to show none. Masks go along for evaluation, except of images with an
+instance that has no outline, which boxes and tags do not need.
+
+One's own images and COCO files, with classes of one's own, are read alike: DIR/SPLIT/ and
+DIR/annotations/instances_SPLIT.json. docs/recipes.md has the exports of label tools.
 
 examples:
   spml-dist pack coco DIR --labels boxes --split train2017 --out data/coco_box/train

@@ -9,6 +9,7 @@ from pathlib import Path
 from spml_dist.cli.arguments import add_verb
 from spml_dist.errors import RunError
 from spml_dist.files.write import write_text
+from spml_dist.run_folder import RunFolder
 
 EXAMPLES = """\
 examples:
@@ -36,7 +37,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     require_run(args.folder)
     from spml_dist.report import write_report
-    from spml_dist.report.run_folder import read
+    from spml_dist.report.contents import read
     from spml_dist.report.summary import headline, summary
 
     path = write_report(args.folder)
@@ -53,7 +54,7 @@ def require_run(folder: Path) -> None:
     """RunError unless `spml-dist train` made the folder."""
     if not folder.is_dir():
         raise RunError(f"{folder}: no such run folder", None, "give the folder that `spml-dist train` wrote")
-    if not (folder / "config.yaml").exists():
+    if not RunFolder(folder).config.exists():
         raise RunError(
             f"{folder} is no run folder: it has no config.yaml",
             None,

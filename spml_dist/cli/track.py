@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb
 from spml_dist.cli.report import require_run
 from spml_dist.errors import RunError
+from spml_dist.run_folder import RunFolder
 
 EXAMPLES = """\
 examples:
@@ -29,6 +29,9 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder that `spml-dist train` wrote")
     parser.add_argument("--uri", help="MLflow's address; default: where the run was sent before")
+    parser.add_argument(
+        "--experiment", metavar="NAME", help="of MLflow; default: the run's tracking.experiment"
+    )
     parser.set_defaults(run=run)
 
 
@@ -38,11 +41,13 @@ def run(args: argparse.Namespace) -> int:
     from spml_dist.tracking import mlflow_sync
     from spml_dist.tracking.mlflow_client import absolute_uri
 
-    config = load(args.folder / "config.yaml")
+    config = load(RunFolder(args.folder).config)
     uri = absolute_uri(args.uri or mlflow_sync.address(args.folder) or config.tracking.uri, Path.cwd())
-    missing = mlflow_sync.catch_up(args.folder, uri, config.tracking.experiment, config.name, flatten(config))
+    experiment = args.experiment or config.tracking.experiment
+    missing = mlflow_sync.sync(args.folder, uri, experiment, config.name, flatten(config))
     if missing:
-        raise RunError(missing.what, missing.error, "try again when it answers, or give --uri ADDRESS")
-    run_id = json.loads((args.folder / mlflow_sync.NOTE).read_text(encoding="utf-8"))["run_id"]
-    print(f"MLflow has all of {args.folder}: run {run_id}")
+        other = " or --experiment NAME" if "was deleted" in (missing.error or "") else ""
+        remedy = f"try again when it answers, or give --uri ADDRESS{other}"
+        raise RunError(missing.what, missing.error, remedy)
+    print(f"MLflow has all of {args.folder}: run {mlflow_sync.noted(args.folder)['run_id']}")
     return 0

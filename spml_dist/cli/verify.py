@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from spml_dist.cli.arguments import add_verb
-from spml_dist.errors import DataError
+from spml_dist.tables import table
 
 NAME = "verify"
 
@@ -24,6 +24,7 @@ examples:
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
+    """Add the verb to the command line."""
     parser = add_verb(
         subparsers,
         NAME,
@@ -39,51 +40,29 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from spml_dist.data.format.manifest import write_json
-    from spml_dist.files import address
+    """Print what is wrong with each pack, and write it as JSON too."""
+    from spml_dist.data.format.verify import packs_at, require_sound, verify
+    from spml_dist.files.write import write_json
 
-    reports = [_verified(folder) for folder in _packs(arguments.out)]
+    reports = [verify(folder, progress=True) for folder in packs_at(arguments.out)]
     print(_table(reports))
     if arguments.json:
         write_json(arguments.json, {report["folder"]: report for report in reports})
-    broken = [(report, problem) for report in reports for problem in report["problems"]]
-    if broken:
-        report, first = broken[0]
-        key = f", {first['key']}" if first["key"] else ""
-        raise DataError(
-            f"{address.join(report['folder'], first['tar'])}{key}: {first['problem']}",
-            f"{len(broken)} problems" if len(broken) > 1 else "1 problem",
-            "pack again, or copy the file again from where it was packed",
-        )
+    require_sound(reports)
     return 0
 
 
-def _packs(out: str) -> list[str]:
-    from spml_dist.data.format.manifest import FILE
-    from spml_dist.files import address
-
-    if address.is_remote(out) or (Path(out) / FILE).exists():
-        return [out]
-    return sorted(str(path.parent) for path in Path(out).glob(f"*/{FILE}")) or [out]
-
-
-def _verified(folder: str) -> dict[str, Any]:
-    from tqdm import tqdm
-
-    from spml_dist.data.format.verify import verify
-
-    pause = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file gets few lines
-    return verify(folder, lambda shards: tqdm(shards, desc=folder, unit=" tars", mininterval=pause))
+def _table(reports: Sequence[dict[str, Any]]) -> str:
+    titles = "folder", "samples", "shards", "MB", "problems"
+    rows = [
+        (each["folder"], each["samples"], each["shards"], f"{each['bytes'] / 1e6:.1f}", len(each["problems"]))
+        for each in reports
+    ]
+    head, *lines = table(titles, rows).splitlines()
+    problems = ["".join(map(_line, report["problems"])) for report in reports]
+    return "\n".join([head, *map(str.__add__, lines, problems)])
 
 
-def _table(reports: list[dict[str, Any]]) -> str:
-    width = max(len(report["folder"]) for report in reports)
-    lines = [f"{'folder':<{width}}  {'samples':>8}  {'shards':>6}  {'MB':>9}  {'problems':>8}"]
-    for report in reports:
-        size, problems = report["bytes"] / 1e6, len(report["problems"])
-        numbers = f"{report['samples']:>8}  {report['shards']:>6}  {size:>9.1f}  {problems:>8}"
-        lines.append(f"{report['folder']:<{width}}  {numbers}")
-        for problem in report["problems"]:
-            where = " ".join(filter(None, (problem["tar"], problem["key"])))
-            lines.append(f"  {where}: {problem['problem']}")
-    return "\n".join(lines)
+def _line(problem: dict[str, str | None]) -> str:
+    where = " ".join(filter(None, (problem["tar"], problem["key"])))
+    return f"\n  {where}: {problem['problem']}"

@@ -15,10 +15,10 @@ Resources = Callable[[], Mapping[str, float]]
 """how many of each resource all nodes of a cluster have now, all of them or the free ones, by Ray's names"""
 
 
-def device_for(wanted: str, workers: int, resources: Resources) -> str:
+def device_for(choice: str, workers: int, resources: Resources) -> str:
     """Where all workers compute, "cuda" or "cpu". auto takes GPUs if the cluster has one for every worker."""
-    if wanted != "auto":
-        return wanted
+    if choice != "auto":
+        return choice
     return "cuda" if resources().get("GPU", 0) >= workers else "cpu"
 
 
@@ -46,7 +46,7 @@ def wait(
     asked.
     """
     deadline = time.monotonic() + patience
-    said = None
+    last = None
     while missing := lacking(workers, device, resources):
         left = deadline - time.monotonic()
         counts = f"{workers} workers, {counted(workers - missing, RESOURCE[device])}"
@@ -56,10 +56,10 @@ def wait(
                 counts,
                 " or ".join(_remedies(device, may_grow=patience > 0)),
             )
-        if counts != said:
+        if counts != last:
             least = f"up to {left:.0f} s " if left < math.inf else ""
             say(f"waiting {least}for {where} to have room: {counts}")
-            said = counts
+            last = counts
         time.sleep(min(pause, left))
         if stopped():
             raise Stopped(f"stopped while {where} had no room", counts, "the same command waits again")

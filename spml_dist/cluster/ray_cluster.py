@@ -123,8 +123,8 @@ def spread(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -
         from ray.exceptions import RayError, RayTaskError
 
         task = ray.remote(num_cpus=1)(_applied)
-        held = [ray.put(function)]  # in a list, because Ray would unpack an argument for every task
-        running = [task.remote(held, os.getcwd(), item) for item in islice(waiting, workers)]
+        reference = [ray.put(function)]  # in a list, because Ray would unpack an argument for every task
+        running = [task.remote(reference, os.getcwd(), item) for item in islice(waiting, workers)]
         while running:
             (done,), running = ray.wait(running, num_returns=1)
             try:
@@ -133,13 +133,13 @@ def spread(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -
                 raise error.cause from None
             except RayError as error:
                 raise RunError("a Ray worker failed", str(error), "the same command goes on") from error
-            running += [task.remote(held, os.getcwd(), item) for item in islice(waiting, 1)]
+            running += [task.remote(reference, os.getcwd(), item) for item in islice(waiting, 1)]
             yield result
 
 
-def _applied(held: list, folder: str, item: Any) -> Any:
+def _applied(reference: list, folder: str, item: Any) -> Any:
     os.chdir(folder)
-    return _unpacked(held[0])(item)
+    return _unpacked(reference[0])(item)
 
 
 @lru_cache(maxsize=1)
@@ -157,7 +157,7 @@ def _cluster(workers: int, environment: Mapping[str, str] = WORKER_ENVIRONMENT) 
 
     address = os.environ.get("RAY_ADDRESS")
     runtime = {"env_vars": dict(environment)}
-    options = {"runtime_env": runtime, "log_to_driver": False, "logging_level": logging.ERROR}
+    options: dict[str, Any] = {"runtime_env": runtime, "log_to_driver": False, "logging_level": logging.ERROR}
     terminated = signal.getsignal(signal.SIGTERM)
     try:
         if address:

@@ -14,6 +14,7 @@ def cam_experiment(config: Config) -> Config:
     change places too: none are made.
     """
     schedule, relations = config.schedule, config.relations.model_dump()
+    # Neutral values, not only unused ones: rules between fields must hold for whatever the experiment has.
     changed = {
         "name": f"{config.name}_cam",
         "data": {"val": config.data.train, "test": None},

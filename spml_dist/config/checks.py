@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def check(config: Config) -> None:
     """Raise ConfigError for the first rule that `config` breaks."""
+    # One at a time: correcting the first often mends the others.
     for rule in (
         _head,
         _batch,
@@ -54,6 +55,7 @@ def _batch(config: Config) -> None:
         raise ConfigError(
             "stream.batch", batch, f"it must be a multiple of engine.accumulation, which is {parts}"
         )
+    # A worker without an image would still have to take part in every collective of the step.
     if batch // parts < workers:
         raise ConfigError(
             "stream.batch",
@@ -80,6 +82,7 @@ def _swaps(config: Config) -> None:
 
 
 def _grid(config: Config) -> None:
+    # More cells than pixels along a side would leave clusters without a pixel from the start.
     side = config.stream.crop // 4
     if max(config.segments.grid) > side:
         raise ConfigError(
@@ -178,6 +181,7 @@ def _capacity(config: Config) -> None:
     bank, cells = config.bank, prod(config.segments.grid)
     if bank.candidates == "recent":
         return
+    # Below it, rows of a step would push out others of the same step before anybody has seen them.
     if bank.capacity < config.stream.batch * cells:
         raise ConfigError(
             "bank.capacity",
@@ -204,6 +208,7 @@ def _recent(config: Config) -> None:
     """What only a bank of the whole data set has."""
     if config.bank.candidates != "recent":
         return
+    # Refused rather than passed over: a value that changes nothing looks as if it did.
     neutral = {"storage": "float32", "warmup": "0", "max_age": "null", "own_images": "false"}
     for key, kept in neutral.items():
         value = getattr(config.bank, key)

@@ -43,8 +43,7 @@ def dump(config: Config, origins: Mapping[str, str] | None = None) -> str:
         return "".join(f"{text}\n" for text, _ in written)
     width = min(COMMENTS, max(len(text) for text, _ in written) + 2)
     return "".join(
-        f"{text:{width - 2}}  # {_printable(origins[key])}\n" if key in origins else f"{text}\n"
-        for text, key in written
+        f"{text:{width - 2}}  # {_printable(origins[key])}\n" if key else f"{text}\n" for text, key in written
     )
 
 

@@ -33,10 +33,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def explain(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[str, str]]:
     """The experiment, and where the value of every dotted key comes from: `default`, `FILE:LINE` or
     `override`. Raises as `load`."""
+    # Before the overrides: an old name in the file and today's on the command line are one key.
     settings = migrations.migrated(document.settings(Path(path)))
     for text in overrides:
         settings |= _override(text)
-    _require_known(settings)
+    _require_known(settings)  # before what is missing: a misspelt key is both
     for key in suggest.fields():
         if suggest.is_required(key) and not suggest.is_section(key) and key not in settings:
             raise suggest.missing(key, Path(path), present=settings)
@@ -75,12 +76,14 @@ def _override(text: str) -> dict[str, Setting]:
         raise suggest.unknown(key, Setting(parsed, OVERRIDE), present=suggest.fields())
     settings = dict(_leaves(key, parsed, OVERRIDE))
     current = migrations.migrated(settings)
+    # A file is silent about old names, being a record; who types one learns the new.
     for old in filter(migrations.is_old, settings):
         print(f"spml-dist: {migrations.notice(old)}", file=sys.stderr)
     return current
 
 
 def _leaves(key: str, value: Any, origin: str) -> Iterator[tuple[str, Setting]]:
+    # An empty mapping stays a value, which no key takes; as no setting at all it would go unnoticed.
     if not isinstance(value, dict) or not value:
         yield key, Setting(value, origin)
     else:
@@ -103,6 +106,7 @@ def _validated(model: type[S], settings: Mapping[str, Setting], prefix: str) -> 
     try:
         return model.model_validate(_nested(settings, prefix))
     except ValidationError as error:
+        # The location may go on below the key, into an item of a list or an alternative of its type.
         location = error.errors()[0]["loc"]
         key = next(key for key in _prefixes(prefix, location) if key in settings)
         raise _unfit(key, settings[key]) from error

@@ -35,29 +35,31 @@ LocalFeatures = Annotated[
 
 class SegmentsConfig(Section):
     grid: tuple[Count, Count] = Field(
-        (6, 6), description="Initial clusters of a crop as rows and columns; 12 × 12 for DensePose."
+        default=(6, 6), description="Initial clusters of a crop as rows and columns; 12 × 12 for DensePose."
     )
-    iterations: int = Field(10, ge=1, description="Iterations of spherical k-means.")
+    iterations: int = Field(default=10, ge=1, description="Iterations of spherical k-means.")
     colour: Literal["none", "cone", "gaussian"] = Field(
-        "none",
+        default="none",
         description="Smoothing of the colours that stand beside embedding and coordinates: cone, the kernel "
-        "that the release has for DensePose (configs/densepose_point.yaml, golden vector m_color_features), "
+        "that the release has for DensePose (configs/densepose_point.yaml, golden item m_color_features), "
         "or gaussian, which that kernel is meant to be; none leaves colours out, as on VOC.",
     )
     embedding_scale: float = Field(
-        1.0,
+        default=1.0,
         gt=0,
         le=1,
         description="Factor of the unit embedding beside its local features in relations that use these; "
         "clustering takes it whole; 0.1 for DensePose.",
     )
     labels: Literal["nearest", "majority"] = Field(
-        "nearest",
+        default="nearest",
         description="Which label a cell of 4×4 pixels has: that of its top left pixel, as in the release, or "
         "that of most of its labelled pixels; a thin scribble then labels every cell that it crosses.",
     )
 
 
+# A class each, although most have the same fields: a file that gives a weight alone keeps the relation's own
+# concentration.
 class ImageSimilarityConfig(Section):
     weight: Weight = 0.1
     concentration: Concentration = 16.0
@@ -73,7 +75,7 @@ class CooccurrenceConfig(Section):
     weight: Weight = 0.5
     concentration: Concentration = 12.0
     ignore_classes: tuple[ClassId, ...] = Field(
-        (),
+        default=(),
         description="Class ids that do not count as shared context, because nearly every image shows them; "
         "the background never counts.",
     )
@@ -83,19 +85,24 @@ class FeatureAffinityConfig(Section):
     weight: Weight = 0.0
     concentration: Concentration = 12.0
     scope: Literal["image", "batch", "global"] = Field(
-        "batch",
+        default="batch",
         description="Where the nearest labelled segments are sought: in the own image, segments without one "
         "being attracted by all as in the release; in the batch of all workers, those then taking no part, "
         "which is nearer to the paper; or also among the annotated rows of the bank.",
     )
     min_similarity: float = Field(
-        0.95, ge=-1, le=1, description="Lowest cosine at which a labelled segment passes its class on."
+        default=0.95,
+        ge=-1,
+        le=1,
+        description="Lowest cosine at which a labelled segment passes its class on.",
     )
     neighbours: int = Field(
-        1, ge=1, description="Number of nearest labelled segments that vote on an unlabelled one's class."
+        default=1,
+        ge=1,
+        description="Number of nearest labelled segments that vote on an unlabelled one's class.",
     )
     margin: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=1,
         description="Lead of the winning class over the next, as a share of the votes, below which a segment "
@@ -106,16 +113,16 @@ class FeatureAffinityConfig(Section):
 
 class RelationsConfig(Section):
     image_similarity: ImageSimilarityConfig = Field(
-        ImageSimilarityConfig(), description="Segments of one contour region of one image attract."
+        default=ImageSimilarityConfig(), description="Segments of one contour region of one image attract."
     )
     annotation: AnnotationConfig = Field(
-        AnnotationConfig(), description="Segments annotated with one class attract."
+        default=AnnotationConfig(), description="Segments annotated with one class attract."
     )
     cooccurrence: CooccurrenceConfig = Field(
-        CooccurrenceConfig(), description="Segments of images that share a tag attract."
+        default=CooccurrenceConfig(), description="Segments of images that share a tag attract."
     )
     feature_affinity: FeatureAffinityConfig = Field(
-        FeatureAffinityConfig(),
+        default=FeatureAffinityConfig(),
         description="Segments of one class attract, unlabelled ones having that of the nearest labelled; "
         "off on VOC, weight 0.5 in the paper's DensePose.",
     )
@@ -123,86 +130,91 @@ class RelationsConfig(Section):
 
 class LossConfig(Section):
     cross_entropy: float = Field(
-        1.0, ge=0, description="Factor of the classifier's cross-entropy; 0 leaves it out."
+        default=1.0, ge=0, description="Factor of the classifier's cross-entropy; 0 leaves it out."
     )
     reduction: Literal["global", "per_rank"] = Field(
-        "global",
+        default="global",
         description="Mean over the pixels of all workers (the same for any number of workers), or mean of "
-        "the workers' own means as in the release (golden vector g_relations_sharded).",
+        "the workers' own means as in the release (golden item g_relations_sharded).",
     )
     tagless: Literal["once", "reference"] = Field(
-        "once",
+        default="once",
         description="How often a segment of an image known to hold no class stands among its own negatives: "
-        "once, or twice as in the release, whose vectors (golden g_relations_edge) need reference.",
+        "once, or twice as in the release, whose golden item g_relations_edge needs reference.",
     )
 
 
 class BankConfig(Section):
     candidates: Literal["recent", "nearest+sampled", "nearest", "exact"] = Field(
-        "recent",
+        default="recent",
         description="Which rows of the bank join a step's candidates: those of the last steps, as in the "
         "paper; or, of a bank that spans the data set, the nearest to each segment and a weighted sample of "
         "all others, the nearest alone, or all.",
     )
     steps: int = Field(
-        2, ge=0, description="Number of past steps whose segments stay with candidates recent; 0 for no bank."
+        default=2,
+        ge=0,
+        description="Number of past steps whose segments stay with candidates recent; 0 for no bank.",
     )
     capacity: int = Field(
-        200_000,
+        default=200_000,
         ge=1,
         description="Rows that the bank holds over all workers with any other candidates; the oldest images "
         "go first; the default holds about 2,000 to 5,000 images whole.",
     )
     partitions: int = Field(
-        64,
+        default=64,
         ge=1,
         description="Number of fixed parts that the bank is split into; every worker owns whole ones.",
     )
-    storage: Storage = Field("float32", description="Number format in which rows are kept.")
-    warmup: int = Field(0, ge=0, description="Steps before the bank's rows join the candidates.")
+    storage: Storage = Field(default="float32", description="Number format in which rows are kept.")
+    warmup: int = Field(default=0, ge=0, description="Steps before the bank's rows join the candidates.")
     max_age: Count | None = Field(
-        None, description="Steps after which a row no longer counts; null if it counts until it is replaced."
+        default=None,
+        description="Steps after which a row no longer counts; null if it counts until it is replaced.",
     )
     queries: int = Field(
-        256,
+        default=256,
         ge=1,
         description="Most segments of a step that look up their nearest rows; where there are more, they "
         "take turns by a draw.",
     )
-    neighbours: int = Field(16, ge=1, description="Rows of each kind that are looked up for a segment.")
+    neighbours: int = Field(
+        default=16, ge=1, description="Rows of each kind that are looked up for a segment."
+    )
     max_candidates: int = Field(
-        1024, ge=1, description="Most of the nearest rows that one step uses, over the whole batch."
+        default=1024, ge=1, description="Most of the nearest rows that one step uses, over the whole batch."
     )
     sampled: int = Field(
-        1024,
+        default=1024,
         ge=1,
         description="Number n of further rows that nearest+sampled draws for a step, on average; it draws "
         "none of either kind, annotated or not, with a probability of about exp(-n/2).",
     )
     own_images: bool = Field(
-        False,
+        default=False,
         description="Whether remembered segments of the batch's own images, older copies of themselves, are "
         "candidates too.",
     )
     exact_rows: int = Field(
-        10_000,
+        default=10_000,
         ge=0,
         description="Rows of a worker up to which it searches exactly; above, it searches an inverted file.",
     )
     gpu_index: bool = Field(
-        False,
+        default=False,
         description="Whether a worker with a GPU searches an inverted file above exact_rows too, on the GPU, "
         "which takes FAISS with GPUs; else it compares all rows.",
     )
     min_recall: float = Field(
-        0.95,
+        default=0.95,
         gt=0,
         le=1,
         description="Recall of the inverted file against exact search, below which it is searched more "
         "widely or trained again.",
     )
     encoder_momentum: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None,
+        default=None,
         description="Share of its weights that a momentum encoder keeps at each step, whose vectors fill the "
         "bank; null if the network's own do.",
     )
@@ -210,36 +222,36 @@ class BankConfig(Section):
 
 class CamConfig(Section):
     steps: int = Field(
-        1000,
+        default=1000,
         ge=1,
         description="Number of optimiser steps of the classifier of image tags; 1000 serve a few hundred "
         "images, configs/voc12_tag.yaml takes 4000.",
     )
     scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.5, 1.0, 1.5, 2.0),
+        default=(0.5, 1.0, 1.5, 2.0),
         min_length=1,
         description="Factors of the image's size at which its maps are computed and summed.",
     )
-    mirror: bool = Field(True, description="Whether maps of the mirrored image are summed too.")
+    mirror: bool = Field(default=True, description="Whether maps of the mirrored image are summed too.")
     longer_side: Annotated[int, Field(ge=16)] | None = Field(
-        1024,
+        default=1024,
         description="Longer side in pixels to which larger images are reduced before the factors apply; "
         "null for no limit but the 4 million pixels of any view.",
     )
     alpha: float = Field(
-        6.0, gt=0, description="Exponent α of the background's score (1 - the strongest map)^α."
+        default=6.0, gt=0, description="Exponent α of the background's score (1 - the strongest map)^α."
     )
     foreground: Threshold = Field(
-        0.3,
+        default=0.3,
         description="Lowest value of a class's map, over its maximum in the image, that labels a pixel; the "
         "paper has 0.2 for this and the background.",
     )
     background: Threshold = Field(
-        0.3,
+        default=0.3,
         description="Lowest score of the background that labels a pixel; the stronger wins where both do. "
         "With 0.2 here and for the foreground no pixel stays unlabelled, since max(m, (1 - m)^6) > 0.22.",
     )
     box: Threshold = Field(
-        0.5,
+        default=0.5,
         description="Lowest value of a class's map, stretched to 0..1 inside a box, that labels a pixel.",
     )

@@ -28,64 +28,64 @@ class DataConfig(Section):
         description="Folder or address of the packed training split (manifest.json and tars)."
     )
     val: PathOrUrl | None = Field(
-        None, description="Folder or address of the packed validation split; null if there is none."
+        default=None, description="Folder or address of the packed validation split; null if there is none."
     )
     test: PathOrUrl | None = Field(
-        None, description="Folder or address of the packed test split; null if there is none."
+        default=None, description="Folder or address of the packed test split; null if there is none."
     )
 
 
 class ModelConfig(Section):
     backbone: str = Field(
-        "resnet101s",
+        default="resnet101s",
         min_length=1,
         description="Name of a timm model that can give feature maps; the release's has a deep stem.",
     )
     weights: PathOrUrl | None = Field(
-        None, description="File of backbone weights to start from; null for none."
+        default=None, description="File of backbone weights to start from; null for none."
     )
     pretrained: bool = Field(
-        True,
+        default=True,
         description="Whether to start from weights learned on ImageNet: timm's own where its hub can be "
         "reached, else those of an installed package (extra `weights`).",
     )
     output_stride: Annotated[int, Field(ge=4)] | None = Field(
-        8,
+        default=8,
         description="Image pixels per pixel of the backbone's last map: 8, 16 or 32 for convolutions, which "
         "dilate instead of striding further; the patch for a transformer; null for the backbone's own.",
     )
     feature_level: int = Field(
-        -1,
+        default=-1,
         ge=-1,
         description="Which of the backbone's feature maps feeds the head, counted from 0; -1 is the last.",
     )
     head: Literal["deeplab", "pspnet"] = Field(
-        "deeplab",
+        default="deeplab",
         description="Head that turns the feature map into embeddings: parallel dilated convolutions, or a "
         "pyramid of averages as for DensePose.",
     )
     dilations: tuple[Count, ...] = Field(
-        (6, 12, 18, 24),
+        default=(6, 12, 18, 24),
         description="Dilation of each of the deeplab head's parallel 3×3 convolutions; empty with pspnet.",
     )
-    embedding_dim: int = Field(64, ge=2, description="Dimensions of a pixel's unit embedding.")
+    embedding_dim: int = Field(default=64, ge=2, description="Dimensions of a pixel's unit embedding.")
     frozen: tuple[str, ...] = Field(
-        (),
+        default=(),
         description="Prefixes of backbone parameters that are not trained; batch norms still follow data. "
         "None by default, as names differ between backbones; the release freezes [conv1, bn1, layer1].",
     )
     norm_momentum: float = Field(
-        0.1,
+        default=0.1,
         gt=0,
         le=1,
         description="Share of a step in the running statistics of the backbone's batch norms: 0.1 serves "
         "every backbone; the release has 0.0003, for pre-trained statistics.",
     )
     classifier_dropout: float = Field(
-        0.75, ge=0, lt=1, description="Dropout in front of the classifier's last layer."
+        default=0.75, ge=0, lt=1, description="Dropout in front of the classifier's last layer."
     )
     classifier_detached: bool = Field(
-        True,
+        default=True,
         description="Whether the classifier sees a detached embedding; false lets its cross-entropy train "
         "the backbone, which is the plain baseline.",
     )
@@ -93,158 +93,166 @@ class ModelConfig(Section):
 
 class StreamConfig(Section):
     batch: int = Field(
-        16,
+        default=16,
         ge=1,
         description="Images of one optimiser step, over all workers; the paper has 12.",
     )
-    crop: int = Field(512, ge=16, description="Side of the square training crop in pixels.")
+    crop: int = Field(default=512, ge=16, description="Side of the square training crop in pixels.")
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
-        (0.5, 1.5), description="Lowest and highest factor of the random scaling before the crop."
+        default=(0.5, 1.5), description="Lowest and highest factor of the random scaling before the crop."
     )
     mirror: bool = Field(
-        True, description="Whether a crop is mirrored left to right with probability one half."
+        default=True, description="Whether a crop is mirrored left to right with probability one half."
     )
     mirror_swaps: tuple[tuple[ClassId, ClassId], ...] = Field(
-        (),
+        default=(),
         description="Pairs of class ids that change places in a mirrored crop, such as left and right hand.",
     )
-    window_shards: int = Field(16, ge=1, description="Number of shards whose samples are shuffled together.")
+    window_shards: int = Field(
+        default=16, ge=1, description="Number of shards whose samples are shuffled together."
+    )
     loader_processes: int = Field(
-        4,
+        default=4,
         ge=0,
         description="Decoding processes of each worker; 0 decodes in the training process, which is enough "
         "for small crops on CPU cores.",
     )
     skip_corrupt: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=1,
         description="Share of a shard's samples that may be corrupt and are then left out; 0 stops the run "
         "at the first.",
     )
     retry_seconds: float = Field(
-        60.0,
+        default=60.0,
         ge=0,
         description="How long an address that does not answer is tried again before the run stops.",
     )
     cache: PathOrUrl | None = Field(
-        None,
+        default=None,
         description="Folder on every machine for the shards fetched from addresses; null is the machine's "
         "temporary folder.",
     )
     cache_gb: float = Field(
-        50.0, gt=0, description="Size beyond which the longest unused of the fetched shards are removed."
+        default=50.0,
+        gt=0,
+        description="Size beyond which the longest unused of the fetched shards are removed.",
     )
 
 
 class OptimizerConfig(Section):
     lr: float = Field(
-        0.003,
+        default=0.003,
         gt=0,
         description="Peak learning rate of the backbone's weights; the small networks that the shipped "
         "experiments train from scratch take 0.02.",
     )
-    momentum: float = Field(0.9, gt=0, lt=1, description="Momentum of SGD.")
-    weight_decay: float = Field(0.0005, ge=0, description="Weight decay; biases have none.")
+    momentum: float = Field(default=0.9, gt=0, lt=1, description="Momentum of SGD.")
+    weight_decay: float = Field(default=0.0005, ge=0, description="Weight decay; biases have none.")
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(
-        None,
+        default=None,
         description="Norm above which a step's whole gradient is scaled down to it; null for no clipping.",
     )
     clip: Literal["together", "apart"] = Field(
-        "together",
+        default="together",
         description="Whether clip_norm limits the gradient of all weights together, or that of backbone and "
         "head and that of the classifier apart, so that neither's size decides on the other's step.",
     )
     head_multiplier: float = Field(
-        10.0, gt=0, description="Learning rate of head and classifier over the backbone's."
+        default=10.0, gt=0, description="Learning rate of head and classifier over the backbone's."
     )
     bias_multiplier: float = Field(
-        2.0, gt=0, description="Learning rate of biases over that of the weights beside them."
+        default=2.0, gt=0, description="Learning rate of biases over that of the weights beside them."
     )
 
 
 class ScheduleConfig(Section):
     steps: int = Field(
-        2000,
+        default=2000,
         ge=1,
         description="Number of optimiser steps; 2000 serve a few hundred images, the release takes 30000 on "
         "VOC's 10,582 and 45000 on DensePose.",
     )
     policy: Literal["poly", "step"] = Field(
-        "poly",
+        default="poly",
         description="How the learning rate falls: (1 - step/steps) to a power, or to a tenth at each decay, "
-        "a policy that the release has (golden vector j_lr) and none of its experiments uses.",
+        "a policy that the release has (golden item j_lr) and none of its experiments uses.",
     )
     power: Annotated[float, Field(gt=0)] | None = Field(
-        0.9, description="Power of the poly policy; null with the step policy."
+        default=0.9, description="Power of the poly policy; null with the step policy."
     )
-    warmup: int = Field(100, ge=0, description="Steps over which the learning rate rises from a tenth.")
+    warmup: int = Field(
+        default=100, ge=0, description="Steps over which the learning rate rises from a tenth."
+    )
     decays: tuple[Count, ...] = Field(
-        (), description="Steps at which the step policy divides the learning rate by ten; empty with poly."
+        default=(),
+        description="Steps at which the step policy divides the learning rate by ten; empty with poly.",
     )
 
 
 class EngineConfig(Section):
     workers: int = Field(
-        1,
+        default=1,
         ge=1,
         description="Number of training processes, which does not change what is computed; one runs on any "
         "machine, the release had four GPUs.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where workers compute; auto takes GPUs if there are."
+        default="auto", description="Where workers compute; auto takes GPUs if there are."
     )
     zero_stage: int = Field(
-        0,
+        default=0,
         ge=0,
         le=3,
         description="DeepSpeed ZeRO stage: what the workers split among themselves instead of repeating it.",
     )
     precision: Literal["float32", "bfloat16", "float64"] = Field(
-        "float32",
+        default="float32",
         description="Number format of the network's computation; the loss is never below float32.",
     )
     accumulation: int = Field(
-        1, ge=1, description="Micro-batches whose gradients are summed into one optimiser step."
+        default=1, ge=1, description="Micro-batches whose gradients are summed into one optimiser step."
     )
     threads: int = Field(
-        0, ge=0, description="CPU threads of each worker; 0 divides the cores among the workers."
+        default=0, ge=0, description="CPU threads of each worker; 0 divides the cores among the workers."
     )
 
 
 class CheckpointConfig(Section):
     every: int = Field(
-        500,
+        default=500,
         ge=1,
         description="Steps between checkpoints, which a crash may cost; the last step always has one.",
     )
-    keep: int = Field(2, ge=1, description="Number of newest checkpoints to keep.")
+    keep: int = Field(default=2, ge=1, description="Number of newest checkpoints to keep.")
 
 
 class TrackingConfig(Section):
     uri: str = Field(
-        "sqlite:///runs/mlflow.db",
+        default="sqlite:///runs/mlflow.db",
         min_length=1,
         description="MLflow tracking address: a database, which needs nothing that runs, or a server.",
     )
-    experiment: str = Field("spml", min_length=1, description="Name of the MLflow experiment.")
-    every: int = Field(10, ge=1, description="Steps between logged steps.")
-    previews_every: int = Field(500, ge=1, description="Steps between previews.")
-    previews: int = Field(4, ge=0, description="Number of images in a preview; 0 for none.")
+    experiment: str = Field(default="spml", min_length=1, description="Name of the MLflow experiment.")
+    every: int = Field(default=10, ge=1, description="Steps between logged steps.")
+    previews_every: int = Field(default=500, ge=1, description="Steps between previews.")
+    previews: int = Field(default=4, ge=0, description="Number of images in a preview; 0 for none.")
 
 
 class EvaluationConfig(Section):
     grid: tuple[Count, Count] = Field(
-        (12, 12), description="Initial clusters of a whole image as rows and columns; 24 × 24 for DensePose."
+        default=(12, 12),
+        description="Initial clusters of a whole image as rows and columns; 24 × 24 for DensePose.",
     )
-    iterations: int = Field(10, ge=1, description="Iterations of spherical k-means.")
-    neighbours: int = Field(20, ge=1, description="Number of nearest labelled segments that vote.")
+    iterations: int = Field(default=10, ge=1, description="Iterations of spherical k-means.")
+    neighbours: int = Field(default=20, ge=1, description="Number of nearest labelled segments that vote.")
     longer_side: Annotated[int, Field(ge=16)] | None = Field(
-        None,
+        default=None,
         description="Longer side in pixels to which images are resized for the network; null for native "
         "size, at which crops are trained; the release has 512 for VOC and 640 for DensePose.",
     )
-    pictures: int = Field(16, ge=0, description="Number of images shown in the report.")
+    pictures: int = Field(default=16, ge=0, description="Number of images shown in the report.")
 
 
 class Config(Section):
@@ -254,29 +262,34 @@ class Config(Section):
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
         description="Name of the run and of its folder, OUTPUT/NAME: letters, digits, '_', '-' and '.'.",
     )
-    output: PathOrUrl = Field("runs", description="Folder of run folders.")
-    seed: int = Field(235, ge=0, lt=2**32, description="Seed of everything random.")
+    output: PathOrUrl = Field(default="runs", description="Folder of run folders.")
+    seed: int = Field(default=235, ge=0, lt=2**32, description="Seed of everything random.")
     data: DataConfig = Field(description="Packed splits.")
-    model: ModelConfig = Field(ModelConfig(), description="Backbone, head and classifier.")
-    stream: StreamConfig = Field(StreamConfig(), description="Batches and augmentation.")
-    segments: SegmentsConfig = Field(SegmentsConfig(), description="Clustering of a training crop.")
+    # A default section is one object for all experiments, which may share it because it is frozen.
+    model: ModelConfig = Field(default=ModelConfig(), description="Backbone, head and classifier.")
+    stream: StreamConfig = Field(default=StreamConfig(), description="Batches and augmentation.")
+    segments: SegmentsConfig = Field(default=SegmentsConfig(), description="Clustering of a training crop.")
     relations: RelationsConfig = Field(
-        RelationsConfig(), description="Which segments attract and which repel."
+        default=RelationsConfig(), description="Which segments attract and which repel."
     )
-    loss: LossConfig = Field(LossConfig(), description="How the terms become one number.")
-    bank: BankConfig = Field(BankConfig(), description="Segments of earlier steps as further candidates.")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="SGD with momentum.")
+    loss: LossConfig = Field(default=LossConfig(), description="How the terms become one number.")
+    bank: BankConfig = Field(
+        default=BankConfig(), description="Segments of earlier steps as further candidates."
+    )
+    optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="SGD with momentum.")
     schedule: ScheduleConfig = Field(
-        ScheduleConfig(), description="Length of training and learning rate over it."
+        default=ScheduleConfig(), description="Length of training and learning rate over it."
     )
-    engine: EngineConfig = Field(EngineConfig(), description="Workers and how they compute.")
-    checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="When to save and how many to keep.")
-    tracking: TrackingConfig = Field(TrackingConfig(), description="What MLflow and the log show.")
+    engine: EngineConfig = Field(default=EngineConfig(), description="Workers and how they compute.")
+    checkpoint: CheckpointConfig = Field(
+        default=CheckpointConfig(), description="When to save and how many to keep."
+    )
+    tracking: TrackingConfig = Field(default=TrackingConfig(), description="What MLflow and the log show.")
     evaluation: EvaluationConfig = Field(
-        EvaluationConfig(), description="Reading labels out of a trained network."
+        default=EvaluationConfig(), description="Reading labels out of a trained network."
     )
     cam: CamConfig = Field(
-        CamConfig(), description="Seeds from image tags and boxes by class activation maps."
+        default=CamConfig(), description="Seeds from image tags and boxes by class activation maps."
     )
 
     @model_validator(mode="after")

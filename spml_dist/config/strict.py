@@ -20,6 +20,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _lists_are_tuples(cls, value: Any) -> Any:
+        # Files have lists alone; tuples keep a configuration hashable and unchanged.
         return _as_tuples(value)
 
 

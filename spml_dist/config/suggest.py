@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from spml_dist.config.document import Setting
 from spml_dist.config.flatten import text_of
@@ -23,38 +23,40 @@ def fields() -> dict[str, type[Section]]:
     return dict(_fields(Config, ""))
 
 
-def _fields(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
+def _fields(model: type[Section], prefix: str) -> Iterator[tuple[str, type[Section]]]:
     for name, field in model.model_fields.items():
         yield prefix + name, model
-        if _is_model(field.annotation):
-            yield from _fields(field.annotation, f"{prefix}{name}.")
+        if section := _section(field):
+            yield from _fields(section, f"{prefix}{name}.")
+
+
+def _section(field: FieldInfo) -> type[Section] | None:
+    annotation: Any = field.annotation
+    is_one = isinstance(annotation, type) and issubclass(annotation, Section)
+    return annotation if is_one else None
 
 
 def is_section(key: str) -> bool:
-    return key in fields() and _is_model(_annotation(key))
+    return key in fields() and _section(_field(key)) is not None
 
 
-def _annotation(key: str) -> Any:
-    return fields()[key].model_fields[_name(key)].annotation
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _field(key: str) -> FieldInfo:
+    return fields()[key].model_fields[_name(key)]
 
 
 def is_required(key: str) -> bool:
-    return fields()[key].model_fields[_name(key)].is_required()
+    return _field(key).is_required()
 
 
 def sentence(key: str) -> str:
     """What `key` means."""
-    return fields()[key].model_fields[_name(key)].description or ""
+    return _field(key).description or ""
 
 
 def takes(key: str) -> str:
     """The values that `key` takes: `expected …` or `allowed: …`."""
-    if is_section(key):
-        return f"expected a section with the keys {', '.join(_annotation(key).model_fields)}"
+    if section := _section(_field(key)):
+        return f"expected a section with the keys {', '.join(section.model_fields)}"
     return _takes(fields()[key].model_json_schema()["properties"][_name(key)])
 
 
@@ -65,8 +67,9 @@ def remedy(key: str) -> str:
 
 def unknown(key: str, setting: Setting, present: Container[str]) -> ConfigError:
     """The error for a key that is not in the models; `present` are the keys that the file has already."""
-    value = text_of(setting.value)
+    value: str | None = text_of(setting.value)
     while "." in key and key.rpartition(".")[0] not in fields():
+        # A whole section is wrong: its name is the mistake, and no value of a key in it.
         key, value = key.rpartition(".")[0], None
     return ConfigError(f"{key} {setting.place} is not a configuration key", value, _nearest(key, present))
 
@@ -80,14 +83,16 @@ def missing(key: str, path: Path, present: Container[str]) -> ConfigError:
 
 
 def _nearest(key: str, present: Container[str]) -> str:
-    """Where the user probably wanted to go: a sibling that the file lacks, else the same name in another
-    section, else any sibling, else whatever reads alike."""
+    """Where the user probably wanted to go: a sibling that the file lacks and that reads much alike, else the
+    same name in another section, else a sibling that reads a little alike, else whatever does."""
     section, _, name = key.rpartition(".")
     siblings = {_name(k): k for k in fields() if k.rpartition(".")[0] == section}
     lacking = {n: k for n, k in siblings.items() if _is_absent(k, present)}
+    # A short file lacks nearly all siblings: `steps` outside any section is not a misspelt `stream`.
     near = (
-        [lacking[n] for n in difflib.get_close_matches(name, lacking, n=1, cutoff=0.5)]
+        [lacking[n] for n in difflib.get_close_matches(name, lacking, n=1, cutoff=0.75)]
         or [k for k in fields() if _name(k) == name]
+        or [lacking[n] for n in difflib.get_close_matches(name, lacking, n=1, cutoff=0.5)]
         or [siblings[n] for n in difflib.get_close_matches(name, siblings, n=1, cutoff=0.5)]
         or [k for k in difflib.get_close_matches(key, fields(), n=1) if not key.startswith(f"{k}.")]
     )

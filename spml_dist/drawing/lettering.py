@@ -38,9 +38,15 @@ class Lettering:
         return "".join(c if c in known else f"<U+{ord(c):04X}>" for c in text), _loaded(path, self.size)
 
 
+def without_font(text: str) -> str:
+    """The letters of a text that are written as their numbers: no font of this machine has them."""
+    letters = frozenset(" ".join(text.split()))
+    return "".join(sorted(letters - _letters(_font(letters, bold=False))))
+
+
 @cache
 def _font(letters: frozenset[str], bold: bool) -> str:
-    """File of DejaVu, or of this machine's first font that has all the letters; DejaVu where none has."""
+    """File of DejaVu, or of this machine's first font that has more of the letters than any other."""
     import matplotlib
 
     name = f"fonts/ttf/DejaVuSans{'-Bold' if bold else ''}.ttf"
@@ -49,7 +55,7 @@ def _font(letters: frozenset[str], bold: bool) -> str:
         return usual
     from matplotlib.font_manager import findSystemFonts
 
-    return next((path for path in sorted(findSystemFonts()) if letters <= _letters(path)), usual)
+    return max((usual, *sorted(findSystemFonts())), key=lambda path: len(letters & _letters(path)))
 
 
 @cache

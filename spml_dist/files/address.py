@@ -6,33 +6,25 @@ AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE.
 
 from __future__ import annotations
 
-import errno
 import importlib
-import logging
-import time
 from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from spml_dist.errors import DataError, RunError
+from spml_dist.files.retry import persistently
 
 RETRY_SECONDS = 20.0
 """how long a failing address is tried again before there is a run that says how long"""
 CONNECT_SECONDS, READ_SECONDS = 10, 30
 """what a server may take to accept a connection, and between two pieces of an answer"""
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 16.0
-"""seconds before the second attempt, doubled before each further one"""
 
 PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
 """what fsspec needs for each scheme"""
 WRITABLE = ("s3", "gs")
 """schemes of which files can be stored"""
-FOR_GOOD = {400, 401, 403, 404, 405, 410}
-"""answers of a server that another attempt does not change"""
-
 Answer = TypeVar("Answer")
-log = logging.getLogger(__name__)
 
 
 def scheme(address: str | Path) -> str:
@@ -45,13 +37,13 @@ def is_remote(address: str | Path) -> bool:
 
     That refuses `pipe:`, which readers of tars run in a shell.
     """
-    found = scheme(address)
-    if found and found not in PACKAGES:
-        known = ", ".join(f"{name}://" for name in PACKAGES)
+    kind = scheme(address)
+    if kind and kind not in PACKAGES:
+        schemes = ", ".join(f"{name}://" for name in PACKAGES)
         raise DataError(
-            f"{address}: this kind of address is not read", f"{found}:", f"use a path or one of {known}"
+            f"{address}: this kind of address is not read", f"{kind}:", f"use a path or one of {schemes}"
         )
-    return bool(found)
+    return bool(kind)
 
 
 def join(folder: str | Path, name: str) -> str:
@@ -64,7 +56,7 @@ def join(folder: str | Path, name: str) -> str:
 def read(address: str, retry_seconds: float) -> bytes:
     """The content of a remote file. Raises DataError as `fetch` does."""
     files, path = _files(address)
-    return _persistently(address, retry_seconds, lambda: files.cat_file(path))
+    return persistently(address, retry_seconds, lambda: files.cat_file(path))
 
 
 def fetch(address: str, target: Path, retry_seconds: float) -> None:
@@ -76,7 +68,7 @@ def fetch(address: str, target: Path, retry_seconds: float) -> None:
     """
     files, path = _files(address)
     try:
-        _persistently(address, retry_seconds, lambda: files.get_file(path, str(target)))
+        persistently(address, retry_seconds, lambda: files.get_file(path, str(target)))
     except OSError as error:
         remedy = "make room there, or choose another place by stream.cache or TMPDIR"
         raise DataError(f"{target}: cannot hold {address}", error.strerror, remedy) from error
@@ -85,9 +77,9 @@ def fetch(address: str, target: Path, retry_seconds: float) -> None:
 def require_writable(address: str) -> None:
     """Raise DataError unless files can be stored at an address of this kind."""
     if scheme(address) not in WRITABLE:
-        known = ", ".join(f"{name}://" for name in WRITABLE)
+        schemes = ", ".join(f"{name}://" for name in WRITABLE)
         raise DataError(
-            f"{address}: cannot be written to", f"{scheme(address)}:", f"use a folder or one of {known}"
+            f"{address}: cannot be written to", f"{scheme(address)}:", f"use a folder or one of {schemes}"
         )
 
 
@@ -105,17 +97,17 @@ def sizes(folder: str) -> dict[str, int]:
 def read_all(folder: str) -> dict[str, bytes]:
     """The files right below an address: name -> content."""
     files, _ = _files(folder)
-    found = _listed(folder)
-    paths = [path for path, _ in found.values()]
-    read = _storing(folder, lambda: files.cat(paths)) if paths else {}
-    return {name: read[path] for name, (path, _) in found.items()}
+    listing = _listed(folder)
+    paths = [path for path, _ in listing.values()]
+    contents = _storing(folder, lambda: files.cat(paths)) if paths else {}  # at once, not one by one
+    return {name: contents[path] for name, (path, _) in listing.items()}
 
 
 def remove(folder: str, names: Container[str] | None = None) -> None:
     """Delete the files right below an address, or those of these names."""
     files, _ = _files(folder)
-    found = _listed(folder).items()
-    if paths := [path for name, (path, _) in found if names is None or name in names]:
+    listing = _listed(folder).items()
+    if paths := [path for name, (path, _) in listing if names is None or name in names]:
         _storing(folder, lambda: files.rm(paths))
 
 
@@ -124,57 +116,19 @@ def _listed(folder: str) -> dict[str, tuple[str, int]]:
     files, path = _files(folder)
 
     def find() -> dict[str, Any]:
-        files.invalidate_cache()
+        files.invalidate_cache()  # fsspec remembers listings, and others write there too
         return files.find(path, maxdepth=1, detail=True)
 
-    found = _storing(folder, find)
-    return {each.rsplit("/", 1)[-1]: (each, about["size"]) for each, about in found.items()}
+    listing = _storing(folder, find)
+    return {path.rsplit("/", 1)[-1]: (path, info["size"]) for path, info in listing.items()}
 
 
 def _storing(address: str, attempt: Callable[[], Answer]) -> Answer:
-    """As `_persistently`; a place to write to that fails is nobody's data."""
+    """As `persistently`; a place to write to that fails is nobody's data."""
     try:
-        return _persistently(address, RETRY_SECONDS, attempt, "written")
+        return persistently(address, RETRY_SECONDS, attempt, "written")
     except DataError as error:
         raise RunError(error.what, error.value, error.remedy) from error
-
-
-def _persistently(
-    address: str, retry_seconds: float, attempt: Callable[[], Answer], done: str = "read"
-) -> Answer:
-    start, pause, attempts = time.monotonic(), FIRST_PAUSE, 0
-    while True:
-        attempts += 1
-        try:
-            return attempt()
-        except Exception as error:  # every file system of fsspec has exceptions of its own
-            if _is_local(error):
-                raise
-            spent = time.monotonic() - start
-            if _is_final(error) or spent + pause > retry_seconds:
-                tried = f" in {attempts} attempts, {spent:.0f} s" if attempts > 1 else ""
-                remedy = "check the address, its server and the credentials in the environment"
-                raise DataError(f"{address}: cannot be {done}{tried}", _text(error), remedy) from error
-            log.warning("%s: %s; trying again in %.2g s", address, _text(error), pause)
-        time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
-
-
-def _is_local(error: Exception) -> bool:
-    """Whether the error is about the target: a full disk, a folder that cannot be written."""
-    return isinstance(error, OSError) and (
-        error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)
-    )
-
-
-def _is_final(error: Exception) -> bool:
-    refused = isinstance(error, FileNotFoundError | PermissionError | ImportError | ValueError)
-    denied = type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
-    return refused or denied or getattr(error, "status", None) in FOR_GOOD
-
-
-def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def _files(address: str) -> tuple[Any, str]:

@@ -33,7 +33,7 @@ def read_json(path: Path, remedy: str) -> Any:
         raise DataError(f"{path}: no such file", None, remedy) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: cannot be read as JSON", str(error), SAVE_AGAIN) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         todo = f"is there a comma too many? {remedy}" if _has_comma_too_many(error) else remedy
         raise DataError(f"{path}: cannot be read as JSON", str(error), todo) from error
 

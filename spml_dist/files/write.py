@@ -1,18 +1,75 @@
-"""What the verbs write beside what they print."""
+"""Files that are there whole or not at all: written beside their place and renamed into it.
+
+The one way in which this package writes a file that somebody reads later. Logs, which grow line by line, and
+folders, which are renamed as a whole, are the exceptions.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from spml_dist.errors import RunError
 
+WRITABLE = "choose a writable place"
 
-def write_text(path: Path, text: str) -> None:
-    """Write aside and rename into place. Raises RunError if that cannot be done."""
+
+@contextmanager
+def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` when the block ends; after an error nothing does.
+
+    For libraries that write files themselves. durable: nor may a crash of the machine leave half of the file:
+    it is on the disk before it has the name, and the name is before the block is over. Raises OSError.
+    """
     aside = path.with_name(f"{path.name}.tmp")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.unlink(missing_ok=True)  # of a writer that was killed; some libraries would add to it
+        yield aside
+        if durable:
+            flush(aside)
         os.replace(aside, path)
+        if durable:
+            flush(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str, remedy: str = WRITABLE) -> None:
+    """Write a text as UTF-8. Raises RunError, with the remedy, if that cannot be done."""
+    write_bytes(path, text.encode(), remedy)
+
+
+def write_json(path: Path, value: Any, sort_keys: bool = True, remedy: str = WRITABLE) -> None:
+    """Write plain data as indented JSON. Raises RunError as `write_text`."""
+    text = json.dumps(value, sort_keys=sort_keys, indent=2, ensure_ascii=False)
+    write_text(path, f"{text}\n", remedy)
+
+
+def write_bytes(path: Path, content: bytes, remedy: str = WRITABLE) -> None:
+    """Write a file. Raises RunError as `write_text`."""
+    try:
+        with replacing(path) as aside:
+            aside.write_bytes(content)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written", error.strerror, "choose a writable place") from error
+        raise RunError(f"{path}: cannot be written", error.strerror, remedy) from error
+
+
+def flush(path: Path) -> None:
+    """Have a file's content, or a folder's list of names, on the disk. Raises OSError for a file.
+
+    Some file systems that machines share refuse it for folders, of which they take care themselves.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(handle)

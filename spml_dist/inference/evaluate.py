@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from spml_dist.bank.search.faiss_index import build, search
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.stream.reader import samples
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import DataError
 from spml_dist.inference import metrics, neighbours, whole_image
+from spml_dist.inference.whole_image import EmbeddedImage
 from spml_dist.method.prototypes import prototypes
+from spml_dist.model.segmenter import Segmenter
+from spml_dist.progress import progress_bar
 from spml_dist.records import Sample
 
 NAMED = 3
-"""images that an error names"""
+"""images that an error lists by their keys"""
 
 
 class Settings(Protocol):
@@ -34,7 +35,7 @@ class Settings(Protocol):
 
 
 @dataclass(frozen=True)
-class Gallery:
+class LabelledPrototypes:
     """Labelled prototypes of many images, to search in."""
 
     prototype: np.ndarray
@@ -44,21 +45,23 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Image:
-    """One evaluated image and what the model says of it."""
+class EvaluatedImage:
+    """One image of the split and what the model predicts for it."""
 
     number: int
     """place in the split, from 0"""
     sample: Sample
+    mask: np.ndarray
+    """[H, W] uint8: ground truth"""
     segments: np.ndarray
     """[H, W] int64"""
     predictions: dict[str, np.ndarray]
     """read-out → [H, W] integers, 0..K-1"""
 
 
-def evaluate(
-    model,
-    info: dict,
+def evaluate_model(
+    model: Segmenter,
+    info: dict[str, Any],
     split_folder,
     train_folder,
     settings: Settings,
@@ -67,8 +70,8 @@ def evaluate(
     seed: int | None = None,
     oracle: bool = False,
     progress: bool = True,
-    cache: Cache | None = None,
-    each: Callable[[Image], None] | None = None,
+    cache: ShardCache | None = None,
+    each: Callable[[EvaluatedImage], None] | None = None,
 ) -> dict:
     """mIoU of a split by both read-outs, as plain data for JSON.
 
@@ -87,71 +90,109 @@ def evaluate(
     for folder in (split_folder, train_folder):
         _require_classes(folder, classes)
     _require_masks(split_folder, cache)
-    shown = {"progress": progress, "cache": cache}
-    gallery = collect(model, len(classes), train_folder, settings, oracle=oracle, **shown)
-    name = "neighbours_oracle" if oracle else "neighbours"
-    counts = {key: np.zeros((len(classes), len(classes) + 1), np.int64) for key in ("classifier", name)}
-    index, found, images = build(gallery.prototype), _Precision(), 0
-
-    for sample in _images(split_folder, f"evaluating {split}", **shown):
+    labelled = collect(
+        model, len(classes), train_folder, settings, oracle=oracle, progress=progress, cache=cache
+    )
+    readouts = _ReadOuts(model, labelled, settings, oracle, len(classes))
+    for number, sample in enumerate(_images(split_folder, f"evaluating {split}", progress, cache)):
         if sample.mask is None:
             raise _maskless(split_folder, cache)
-        seen = whole_image.view(model, sample.image, settings.longer_side)
-        segments = whole_image.segments(seen, settings.grid, settings.iterations)
-        queries, owner = _prototypes(seen, segments)
-        _, near = search(index, queries, settings.neighbours)
-        votes = np.zeros(segments.max() + 1, np.int64)
-        votes[owner] = neighbours.vote(near, gallery.label, len(classes))
-        found.add(near, gallery.label, _labels(seen, segments, sample.mask, len(classes))[owner])
-        predictions = {
-            "classifier": whole_image.classify(model, seen).argmax(axis=0),
-            name: seen.geometry.to_image(votes[segments]),
-        }
-        for key, prediction in predictions.items():
-            counts[key] += metrics.confusion(sample.mask, prediction, len(classes))
+        image = readouts.add(number, sample, sample.mask)
         if each is not None:
-            each(Image(images, sample, seen.geometry.to_image(segments), predictions))
-        images += 1
-
-    readouts = {key: _summary(matrix, classes) for key, matrix in counts.items()}
-    readouts[name] |= {"prototypes": len(gallery.label), "precision": found.mean()}
-    truth = metrics.present(counts["classifier"])
+            each(image)
+    summaries = readouts.summaries(classes)
+    confusion = readouts.confusion
+    present = metrics.present(confusion["classifier"])
     return {
         "split": split,
-        "images": images,
+        "images": readouts.images,
         "seed": seed,
         "oracle": oracle,
-        "miou": readouts["classifier"]["miou"],
-        "readouts": readouts,
+        "miou": summaries["classifier"]["miou"],
+        "readouts": summaries,
         "classes": classes,
         "background": info.get("background"),
-        "classes_present": [label for label, there in zip(classes, truth, strict=True) if there],
-        "confusion": {key: matrix[:, : len(classes)].tolist() for key, matrix in counts.items()},
+        "classes_present": [label for label, there in zip(classes, present, strict=True) if there],
+        "confusion": {key: matrix[:, : len(classes)].tolist() for key, matrix in confusion.items()},
     }
 
 
+class _ReadOuts:
+    """Both read-outs of a model, and what they add up to over the images of a split."""
+
+    def __init__(
+        self,
+        model: Segmenter,
+        labelled: LabelledPrototypes,
+        settings: Settings,
+        oracle: bool,
+        num_classes: int,
+    ):
+        self._model, self._settings, self._classes = model, settings, num_classes
+        self._labelled, self._index = labelled, build(labelled.prototype)
+        self._name = "neighbours_oracle" if oracle else "neighbours"
+        self._precision = _NeighbourPrecision()
+        self.images = 0
+        self.confusion = {
+            name: np.zeros((num_classes, num_classes + 1), np.int64) for name in ("classifier", self._name)
+        }
+
+    def add(self, number: int, sample: Sample, mask: np.ndarray) -> EvaluatedImage:
+        """Predict one image and count it."""
+        embedded = whole_image.embed(self._model, sample.image, self._settings.longer_side)
+        segments = whole_image.segments(embedded, self._settings.grid, self._settings.iterations)
+        painted = self._by_neighbours(embedded, segments, mask)[segments]
+        predictions = {
+            "classifier": whole_image.classify(self._model, embedded).argmax(axis=0),
+            self._name: embedded.geometry.to_image(painted),
+        }
+        for name, prediction in predictions.items():
+            self.confusion[name] += metrics.confusion(mask, prediction, self._classes)
+        self.images += 1
+        return EvaluatedImage(number, sample, mask, embedded.geometry.to_image(segments), predictions)
+
+    def _by_neighbours(self, embedded: EmbeddedImage, segments: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Class of each segment by its nearest labelled prototypes, [segments] int64."""
+        labels = self._labelled.label
+        queries, owner = _prototypes(embedded, segments)
+        _, near = search(self._index, queries, self._settings.neighbours)
+        self._precision.add(near, labels, _labels(embedded, segments, mask, self._classes)[owner])
+        votes = np.zeros(segments.max() + 1, np.int64)
+        votes[owner] = neighbours.vote(near, labels, self._classes)
+        return votes
+
+    def summaries(self, classes: list[str]) -> dict[str, dict]:
+        """Numbers of each read-out."""
+        readouts = {name: _summary(counts, classes) for name, counts in self.confusion.items()}
+        extra = {"prototypes": len(self._labelled.label), "precision": self._precision.mean()}
+        readouts[self._name] |= extra
+        return readouts
+
+
 def collect(
-    model,
+    model: Segmenter,
     num_classes: int,
     folder,
     settings: Settings,
     *,
     oracle: bool = False,
     progress: bool = True,
-    cache: Cache | None = None,
-) -> Gallery:
+    cache: ShardCache | None = None,
+) -> LabelledPrototypes:
     """Labelled prototypes of all images of a split, in the order of its shards.
 
-    Segments are made without looking at labels; one without any labelled pixel is left out.
+    Segments are cut without looking at labels; one without any labelled pixel is left out.
     """
-    vectors, labels = [], []
+    vectors: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
     for sample in _images(folder, "prototypes of train", progress, cache):
-        if oracle and sample.mask is None:
+        annotation = sample.mask if oracle else sample.semantic
+        if annotation is None:
             raise _maskless(folder, cache)
-        seen = whole_image.view(model, sample.image, settings.longer_side)
-        segments = whole_image.segments(seen, settings.grid, settings.iterations)
-        rows, owner = _prototypes(seen, segments)
-        label = _labels(seen, segments, sample.mask if oracle else sample.semantic, num_classes)[owner]
+        embedded = whole_image.embed(model, sample.image, settings.longer_side)
+        segments = whole_image.segments(embedded, settings.grid, settings.iterations)
+        rows, owner = _prototypes(embedded, segments)
+        label = _labels(embedded, segments, annotation, num_classes)[owner]
         vectors.append(rows[label >= 0])
         labels.append(label[label >= 0])
     if not any(map(len, labels)):
@@ -160,28 +201,33 @@ def collect(
             None,
             "nearest neighbours need a training split with labels",
         )
-    return Gallery(np.concatenate(vectors), np.concatenate(labels))
+    return LabelledPrototypes(np.concatenate(vectors), np.concatenate(labels))
 
 
-def _prototypes(seen: whole_image.View, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _prototypes(embedded: EmbeddedImage, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Unit prototype of each segment that has a cell: ([s, C] float32, [s] number of the segment)."""
     inside = torch.from_numpy(segments >= 0)
     numbers = torch.from_numpy(segments)[inside]
     vectors = prototypes(
-        seen.unit[inside.to(seen.unit.device)], numbers.to(seen.unit.device), int(numbers.max()) + 1
+        embedded.unit[inside.to(embedded.unit.device)],
+        numbers.to(embedded.unit.device),
+        int(numbers.max()) + 1,
     )
     owner = np.unique(numbers.numpy())
     return vectors.cpu().numpy()[owner], owner
 
 
-def _labels(seen: whole_image.View, segments: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+def _labels(
+    embedded: EmbeddedImage, segments: np.ndarray, labels: np.ndarray, num_classes: int
+) -> np.ndarray:
     """Majority label of each segment over its labelled cells, -1 where it has none."""
-    cells = seen.geometry.to_grid(labels)
+    # Labels come to the grid rather than segments to the image: a cell votes once, as in training.
+    cells = embedded.geometry.to_grid(labels)
     voting = (segments >= 0) & (cells < num_classes)
     return neighbours.majority(cells[voting], segments[voting], segments.max() + 1, num_classes)
 
 
-class _Precision:
+class _NeighbourPrecision:
     """Mean precision of the neighbours over all queries whose true label is known."""
 
     def __init__(self):
@@ -204,11 +250,9 @@ def _summary(counts: np.ndarray, classes: list[str]) -> dict:
     }
 
 
-def _images(folder, what: str, progress: bool, cache: Cache | None) -> Iterator[Sample]:
+def _images(folder, what: str, progress: bool, cache: ShardCache | None) -> Iterator[Sample]:
     total = read_manifest(folder).samples if progress else None
-    interval = 0.2 if sys.stderr.isatty() else 10
-    options = {"desc": what, "total": total, "unit": "image", "mininterval": interval}
-    return iter(tqdm(samples(folder, cache=cache), disable=not progress, **options))
+    return iter(progress_bar(samples(folder, cache=cache), what, total, shown=progress))
 
 
 def _require_classes(folder, classes: list[str]) -> None:
@@ -221,18 +265,18 @@ def _require_classes(folder, classes: list[str]) -> None:
         )
 
 
-def _require_masks(folder, cache: Cache | None) -> None:
+def _require_masks(folder, cache: ShardCache | None) -> None:
     first = next(iter(samples(folder, cache=cache)), None)
     if first is None or first.mask is None:
         raise _maskless(folder, cache)
 
 
-def _maskless(folder, cache: Cache | None) -> DataError:
+def _maskless(folder, cache: ShardCache | None) -> DataError:
     missing = {sample.key: sample.mask is None for sample in samples(folder, cache=cache)}
-    named = [key for key, lacks in missing.items() if lacks]
-    more = ", …" if len(named) > NAMED else ""
+    keys = [key for key, lacks in missing.items() if lacks]
+    more = ", …" if len(keys) > NAMED else ""
     return DataError(
         f"{folder}: images without ground truth",
-        f"{len(named)} of {len(missing)}: {', '.join(named[:NAMED])}{more}",
+        f"{len(keys)} of {len(missing)}: {', '.join(keys[:NAMED])}{more}",
         "choose a split whose images all have masks: a folder has them in masks/",
     )

@@ -21,9 +21,9 @@ def vote(index: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
 
     index: [q, k] rows of `labels`, k ≥ 1; labels: [r] integers in 0..K-1 (SPML paper, section 3.5).
     """
-    found = labels[index]
+    votes = labels[index]
     query = np.repeat(np.arange(len(index)), index.shape[1])
-    return _histogram(query, found.ravel(), len(index), num_classes).argmax(axis=1)
+    return _histogram(query, votes.ravel(), len(index), num_classes).argmax(axis=1)
 
 
 def precision(index: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> float:

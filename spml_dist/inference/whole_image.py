@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from spml_dist.data.stream.augment import normalise
 from spml_dist.method.kmeans import cluster, unit
 from spml_dist.method.location import location
+from spml_dist.model.segmenter import Segmenter
 from spml_dist.records import IGNORED
 
 MULTIPLE = 8
@@ -53,8 +54,8 @@ class Geometry:
 
 
 @dataclass(frozen=True)
-class View:
-    """What the network sees of one image."""
+class EmbeddedImage:
+    """One image on the embedding grid."""
 
     raw: Tensor
     """[1, C, h, w] embedding as the network gives it"""
@@ -64,19 +65,20 @@ class View:
 
 
 @torch.inference_mode()
-def view(model, image: np.ndarray, longer_side: int | None = None) -> View:
+def embed(model: Segmenter, image: np.ndarray, longer_side: int | None = None) -> EmbeddedImage:
     """Embed a whole image [H, W, 3] uint8 RGB, its longer side scaled to `longer_side` pixels if given."""
     height, width = image.shape[:2]
     resized = _resized(height, width, longer_side)
-    scaled = image.astype(np.float32) / np.float32(255)
+    scaled: np.ndarray = image.astype(np.float32) / np.float32(255)
     if resized != (height, width):
         scaled = cv2.resize(scaled, resized[::-1], interpolation=cv2.INTER_LINEAR)
-    padded = tuple(-(-side // MULTIPLE) * MULTIPLE for side in resized)
+    padded = _padded(resized[0]), _padded(resized[1])
     canvas = np.zeros((3, *padded), np.float32)
     canvas[:, : resized[0], : resized[1]] = normalise(scaled, model.normalisation)
     device = next(model.parameters()).device
     raw = model.embed(torch.from_numpy(canvas)[None].to(device))
-    return View(raw, unit(raw[0].movedim(0, -1)), geometry((height, width), resized, padded, raw.shape[-2:]))
+    grid = raw.shape[2], raw.shape[3]
+    return EmbeddedImage(raw, unit(raw[0].movedim(0, -1)), geometry((height, width), resized, padded, grid))
 
 
 def geometry(
@@ -85,28 +87,28 @@ def geometry(
     """Nearest neighbours by index = floor(i · in / out), as label maps are resized everywhere."""
     axes = [_axis(*sides) for sides in zip(image, resized, padded, grid, strict=True)]
     (row_of_cell, cell_of_row), (column_of_cell, cell_of_column) = axes
-    return Geometry(tuple(resized), tuple(padded), row_of_cell, column_of_cell, cell_of_row, cell_of_column)
+    return Geometry(resized, padded, row_of_cell, column_of_cell, cell_of_row, cell_of_column)
 
 
 @torch.inference_mode()
-def segments(seen: View, grid: tuple[int, int], iterations: int) -> np.ndarray:
+def segments(embedded: EmbeddedImage, grid: tuple[int, int], iterations: int) -> np.ndarray:
     """Segment of each cell of the image's grid, [h, w] int64; -1 in the padding.
 
-    Spherical k-means on L2norm([u, location]) over the whole image, labels unseen.
+    Spherical k-means on L2norm([u, location]) over the whole image, labels unembedded.
     """
-    h, w, _ = seen.unit.shape
-    valid = torch.from_numpy(seen.geometry.valid).to(seen.unit.device)
-    place = location(h, w, seen.unit.device, seen.unit.dtype)
-    features = unit(torch.cat([seen.unit, place], dim=-1))
-    numbers = cluster(features[None], tuple(grid), iterations, valid[None])[0]
+    h, w, _ = embedded.unit.shape
+    valid = torch.from_numpy(embedded.geometry.valid).to(embedded.unit.device)
+    place = location(h, w, embedded.unit.device, embedded.unit.dtype)
+    features = unit(torch.cat([embedded.unit, place], dim=-1))
+    numbers = cluster(features[None], grid, iterations, valid[None])[0]
     return torch.where(valid, numbers, -1).cpu().numpy()
 
 
 @torch.inference_mode()
-def classify(model, seen: View) -> np.ndarray:
+def classify(model: Segmenter, embedded: EmbeddedImage) -> np.ndarray:
     """The classifier's scores (logits) at the image's own size, resized bilinearly: [K, H, W] float32."""
-    shape = seen.geometry
-    scores = interpolate(model.classify(seen.raw).float(), size=shape.padded, mode="bilinear")
+    shape = embedded.geometry
+    scores = interpolate(model.classify(embedded.raw).float(), size=shape.padded, mode="bilinear")
     scores = scores[..., : shape.resized[0], : shape.resized[1]]
     image = len(shape.cell_of_row), len(shape.cell_of_column)
     if shape.resized != image:
@@ -119,6 +121,10 @@ def _resized(height: int, width: int, longer_side: int | None) -> tuple[int, int
         return height, width
     scale = longer_side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _padded(side: int) -> int:
+    return -(-side // MULTIPLE) * MULTIPLE
 
 
 def _axis(image: int, resized: int, padded: int, cells: int) -> tuple[np.ndarray, np.ndarray]:

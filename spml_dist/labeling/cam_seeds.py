@@ -11,7 +11,7 @@ from spml_dist.data.annotations.boxes import area, whole, window
 from spml_dist.records import IGNORED, UNLABELLED, Box, Sample
 
 
-def shown(sample: Sample) -> tuple[int, ...] | None:
+def mapped_classes(sample: Sample) -> tuple[int, ...] | None:
     """The classes whose maps say where things are in an image, ascending; None = it is left as it is.
 
     Those of its boxes; without boxes those of its tags, if no pixel is annotated. () = it shows no object.
@@ -26,17 +26,17 @@ def shown(sample: Sample) -> tuple[int, ...] | None:
 def seeds(sample: Sample, maps: np.ndarray, background: int | None, settings: CamConfig) -> np.ndarray:
     """The image's labels with seeds where it had none: [H, W] uint8. Annotated pixels never change.
 
-    maps: [C, H, W] float32 of the classes that `shown` names, in that order, at least 0 where the image has
-    no boxes; background: class of what is no object, None where the set has none.
+    maps: [C, H, W] float32 of the classes that `mapped_classes` names, in that order, at least 0 where the
+    image has no boxes; background: class of what is no object, None where the set has none.
     """
-    classes = shown(sample) or ()
+    classes = mapped_classes(sample) or ()
     if sample.boxes is None:
-        found = tag_seeds(maps, classes, background, settings)
+        labels = tag_seeds(maps, classes, background, settings)
     else:
-        found = box_seeds(
+        labels = box_seeds(
             dict(zip(classes, maps, strict=True)), sample.boxes, maps.shape[1:], background, settings
         )
-    return np.where(sample.semantic == UNLABELLED, found, sample.semantic)
+    return np.where(sample.semantic == UNLABELLED, labels, sample.semantic)
 
 
 def tag_seeds(
@@ -53,14 +53,14 @@ def tag_seeds(
     located = (highest > 0) & np.isfinite(maps).all(axis=(1, 2), keepdims=True)
     shares = np.divide(maps, highest, out=np.zeros_like(maps), where=located)
     strength = shares.max(axis=0, initial=0)
-    found = np.full(strength.shape, UNLABELLED, np.uint8)
+    labels = np.full(strength.shape, UNLABELLED, np.uint8)
     labelled = strength >= settings.foreground
     if len(classes):
-        found[labelled] = np.asarray(classes, np.uint8)[shares.argmax(axis=0)[labelled]]
+        labels[labelled] = np.asarray(classes, np.uint8)[shares.argmax(axis=0)[labelled]]
     if background is not None and located.all():
         ground = (1 - strength) ** settings.alpha
-        found[(ground >= settings.background) & (~labelled | (ground > strength))] = background
-    return found
+        labels[(ground >= settings.background) & (~labelled | (ground > strength))] = background
+    return labels
 
 
 def box_seeds(
@@ -77,13 +77,13 @@ def box_seeds(
     inside a box says nothing of it. maps: class -> [H, W] float32. Returns [H, W] uint8.
     """
     strength = np.zeros(shape, np.float32)
-    found = np.full(shape, UNLABELLED if background is None else background, np.uint8)
-    for label, *corners in sorted(reversed(boxes), key=area, reverse=True):
-        covered = window(*corners, whole(shape))
+    labels = np.full(shape, UNLABELLED if background is None else background, np.uint8)
+    for label, x0, y0, x1, y1 in sorted(reversed(boxes), key=area, reverse=True):
+        covered = window(x0, y0, x1, y1, whole(shape))
         inside = maps[label][covered]
         low, high = inside.min(), inside.max()
         stretched = (inside - low) / (high - low) if high > low else np.zeros_like(inside)
         wins = stretched >= strength[covered]
         strength[covered][wins] = stretched[wins]
-        found[covered][wins] = np.where(stretched[wins] >= settings.box, label, UNLABELLED)
-    return found
+        labels[covered][wins] = np.where(stretched[wins] >= settings.box, label, UNLABELLED)
+    return labels

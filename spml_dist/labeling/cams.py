@@ -16,10 +16,10 @@ from torch.nn.functional import interpolate, relu
 from spml_dist.config.method_models import CamConfig
 from spml_dist.data.format.keys import image_id_of
 from spml_dist.data.format.manifest import Manifest
-from spml_dist.data.pack.pack import Rejected
+from spml_dist.data.pack.pack import Rejection
 from spml_dist.data.stream.augment import normalise
 from spml_dist.data.stream.reader import CorruptSample, Reader
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import DataError, RunError
 from spml_dist.labeling import cam_seeds
 from spml_dist.model import export
@@ -61,9 +61,9 @@ def activations(
     return total[0].cpu().numpy()
 
 
-def labelled(model: Cam, sample: Sample, background: int | None, settings: CamConfig) -> Sample:
+def with_seeds(model: Cam, sample: Sample, background: int | None, settings: CamConfig) -> Sample:
     """The sample with the seeds of its tags or boxes, `cam` among its kinds where it has got any."""
-    classes = cam_seeds.shown(sample)
+    classes = cam_seeds.mapped_classes(sample)
     if classes is None:
         return sample
     none = np.zeros((0, *sample.semantic.shape), np.float32)
@@ -90,9 +90,9 @@ class CamParts:
     manifest: Manifest
     settings: CamConfig
     device: str
-    cache: Cache = field(default_factory=Cache)
+    cache: ShardCache = field(default_factory=ShardCache)
 
-    def __call__(self, part: int) -> Iterator[tuple[Sample, bytes] | Rejected]:
+    def __call__(self, part: int) -> Iterator[tuple[Sample, bytes] | Rejection]:
         """The samples of one tar, each with its own JPEG, or why it cannot be used.
 
         Raises RunError where the tar cannot be read, which says nothing against those that are labelled.
@@ -103,12 +103,12 @@ class CamParts:
             try:
                 sample, jpeg = reader.read_encoded(part, index)
             except CorruptSample as error:
-                yield Rejected(image_id_of(error.key), str(error))
+                yield Rejection(image_id_of(error.key), str(error))
             except DataError as error:
                 remedy = f"{error.remedy}; then the same command goes on"
                 raise RunError(error.what, error.value, remedy) from error
             else:
-                yield labelled(model, sample, background, self.settings), jpeg
+                yield with_seeds(model, sample, background, self.settings), jpeg
 
 
 @lru_cache(maxsize=1)

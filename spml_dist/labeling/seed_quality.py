@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from spml_dist import tables
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.stream.reader import samples
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.inference import metrics
+from spml_dist.progress import progress_bar
 
 
-def measure(folder: str | Path, kind: str, *, progress: bool = True, cache: Cache | None = None) -> dict:
+def measure(
+    folder: str | Path, kind: str, *, progress: bool = True, cache: ShardCache | None = None
+) -> dict[str, Any]:
     """Numbers of a pack's images that have a kind of annotation, as plain data for JSON.
 
     `labelled` are shares of their pixels; `precision` (of the pixels that carry the label) and `iou` (what is
@@ -27,9 +30,7 @@ def measure(folder: str | Path, kind: str, *, progress: bool = True, cache: Cach
     painted, pixels = np.zeros(count, np.int64), 0
     confusion = np.zeros((count, count + 1), np.int64)
     images = measured = 0
-    shown = {"desc": "measuring", "total": manifest.samples, "unit": "image", "disable": not progress}
-    pause = 0.2 if sys.stderr.isatty() else 10
-    for sample in tqdm(samples(folder, cache=cache), mininterval=pause, **shown):
+    for sample in progress_bar(samples(folder, cache=cache), "measuring", manifest.samples, shown=progress):
         if kind not in sample.kinds:
             continue
         images += 1
@@ -47,23 +48,40 @@ def measure(folder: str | Path, kind: str, *, progress: bool = True, cache: Cach
     }
 
 
+def table(result: dict[str, Any]) -> str:
+    """What `measure` returns, in per cent of the labelled images' pixels, a line for each class."""
+    head = (
+        f"{result['images_labelled']} of {result['images']} images got seeds, "
+        f"{result['images_measured']} of them have ground truth; per cent of their pixels"
+    )
+    named = [*result["classes"].items(), ("all (IoU: mean)", result["all"])]
+    keys = "labelled", "precision", "iou"
+    rows = [(name, *(_percent(values[key]) for key in keys)) for name, values in named]
+    return "\n".join([head, "", tables.table(("class", "labelled", "precision", "IoU"), rows)])
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
 def _by_class(classes: tuple[str, ...], painted: np.ndarray, confusion: np.ndarray) -> dict[str, dict]:
-    there, said = metrics.present(confusion), confusion[:, :-1].sum(axis=0)
+    # The last column is pixels without a label: they lower the recall, never the precision.
+    present, predicted = metrics.present(confusion), confusion[:, :-1].sum(axis=0)
     overlap = metrics.iou(confusion)
     return {
         name: {
             "labelled": float(painted[label]),
-            "precision": float(confusion[label, label] / said[label]) if said[label] else None,
-            "iou": float(overlap[label]) if there[label] else None,
+            "precision": float(confusion[label, label] / predicted[label]) if predicted[label] else None,
+            "iou": float(overlap[label]) if present[label] else None,
         }
         for label, name in enumerate(classes)
     }
 
 
 def _over_all(painted: float, confusion: np.ndarray) -> dict[str, float | None]:
-    there, said = metrics.present(confusion), confusion[:, :-1].sum()
+    present, predicted = metrics.present(confusion), confusion[:, :-1].sum()
     return {
         "labelled": float(painted),
-        "precision": float(np.trace(confusion) / said) if said else None,
-        "iou": float(metrics.iou(confusion)[there].mean()) if there.any() else None,
+        "precision": float(np.trace(confusion) / predicted) if predicted else None,
+        "iou": float(metrics.iou(confusion)[present].mean()) if present.any() else None,
     }

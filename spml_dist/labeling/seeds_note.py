@@ -13,9 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spml_dist.data.format.manifest import Manifest, read_manifest, write_json
+from spml_dist.data.format.manifest import Manifest, read_manifest
 from spml_dist.errors import DataError
 from spml_dist.files import address
+from spml_dist.files.write import write_json
 
 FILE = "seeds.json"
 MEASURED = "all"
@@ -26,7 +27,7 @@ def write(out: str, note: dict[str, Any]) -> None:
     """Write the note, to a folder or an address."""
     place = address.join(out, FILE)
     if not address.is_remote(place):
-        write_json(place, note)
+        write_json(Path(place), note)
         return
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / FILE, note)

@@ -8,6 +8,7 @@ from torch.nn.functional import interpolate
 
 from spml_dist.method.extent import extent
 from spml_dist.method.kmeans import cluster, unit
+from spml_dist.method.location import location
 from spml_dist.method.prototypes import prototypes
 from spml_dist.records import IGNORED, Pixels, Segments
 
@@ -37,34 +38,42 @@ def prototypes_by(raw: Tensor, semantic: Tensor, index: Tensor, count: int) -> T
 
 
 def segment(
-    raw: Tensor,
-    local: Tensor,
-    semantic: Tensor,
-    regions: Tensor,
-    grid: tuple[int, int],
-    iterations: int,
+    embedding: Tensor,
+    labels: Tensor,
+    regions: Tensor | None = None,
+    *,
+    grid: tuple[int, int] = (6, 6),
+    iterations: int = 10,
     embedding_scale: float = 1.0,
+    local: Tensor | None = None,
 ) -> tuple[Pixels, Segments]:
     """Segments of a batch (SPML, section 3.2): k-means on L2norm([u, local]), cut by region and label.
 
-    raw: [B, C, h, w] the network's embedding, any norm; local: [B or 1, h, w, L]; semantic, regions:
-    [B, H, W] integers, resized here to the grid. Ignored pixels (255) are removed before clustering.
-    embedding_scale: factor of u beside the local features in the features that are returned.
-    Segments are numbered by (image, cluster, semantic, region), so each is pure in label and region.
+    embedding: [B, C, h, w] of the network, any norm; labels: [B, H, W] integers, 0..253 a class, 254
+    unlabelled, 255 ignored; regions: [B, H, W] integers in 0..2^24-1, contour regions, or None for one an
+    image; both are resized here to the embedding's grid. grid: initial clusters as rows and columns;
+    iterations: of k-means; embedding_scale: factor of u beside the local features in the features that are
+    returned; local: [B or 1, h, w, L] local features, or None for coordinates.
+
+    Ignored pixels are removed before clustering. Segments are numbered by (image, cluster, label, region), so
+    each is pure in label and region. Prototypes and features have gradients to the embedding.
     """
-    b, _, h, w = raw.shape
-    embedding = unit(raw.movedim(1, -1))
+    b, _, h, w = embedding.shape
+    embedding = unit(embedding.movedim(1, -1))
+    local = location(h, w, embedding.device)[None] if local is None else local
     local = local.to(embedding).expand(b, -1, -1, -1)
     feature = unit(torch.cat([embedding, local], dim=-1))
-    semantic, regions = resize_labels(semantic, (h, w)), resize_labels(regions, (h, w))
+    semantic = resize_labels(labels, (h, w))
+    regions = torch.zeros_like(semantic) if regions is None else resize_labels(regions, (h, w))
     valid = semantic != IGNORED
     clusters = cluster(feature.detach(), grid, iterations, valid)
     if embedding_scale != 1:
         feature = unit(torch.cat([embedding_scale * embedding, local], dim=-1))
 
-    image = torch.arange(b, device=raw.device)[:, None, None].expand(b, h, w)[valid]
+    image = torch.arange(b, device=embedding.device)[:, None, None].expand(b, h, w)[valid]
     semantic, region = semantic[valid], regions[valid]
     regions_span, clusters_span = 1 << 24, grid[0] * grid[1]
+    # One integer a pixel, whose order is that of the segments: unique() numbers them and sorts them at once.
     code = ((image * clusters_span + clusters[valid]) * 256 + semantic) * regions_span + region
     codes, index = torch.unique(code, return_inverse=True)
     embedding, feature = embedding[valid], feature[valid]

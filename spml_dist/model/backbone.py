@@ -7,6 +7,7 @@ import inspect
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -36,7 +37,7 @@ class Start:
     """where they come from, for people"""
 
 
-def configured(config: ModelConfig) -> Start:
+def from_config(config: ModelConfig) -> Start:
     """The backbone that a configuration asks for; as `build`."""
     return build(
         config.backbone, config.output_stride, config.feature_level, config.weights, config.pretrained
@@ -81,13 +82,13 @@ def build(
     return start
 
 
-def _plain_net(name: str, options: dict) -> nn.Module:
+def _plain_net(name: str, options: dict[str, Any]) -> nn.Module:
     import timm
 
     return timm.create_model(name, **options)
 
 
-def _pretrained(name: str, options: dict) -> Start:
+def _pretrained(name: str, options: dict[str, Any]) -> Start:
     """With timm's own weights; where its hub does not answer, with those of an installed package."""
     import timm
 
@@ -105,12 +106,12 @@ def _pretrained(name: str, options: dict) -> Start:
             "file in model.weights"
         )
         raise ConfigError("model.pretrained", True, remedy) from problem
-    known = timm.get_pretrained_cfg(name)
+    known = cast(Any, timm.get_pretrained_cfg(name))  # there is one: its weights have been fetched
     normalisation = Normalisation(tuple(known.mean), tuple(known.std))
     return Start(net, normalisation, f"timm's weights {known.hf_hub_id or known.url}")
 
 
-def _from_package(name: str, network: str, options: dict) -> Start:
+def _from_package(name: str, network: str, options: dict[str, Any]) -> Start:
     import timm
 
     with torch.device("meta"):
@@ -126,14 +127,18 @@ def _from_file(net: nn.Module, path: str, origin: str) -> Start:
     return Start(net, Normalisation.of(packages.described(Path(path))), origin)
 
 
-def channels(net: nn.Module) -> int:
-    """Channels of the network's feature map."""
-    return net.feature_info.channels()[-1]
-
-
 def stride(net: nn.Module) -> int:
     """Image pixels per pixel of the network's feature map, along each side."""
-    return net.feature_info.reduction()[-1]
+    return _feature_info(net).reduction()[-1]
+
+
+def channels(net: nn.Module) -> int:
+    """F of its feature map."""
+    return _feature_info(net).channels()[-1]
+
+
+def _feature_info(net: nn.Module) -> Any:
+    return cast(Any, net).feature_info  # timm's own attribute
 
 
 def features(net: nn.Module, images: Tensor) -> Tensor:
@@ -145,20 +150,20 @@ def features(net: nn.Module, images: Tensor) -> Tensor:
     return last.movedim(-1, 1) if getattr(net, "output_fmt", "NCHW") == "NHWC" else last
 
 
-def _options(name: str, output_stride: int | None, level: int) -> dict:
+def _options(name: str, output_stride: int | None, level: int) -> dict[str, Any]:
     """What to ask timm for. Networks on the meta device cost nothing and tell what they are."""
     import timm
 
     try:
         with torch.device("meta"):
-            info = timm.create_model(name, features_only=True).feature_info
+            info = _feature_info(timm.create_model(name, features_only=True))
             takes = inspect.signature(type(timm.create_model(name)).__init__).parameters
     except UNFIT as problem:
         raise ConfigError("model.backbone gives no feature maps", name, str(problem)) from problem
     levels, own = len(info), info.reduction()[-1]
     if level >= levels:
         raise ConfigError("model.feature_level", level, f"{name} has feature maps 0 to {levels - 1}")
-    options = {"features_only": True, "out_indices": (level % levels,)}
+    options: dict[str, Any] = {"features_only": True, "out_indices": (level % levels,)}
     options |= {key: value for key, value in ANY_SIZE.items() if key in takes}
     if output_stride in (None, own):
         return options
@@ -174,7 +179,7 @@ def _options(name: str, output_stride: int | None, level: int) -> dict:
     return options | {"output_stride": output_stride}
 
 
-def _try_out(name: str, options: dict) -> None:
+def _try_out(name: str, options: dict[str, Any]) -> None:
     """Two image sizes, neither the network's own, through it on the meta device: shapes alone."""
     import timm
 
@@ -192,25 +197,25 @@ def _try_out(name: str, options: dict) -> None:
 
 def _load(net: nn.Module, path: str) -> None:
     """Weights from a file, by name; what the file has beyond them, such as a classifier, is left alone."""
-    given = _read(path)
+    weights = _read(path)
     # timm's feature networks call `stages.0` of a whole network `stages_0`, and put `model.` before all.
-    by_name = {_plain(key): value for key, value in given.items()}
-    wanted = net.state_dict()
-    missing = [key for key in wanted if _plain(key) not in by_name]
+    by_name = {_plain(key): value for key, value in weights.items()}
+    expected = net.state_dict()
+    missing = [key for key in expected if _plain(key) not in by_name]
     unlike = [
         key
-        for key, value in wanted.items()
+        for key, value in expected.items()
         if _plain(key) in by_name and getattr(by_name[_plain(key)], "shape", None) != value.shape
     ]
     if missing or unlike:
         counts = [
-            f"{len(keys)} of {len(wanted)} keys {what} ({', '.join(keys[:3] + ['…'] * (len(keys) > 3))})"
+            f"{len(keys)} of {len(expected)} keys {what} ({', '.join(keys[:3] + ['…'] * (len(keys) > 3))})"
             for keys, what in ((missing, "missing"), (unlike, "of another shape"))
             if keys
         ]
-        remedy = ", ".join(counts) + _hint(given, missing)
+        remedy = ", ".join(counts) + _hint(weights, missing)
         raise ConfigError("model.weights does not fit model.backbone", path, remedy)
-    net.load_state_dict({key: by_name[_plain(key)] for key in wanted})
+    net.load_state_dict({key: by_name[_plain(key)] for key in expected})
 
 
 def _read(path: str) -> dict[str, Tensor]:
@@ -231,14 +236,14 @@ def _plain(key: str) -> str:
     return key.removeprefix("model.").replace("_", ".")
 
 
-def _hint(given: dict, missing: list[str]) -> str:
+def _hint(weights: dict[str, Any], missing: list[str]) -> str:
     """Where the missing weights may be: under a prefix, or one level deeper."""
-    inner = [key for key, value in given.items() if isinstance(value, dict)]
+    inner = [key for key, value in weights.items() if isinstance(value, dict)]
     if missing and inner:
         return f"; they may lie inside its {inner[0]!r}: save that part alone"
     for key in missing[:3]:
-        for other in given:
+        for other in weights:
             if _plain(other).endswith("." + _plain(key)):
                 prefix = other[: -len(key.removeprefix("model."))]
                 return f"; the file puts {prefix!r} before its names: remove it there"
-    return f"; the file has names like {next(iter(given), 'none')}" if missing else ""
+    return f"; the file has names like {next(iter(weights), 'none')}" if missing else ""

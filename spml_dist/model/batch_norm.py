@@ -6,6 +6,8 @@ without images takes part in the same collectives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -19,30 +21,38 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         super().__init__(*args, **kwargs)
         self.act: nn.Module | None = None
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GlobalBatchNorm:
         """Casting the network to 16 bits leaves the running statistics alone: small steps would vanish."""
-        kept = self.running_mean, self.running_var
+        before = self._running()
         super()._apply(fn, recurse)
-        if self.running_mean.dtype.itemsize < 4:
-            self.running_mean, self.running_var = (value.to(self.running_mean.device) for value in kept)
+        mean, _ = self._running()
+        if mean.dtype.itemsize < 4:
+            self.running_mean, self.running_var = (value.to(mean.device) for value in before)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
-            self._remember(mean, variance, count)
+            self._follow(mean, variance, count)
         else:
-            mean, variance = self.running_mean, self.running_var
+            mean, variance = self._running()
             affine = self.weight.to(mean), self.bias.to(mean)
             y = nn.functional.batch_norm(x.to(mean), mean, variance, *affine, False, 0.0, self.eps).to(x)
         return y if self.act is None else self.act(y)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    def _follow(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Move the running statistics towards those of a step, as torch's own batch norm does."""
+        running_mean, running_variance = self._running()
+        assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked.add_(1)
         unbiased = variance * (count / (count - 1).clamp(min=1))
-        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
+        running_mean.lerp_(mean.to(running_mean), self.momentum)
+        running_variance.lerp_(unbiased.to(running_variance), self.momentum)
+
+    def _running(self) -> tuple[Tensor, Tensor]:
+        assert self.running_mean is not None and self.running_var is not None  # it always tracks them
+        return self.running_mean, self.running_var
 
 
 class _Normalise(torch.autograd.Function):

@@ -8,7 +8,7 @@ from torch.nn.functional import pad
 
 from spml_dist.config.models import ModelConfig
 from spml_dist.model import backbone
-from spml_dist.model.segmenter import prepared
+from spml_dist.model.segmenter import prepare
 from spml_dist.records import IMAGENET, Normalisation
 
 
@@ -20,19 +20,15 @@ class Cam(nn.Module):
     Learning deep features for discriminative localization, CVPR 2016).
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        features: int,
-        num_classes: int,
-        normalisation: Normalisation = IMAGENET,
-        origin: str = "",
-    ):
-        """origin: where the weights of `net` come from, for people."""
+    normalisation: Normalisation = IMAGENET
+    """of the images that it is shown"""
+    origin = "no weights"
+    """where the backbone's weights come from, for people"""
+
+    def __init__(self, net: nn.Module, features: int, num_classes: int):
         super().__init__()
         self.backbone = net
         self.classify = nn.Conv2d(features, num_classes, 1, bias=False)
-        self.normalisation, self.origin = normalisation, origin
 
     @property
     def stride(self) -> int:
@@ -58,7 +54,8 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Cam:
     """The network with fresh (seeded) or given weights, on the CPU. Raises ConfigError as the segmenter's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        start = backbone.configured(config)
-        features = backbone.channels(start.net)
-        model = Cam(start.net, features, num_classes, start.normalisation, start.origin)
-    return prepared(model, config)
+        start = backbone.from_config(config)
+        model = Cam(start.net, backbone.channels(start.net), num_classes)
+    model.normalisation, model.origin = start.normalisation, start.origin
+    prepare(model, start.net, config)
+    return model

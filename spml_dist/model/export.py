@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -14,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from spml_dist.config import read_section
 from spml_dist.config.models import ModelConfig
 from spml_dist.errors import RunError
+from spml_dist.files.write import replacing, write_json
 from spml_dist.model import cam, segmenter
 from spml_dist.model.cam import Cam
 from spml_dist.model.segmenter import Segmenter
 from spml_dist.records import IMAGENET, Normalisation
+from spml_dist.run_folder import MODEL_INFO, MODEL_WEIGHTS
 
 VERSION = 1
 WRITTEN = ("step", "classes", "background", "model")
@@ -26,7 +27,7 @@ WRITTEN = ("step", "classes", "background", "model")
 Network = Literal["segmenter", "cam"]
 """which network a folder holds"""
 
-MADE_BY: dict[Network, str] = {"segmenter": "spml-dist train", "cam": "spml-dist cam train"}
+TRAINED_BY: dict[Network, str] = {"segmenter": "spml-dist train", "cam": "spml-dist cam train"}
 
 
 def save(
@@ -51,32 +52,38 @@ def save(
         "model": config.model_dump(mode="json"),
         **asdict(normalisation),
     }
-    aside = folder / "model.safetensors.tmp"
-    save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, aside)
-    os.replace(aside, folder / "model.safetensors")
-    aside = folder / "model.json.tmp"
-    aside.write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, folder / "model.json")
+    with replacing(folder / MODEL_WEIGHTS) as aside:
+        save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, aside)
+    # Last: a folder with it is whole.
+    write_json(folder / MODEL_INFO, info, sort_keys=False)
 
 
-def load(folder: Path, network: Network = "segmenter") -> tuple[Segmenter | Cam, dict]:
+@overload
+def load(folder: Path, network: Literal["segmenter"] = "segmenter") -> tuple[Segmenter, dict[str, Any]]: ...
+
+
+@overload
+def load(folder: Path, network: Literal["cam"]) -> tuple[Cam, dict[str, Any]]: ...
+
+
+def load(folder: Path, network: Network = "segmenter") -> tuple[Segmenter | Cam, dict[str, Any]]:
     """The network on the CPU in evaluation mode, and what is known of it (classes, background, step).
 
     An export of an earlier release is read with the defaults of what its model section lacks. Raises RunError
     for a folder without a whole model, for weights that do not fit the network that model.json describes, and
     for another network than the one that is wanted; ConfigError for a setting of it that cannot be used.
     """
-    path = folder / "model.json"
+    path = folder / MODEL_INFO
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-        state = load_file(folder / "model.safetensors")
+        state = load_file(folder / MODEL_WEIGHTS)
     except (OSError, ValueError, SafetensorError) as problem:
         raise RunError(
             f"{folder} holds no exported model", problem, "train the run to its end first"
         ) from problem
     _require_whole(path, info)
     if (present := info.get("network", "segmenter")) != network:
-        remedy = f"give the folder of a run of `{MADE_BY[network]}`"
+        remedy = f"give the folder of a run of `{TRAINED_BY[network]}`"
         raise RunError(f"{path}: not the network that is needed here, {network}", present, remedy)
     config = read_section("model", ModelConfig, info["model"], path)
     # What the training started from is not needed again, and perhaps no longer there.
@@ -86,7 +93,7 @@ def load(folder: Path, network: Network = "segmenter") -> tuple[Segmenter | Cam,
         model.load_state_dict(state)
     except RuntimeError as problem:
         raise RunError(
-            f"{folder}/model.safetensors does not fit {path}", problem, "take both files of one export"
+            f"{folder / MODEL_WEIGHTS} does not fit {path}", problem, "take both files of one export"
         ) from problem
     model.normalisation = Normalisation.of(info)
     return model.eval(), info

@@ -28,22 +28,17 @@ class Segmenter(nn.Module):
     is being trained.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        head: nn.Module,
-        classifier: nn.Module,
-        detached: bool,
-        normalisation: Normalisation = IMAGENET,
-        origin: str = "",
-    ):
-        """origin: where the weights of `net` come from, for people."""
+    normalisation: Normalisation = IMAGENET
+    """of the images that it is shown"""
+    origin = "no weights"
+    """where the backbone's weights come from, for people"""
+
+    def __init__(self, net: nn.Module, head: nn.Module, classifier: nn.Module, detached: bool):
         super().__init__()
         self.backbone = net
         self.head = head
         self.classifier = classifier
         self.detached = detached
-        self.normalisation, self.origin = normalisation, origin
 
     def embed(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] normalised images of any size -> [B, C, ⌈H/4⌉, ⌈W/4⌉], not normalised.
@@ -77,21 +72,22 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Segmenter:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        start = backbone.configured(config)
+        start = backbone.from_config(config)
         head = _head(config, backbone.channels(start.net))
         classifier = ClassifierHead(config.embedding_dim, num_classes, config.classifier_dropout)
-    detached = config.classifier_detached
-    model = Segmenter(start.net, head, classifier, detached, start.normalisation, start.origin)
-    return prepared(model, config)
-
-
-def prepared(model: nn.Module, config: ModelConfig) -> nn.Module:
-    """A network with a `backbone`, ready for training: batch norms over all ranks, a frozen prefix."""
-    globalise(model)
-    for norm in (module for module in model.backbone.modules() if isinstance(module, GlobalBatchNorm)):
-        norm.momentum = config.norm_momentum
-    _freeze(model.backbone, config.frozen)
+    model = Segmenter(start.net, head, classifier, config.classifier_detached)
+    model.normalisation, model.origin = start.normalisation, start.origin
+    prepare(model, start.net, config)
     return model
+
+
+def prepare(model: nn.Module, net: nn.Module, config: ModelConfig) -> None:
+    """Make a network around the backbone `net` ready for training: batch norms over all ranks, a frozen
+    prefix."""
+    globalise(model)
+    for norm in (module for module in net.modules() if isinstance(module, GlobalBatchNorm)):
+        norm.momentum = config.norm_momentum
+    _freeze(net, config.frozen)
 
 
 def _head(config: ModelConfig, channels: int) -> nn.Module:

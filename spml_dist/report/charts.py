@@ -1,4 +1,4 @@
-"""Drawings: curves as SVG that takes its ink from the page, and the confusion matrix as an image."""
+"""Charts: curves and confusion matrices, as SVG that takes its ink from the page or as pixels."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from spml_dist.report.curves import Curves
 
@@ -69,7 +71,10 @@ def draw(curves: Curves) -> str:
         else:
             for (name, points), colour in zip(curves.series.items(), colours, strict=True):
                 _line(axes, points, name, colour)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=curves.across == "step"))
+        places = np.unique(np.concatenate([points[:, 0] for points in curves.series.values()]))
+        axes.xaxis.set_major_locator(
+            MaxNLocator(5, integer=curves.across == "step") if len(places) > 1 else FixedLocator(places)
+        )
         axes.yaxis.set_major_locator(MaxNLocator(5))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
@@ -78,29 +83,55 @@ def draw(curves: Curves) -> str:
         axes.set_xlabel(curves.across, fontsize=8, alpha=0.7, loc="right")
         if len(curves.series) > 1:
             figure.legend(loc="outside upper left", ncols=4, fontsize=8, handlelength=1.1, columnspacing=1.2)
-        return _inline(figure)
+        return re.sub(r'(width|height)="[\d.]+pt" ?', "", svg(figure), count=2)
 
 
-def confusion_picture(counts: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> np.ndarray:
-    """A confusion matrix with rows in per cent of the true class, [H, W, 3] uint8 RGB."""
-    matrix = np.asarray(counts, np.float64)
-    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = 2.6 + 0.42 * len(classes)
-    with matplotlib.rc_context({"font.size": 8, "font.family": "sans-serif"}):
-        figure = Figure(figsize=(side, side), dpi=110, layout="constrained")
+def confusion_figure(counts: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
+    """A confusion matrix: rows are true classes, in per cent of each; columns what was predicted.
+
+    counts: [K, K] pixels. A cell below half a per cent stays empty.
+    """
+    pixels = np.asarray(counts, np.float64)
+    share = pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
+    side = 0.36 * len(classes)
+    with matplotlib.rc_context(_STYLE | {"axes.grid": False, "font.size": 8}):
+        figure = Figure(figsize=(side + 1.5, side + 1.5), layout="constrained")
         axes = figure.add_subplot()
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        for row, column in np.ndindex(*share.shape):
-            if share[row, column] >= 0.5:
-                ink = "white" if share[row, column] > 55 else "#222"
-                axes.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=ink)
+        for row, column in np.argwhere(share >= 0.005):
+            value = share[row, column]
+            cell = Rectangle((column - 0.5, row - 0.5), 1, 1, color=_LINES[0], alpha=value, linewidth=0)
+            axes.add_patch(cell)
+            ink = "white" if value > 0.55 else _INK
+            axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", color=ink)
+        edges = np.arange(len(classes) + 1) - 0.5
+        axes.hlines(edges, edges[0], edges[-1], color=_INK, alpha=0.15, linewidth=0.5)
+        axes.vlines(edges, edges[0], edges[-1], color=_INK, alpha=0.15, linewidth=0.5)
         axes.set_xticks(range(len(classes)), classes, rotation=50, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(classes)), classes)
-        axes.set(xlabel="predicted", ylabel="truth")
+        axes.set(xlabel="predicted", ylabel="truth", aspect="equal")
+        axes.set(xlim=(edges[0], edges[-1]), ylim=(edges[-1], edges[0]))
         axes.set_title(title, fontsize=10)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        return _pixels(figure)
+        return figure
+
+
+def svg(figure: Figure) -> str:
+    """For a page: text is text, and what is drawn in ink takes the page's text colour."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    return re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+
+
+def picture(figure: Figure, dots_per_inch: int = 110) -> np.ndarray:
+    """For a file: [H, W, 3] uint8 RGB on white."""
+    figure.set_dpi(dots_per_inch)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _line(axes, points: np.ndarray, name: str, colour: str) -> None:
@@ -128,20 +159,3 @@ def _stack(axes, series: dict[str, np.ndarray], colours: list[str]) -> None:
         layers[0, :, 0], layers[:, :, 1], labels=list(series), colors=colours, alpha=0.9, linewidth=0
     )
     axes.set_ylim(top=1.25 * np.percentile(layers[:, :, 1].sum(axis=0), 95) or None)
-
-
-def _inline(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"|height="[\d.]+pt" width="[\d.]+pt"', "", svg, count=1)
-
-
-def _pixels(figure: Figure) -> np.ndarray:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

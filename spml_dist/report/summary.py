@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from spml_dist.report import curves
-from spml_dist.report.run_folder import RunFolder
+from spml_dist.report.contents import Contents
 
 SETTINGS = (
     ("backbone", "model.backbone"),
@@ -24,7 +24,7 @@ SETTINGS = (
 )
 
 
-def summary(run: RunFolder) -> dict[str, Any]:
+def summary(run: Contents) -> dict[str, Any]:
     """Everything that the page shows as numbers and text, ready for JSON.
 
     `charts` and `machines` are lists of {"title", "across", "series": {name: [[x, y], ...]}}.
@@ -43,7 +43,7 @@ def summary(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def settings(run: RunFolder) -> dict[str, Any]:
+def settings(run: Contents) -> dict[str, Any]:
     """The settings that tell runs apart, and when it was logged."""
     values = {name: _value(run.config, key) for name, key in SETTINGS}
     if worked := [row["workers"] for row in run.steps if "workers" in row]:
@@ -56,7 +56,7 @@ def settings(run: RunFolder) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def headline(run: RunFolder) -> dict[str, str]:
+def headline(run: Contents) -> dict[str, str]:
     """The few numbers that matter most, by name, as people read them."""
     found = {}
     for result in run.results[:1]:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import psutil
 
+from spml_dist.files.write import write_text
+from spml_dist.run_folder import RunFolder
+
 
 class Stopwatch:
     """Seconds spent in each phase since the last lap."""
@@ -37,8 +40,8 @@ class Journal:
     """Appends to RUN/metrics.jsonl and RUN/train.log; every line is on disk when the call returns."""
 
     def __init__(self, folder: Path):
-        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
-        self._log = (folder / "train.log").open("a", encoding="utf-8", buffering=1)
+        self._metrics = RunFolder(folder).metrics.open("a", encoding="utf-8", buffering=1)
+        self._log = RunFolder(folder).train_log.open("a", encoding="utf-8", buffering=1)
 
     def say(self, text: str) -> None:
         self._log.write(text + "\n")
@@ -60,9 +63,7 @@ def truncate(path: Path, step: int) -> None:
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [text for text in lines if _step_of(text) <= step]
-    aside = path.with_suffix(".tmp")
-    aside.write_text("".join(kept), encoding="utf-8")
-    aside.replace(path)
+    write_text(path, "".join(kept))
 
 
 def _step_of(text: str) -> float:

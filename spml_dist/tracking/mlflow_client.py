@@ -1,30 +1,27 @@
-"""Everything that is said to MLflow, in its own words: a run found or made, points, parameters, files.
+"""MLflow's client: a run found or made, points, parameters.
 
 The only file that imports mlflow, and inside functions: importing it takes seconds.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from spml_dist.errors import ConfigError
+from filelock import FileLock
+
+from spml_dist.errors import ConfigError, RunError
+from spml_dist.files.write import replacing
 from spml_dist.tracking.pending import Point
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
-
-PARAMS_A_CALL = 100
-LONGEST_PARAM = 6000
-"""MLflow's own limits; a parameter's is in characters"""
 
 TAG = "spml_dist.training"
 SQLITE = "sqlite:///"
@@ -59,28 +56,23 @@ def connect(uri: str) -> MlflowClient:
 
     for name in ("mlflow", "alembic"):  # after the import, which sets them
         logging.getLogger(name).setLevel(logging.WARNING)
-    with _alone_at(uri):
-        database = Path(uri.removeprefix(SQLITE))
-        if uri.startswith(SQLITE) and not database.exists():
+    database = _database(uri)
+    # Two processes that set up the tables of one SQLite file at once would break each other.
+    with FileLock(database.with_name(f".{database.name}.lock")) if database else nullcontext():
+        if database and not database.exists():
             # Made aside: half of the tables, left by a process that was killed, could never be completed.
-            aside = database.with_name(f"{database.name}.tmp")
-            aside.unlink(missing_ok=True)
-            MlflowClient(tracking_uri=f"{SQLITE}{aside}")
-            aside.replace(database)
+            with replacing(database) as aside:
+                MlflowClient(tracking_uri=f"{SQLITE}{aside}")
         return MlflowClient(tracking_uri=uri)
 
 
-@contextmanager
-def _alone_at(uri: str) -> Iterator[None]:
-    """Two processes that set up the tables of one SQLite file at once would break each other."""
+def _database(uri: str) -> Path | None:
+    """The file of a SQLite address, None for a server's; its folder is made if need be."""
     if not uri.startswith(SQLITE):
-        yield
-        return
-    database = Path(uri.removeprefix(SQLITE))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f".{database.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        return None
+    path = Path(uri.removeprefix(SQLITE))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def resume(client: MlflowClient, uri: str, experiment: str, name: str, run_id: str | None, tag: str) -> Run:
@@ -88,9 +80,9 @@ def resume(client: MlflowClient, uri: str, experiment: str, name: str, run_id: s
     run = _active(client, run_id) if run_id else None
     if run:
         return run
-    place = _experiment(client, uri, experiment)
-    found = client.search_runs([place], f"tags.`{TAG}` = '{tag}'", max_results=1)
-    return found[0] if found else client.create_run(place, run_name=name, tags={TAG: tag})
+    experiment_id = _experiment(client, uri, experiment)
+    found = client.search_runs([experiment_id], f"tags.`{TAG}` = '{tag}'", max_results=1)
+    return found[0] if found else client.create_run(experiment_id, run_name=name, tags={TAG: tag})
 
 
 def last_step(run: Run, prefix: str) -> int:
@@ -99,7 +91,7 @@ def last_step(run: Run, prefix: str) -> int:
 
 
 def log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> None:
-    """At most 1000 points; MLflow keeps one that it is told twice only once."""
+    """At most 1000 points; MLflow keeps one that it gets twice only once."""
     from mlflow.entities import Metric
 
     client.log_batch(run_id, metrics=[Metric(*point) for point in points], synchronous=True)
@@ -109,9 +101,9 @@ def log_params(client: MlflowClient, run: Run, params: Mapping[str, Any]) -> Non
     """Those that the run does not have yet: MLflow lets none change."""
     from mlflow.entities import Param
 
-    new = (Param(k, str(v)[:LONGEST_PARAM]) for k, v in params.items() if k not in run.data.params)
-    while some := list(islice(new, PARAMS_A_CALL)):
-        client.log_batch(run.info.run_id, params=some, synchronous=True)
+    new = [Param(k, str(v)) for k, v in params.items() if k not in run.data.params]
+    if new:
+        client.log_batch(run.info.run_id, params=new, synchronous=True)
 
 
 def _active(client: MlflowClient, run_id: str) -> Run | None:
@@ -128,7 +120,11 @@ def _active(client: MlflowClient, run_id: str) -> Run | None:
 
 def _experiment(client: MlflowClient, uri: str, name: str) -> str:
     known = client.get_experiment_by_name(name)
+    if known and known.lifecycle_stage != "active":
+        command = f"mlflow experiments restore --experiment-id {known.experiment_id}"
+        remedy = f"restore it ({command}) or choose another tracking.experiment"
+        raise RunError(f"its experiment {name} was deleted", None, remedy)
     if known:
         return known.experiment_id
-    beside = uri.startswith(SQLITE) and Path(uri.removeprefix(SQLITE)).with_name("mlartifacts").as_uri()
-    return client.create_experiment(name, artifact_location=beside or None)
+    database = _database(uri)
+    return client.create_experiment(name, database and database.with_name("mlartifacts").as_uri())

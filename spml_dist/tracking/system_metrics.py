@@ -18,7 +18,8 @@ from pathlib import Path
 import psutil
 import torch
 
-FOLDER = "system"
+from spml_dist.run_folder import RunFolder
+
 INTERVAL = "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
 """the environment variable that MLflow itself reads, in seconds"""
 
@@ -39,7 +40,7 @@ def watched(folder: Path) -> Iterator[None]:
         yield
         return
     over = threading.Event()
-    path = folder / FOLDER / f"node_{node()}.jsonl"
+    path = RunFolder(folder).system(node())
     thread = threading.Thread(target=_watch, args=(path, over), name="system", daemon=True)
     thread.start()
     try:

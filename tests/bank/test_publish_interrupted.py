@@ -25,7 +25,7 @@ def publish_until_death(rank: int, folder: Path, started: bool) -> None:
     snapshot.save(bank, folder / "bank")
     if rank == 1:
         exchange.dist = _Dying(folder / "died", started)
-    bank.publish(take(INTERRUPTED, INTERRUPTED.position % 2 == rank), [])
+    bank.add(take(INTERRUPTED, INTERRUPTED.position % 2 == rank), [])
     bank.settle()
 
 
@@ -73,6 +73,6 @@ class TestTheCheckpoint:
         folder, _ = broken_off
         restored = bank_of()
         snapshot.restore(restored, folder / "bank")
-        restored.publish(INTERRUPTED, [])
+        restored.add(INTERRUPTED, [])
         assert same(contents(restored), contents(bank_of(*SAVED, INTERRUPTED)))
         assert not same(contents(restored), contents(bank_of(*SAVED)))

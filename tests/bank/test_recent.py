@@ -27,7 +27,7 @@ def rows(step: int, count: int = 3) -> Candidates:
 def filled(steps: int, published: int) -> RecentBank:
     bank = RecentBank(steps)
     for step in range(published):
-        bank.publish(rows(step, 2 + step))
+        bank.add(rows(step, 2 + step))
     return bank
 
 
@@ -61,23 +61,23 @@ def test_a_bank_of_no_steps_keeps_nothing():
 @pytest.mark.parametrize("published", [0, 1, 2, 5])
 def test_state_and_restore_are_the_identity_twice_in_a_row(published):
     bank, other, third = filled(2, published), filled(2, 1), filled(2, 3)
-    other.restore(bank.state())
-    third.restore(other.state())
+    other.load_state(bank.state())
+    third.load_state(other.state())
     assert same(other.rows(), bank.rows()) and same(third.rows(), bank.rows())
     for each in (bank, other, third):
-        each.publish(rows(9))
+        each.add(rows(9))
     assert same(other.rows(), bank.rows()) and same(third.rows(), bank.rows())
 
 
 def test_more_than_nine_steps_come_back_in_their_order():
     bank, other = filled(12, 12), RecentBank(12)
-    other.restore(dict(sorted(bank.state().items())))
+    other.load_state(dict(sorted(bank.state().items())))
     assert same(other.rows(), bank.rows())
 
 
 def test_a_shorter_bank_restores_the_newest():
     shorter = RecentBank(2)
-    shorter.restore(filled(4, 4).state())
+    shorter.load_state(filled(4, 4).state())
     assert same(shorter.rows(), filled(2, 4).rows())
 
 
@@ -85,7 +85,7 @@ def test_what_is_remembered_is_a_copy_without_gradient():
     given = rows(0)
     leaf = given.prototype.requires_grad_()
     bank = RecentBank(1)
-    bank.publish(given)
+    bank.add(given)
     with torch.no_grad():
         leaf.zero_()
     (kept,) = bank.rows()

@@ -17,7 +17,7 @@ from spml_dist.bank.sampling import shares
 from spml_dist.bank.search import index_cache as cache_module
 from spml_dist.bank.search import lookup as lookup_module
 from spml_dist.bank.search.filters import Queries
-from spml_dist.bank.sharded import Asks, ShardedBank
+from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.config import load
 from spml_dist.config.method_models import BankConfig
 from spml_dist.errors import RunError
@@ -29,7 +29,7 @@ from tests.bank.test_sampling import slowly
 from tests.conftest import QUICKSTART
 from tests.spawn import spawn
 
-ASKS = Asks(("shares_tag", "shares_none", "same_class", "other_class"), votes=True, ignored=(3,))
+PLAN = LookupPlan(("shares_tag", "shares_none", "same_class", "other_class"), votes=True, ignore_classes=(3,))
 SEED = 11
 STEPS = 4
 KEYS = [f"image {i}" for i in range(10)]
@@ -47,8 +47,8 @@ def settings(**changes) -> BankConfig:
     return load(QUICKSTART).bank.model_copy(update=small | changes)
 
 
-def bank_of(asks: Asks = ASKS, **changes) -> ShardedBank:
-    return ShardedBank(settings(**changes), DIM, CLASSES, asks, SEED, torch.device("cpu"))
+def bank_of(plan: LookupPlan = PLAN, **changes) -> ShardedBank:
+    return ShardedBank(settings(**changes), DIM, CLASSES, plan, SEED, torch.device("cpu"))
 
 
 def published(step: int, keys: list[str] | None = None, **how) -> BankRows:
@@ -132,10 +132,10 @@ def follow(rank: int, case: dict) -> list[dict]:
             stack.enter_context(patch.object(cache_module.Cache, "worn", False))
         for step in range(STEPS):
             rows = mine(published(step, case.get("keys"), **how), deal)
-            bank.publish(rows, KEYS)
+            bank.add(rows, KEYS)
             if bank.cache and rank == 0:
                 bank.cache.probes |= dict.fromkeys(case.get("exhausted", ()), 1 << 20)
-            memory = bank.recall(asked(step, **case.get("asked", {})), step + 1, measure=True)
+            memory = bank.candidates(asked(step, **case.get("asked", {})), step + 1, measure=True)
             seen.append({"memory": flat(memory), "held": held(bank), "report": bank.report(step + 1)})
         assert (bank.cache is not None) == ("exact_rows" in case and len(bank) > 0)
     return seen
@@ -147,7 +147,7 @@ def held(bank: ShardedBank) -> BankRows:
 
 def flat(memory: BankCandidates) -> dict[str, torch.Tensor | None]:
     """Every tensor by its name."""
-    parts = {"": memory.rows, "standing.": memory.standing, "labelled.": memory.labelled}
+    parts = {"": memory.rows, "counts.": memory.counts, "labelled.": memory.labelled}
     tensors = {
         prefix + f.name: getattr(part, f.name)
         for prefix, part in parts.items()
@@ -215,7 +215,7 @@ def slow_memory(case: dict, rows: BankRows, question: Candidates, step: int) -> 
     label = torch.where(question.semantic < CLASSES, question.semantic, -1).short()
     queries = Queries(question.prototype, question.image, label, bitset(counted), question.tags_known)
     names = list(zip(eligible.image.tolist(), eligible.segment.tolist(), strict=True))
-    kinds = [] if options.candidates == "exact" else [*ASKS.kinds]
+    kinds = [] if options.candidates == "exact" else [*PLAN.kinds]
     near = [(kind, whose_turn(queries, options.queries, step)) for kind in kinds] + [("labelled", queries)]
     answers = []
     for kind, some in near:
@@ -223,7 +223,7 @@ def slow_memory(case: dict, rows: BankRows, question: Candidates, step: int) -> 
         for q, own in enumerate(brute_force(kind, some, eligible, options.neighbours)):
             cosines = [some.vector[q].double() @ eligible.vector[names.index(r)].double() for r in own]
             answers[-1].append([(c.float().item(), *r) for c, r in zip(cosines, own, strict=True)])
-    seen = {"labelled": answers[-1] if joins else None, "weight": None, "standing": None}
+    seen = {"labelled": answers[-1] if joins else None, "weight": None, "counts": None}
     chosen = slowly(answers, options.max_candidates)
     if options.candidates == "exact":
         which = list(range(len(eligible)))
@@ -240,7 +240,7 @@ def slow_memory(case: dict, rows: BankRows, question: Candidates, step: int) -> 
         seen["weight"] = [1.0] * len(which)
         seen["weight"] += [len(alike[i]) / len(set(alike[i]).intersection(drawn)) for i in drawn]
         which += drawn
-        seen["standing"] = {
+        seen["counts"] = {
             "by_class": [
                 ((eligible.label == k) & (eligible.source == 1)).sum().item() for k in range(CLASSES)
             ],
@@ -274,11 +274,11 @@ def test_the_answers_are_those_of_a_slow_search_over_all_rows(alone, name):
         for f in fields(Candidates):
             assert torch.equal(ours[f.name], getattr(wanted["rows"], f.name)), f.name
         if wanted["weight"] is None:
-            assert ours["log_weight"] is None and "standing.by_class" not in ours
+            assert ours["log_weight"] is None and "counts.by_class" not in ours
         else:
             assert ours["log_weight"].exp().tolist() == pytest.approx(wanted["weight"], rel=1e-6)
-            for key, value in wanted["standing"].items():
-                assert ours[f"standing.{key}"].tolist() == value, key
+            for key, value in wanted["counts"].items():
+                assert ours[f"counts.{key}"].tolist() == value, key
         if wanted["labelled"] is None:
             assert "labelled.image" not in ours
         else:
@@ -386,18 +386,18 @@ def refused(rank: int, name: str) -> dict:
     rows, changes, _ = broken(name)
     bank = bank_of(**changes)
     before = rows_of(KEYS[:4], [1, 1, 1, 1])
-    bank.publish(mine(before, "in turn"), KEYS)
+    bank.add(mine(before, "in turn"), KEYS)
     bank.settle()
     seen = {"before": held(bank)}
     try:
-        bank.publish(mine(rows, "in turn"), KEYS)
+        bank.add(mine(rows, "in turn"), KEYS)
         bank.settle()
         seen["said"] = None
     except RunError as error:
         seen["said"] = str(error)
     seen["after"] = held(bank)
-    bank.publish(mine(rows_of(KEYS[4:6], [1, 2], step=2), "in turn"), KEYS)
-    seen["candidates"] = len(bank.recall(asked(0, ("new",)), 3).rows)
+    bank.add(mine(rows_of(KEYS[4:6], [1, 2], step=2), "in turn"), KEYS)
+    seen["candidates"] = len(bank.candidates(asked(0, ("new",)), 3).rows)
     return seen
 
 
@@ -419,25 +419,25 @@ def test_what_no_bank_may_hold_is_refused_on_every_rank(ranks, alone, name):
 class TestOneProcess:
     def test_what_a_step_sees_was_published_before_it(self):
         bank = bank_of(candidates="exact", own_images=True)
-        assert len(bank.recall(asked(0), 0).rows) == 0
+        assert len(bank.candidates(asked(0), 0).rows) == 0
         for step in range(3):
-            bank.publish(rows_of([f"{step}"], [2], step=step), [])
-            assert len(bank.recall(asked(0), step + 1).rows) == 2 * (step + 1)
+            bank.add(rows_of([f"{step}"], [2], step=step), [])
+            assert len(bank.candidates(asked(0), step + 1).rows) == 2 * (step + 1)
 
     def test_rows_older_than_the_age_at_most_are_gone(self):
         bank = bank_of(candidates="exact", own_images=True, max_age=2)
         for step in range(6):
-            bank.publish(rows_of([f"{step}"], [2], step=step), [])
-        bank.recall(asked(0), 6)
+            bank.add(rows_of([f"{step}"], [2], step=step), [])
+        bank.candidates(asked(0), 6)
         assert held(bank).step.unique().tolist() == [4, 5]
 
     def test_draws_depend_on_the_step_and_not_on_what_was_asked_before(self):
         banks = [bank_of(sampled=8, max_candidates=1) for _ in range(2)]
         for bank in banks:
-            bank.publish(rows_of([f"{i}" for i in range(40)], [4] * 40), [])
-        first, _, again, other = (banks[0].recall(asked(0), step) for step in (5, 6, 5, 6))
+            bank.add(rows_of([f"{i}" for i in range(40)], [4] * 40), [])
+        first, _, again, other = (banks[0].candidates(asked(0), step) for step in (5, 6, 5, 6))
         assert_same(flat(first), flat(again))
-        assert_same(flat(banks[1].recall(asked(0), 5)), flat(first))
+        assert_same(flat(banks[1].candidates(asked(0), 5)), flat(first))
         assert not torch.equal(first.rows.image, other.rows.image) or len(first.rows) != len(other.rows)
 
     def test_what_is_logged_changes_no_candidate(self, monkeypatch):
@@ -446,15 +446,15 @@ class TestOneProcess:
         monkeypatch.setattr(cache_module, "PROBES", 1)
         monkeypatch.setattr(cache_module, "NEW", 5)
         monkeypatch.setattr(sharded_module, "GAUGE", 2)
-        asks = replace(ASKS, votes=False)
+        plan = replace(PLAN, votes=False)
         options = {"candidates": "nearest", "exact_rows": 0, "min_recall": 1, "capacity": 7000}
-        logged, silent = (bank_of(asks, **options) for _ in range(2))
+        logged, silent = (bank_of(plan, **options) for _ in range(2))
         widened = set()
         for step in range(8):
             keys = [f"{step % 4} {i}" for i in range(60)]
             for bank in (logged, silent):
-                bank.publish(rows_of(keys, [4] * 60, step, seed=step), [])
-            ours, theirs = (bank.recall(asked(0), step + 1, bank is logged) for bank in (logged, silent))
+                bank.add(rows_of(keys, [4] * 60, step, seed=step), [])
+            ours, theirs = (bank.candidates(asked(0), step + 1, bank is logged) for bank in (logged, silent))
             assert_same(flat(ours), flat(theirs))
             assert logged.cache.state() == silent.cache.state()
             widened |= silent.cache.probes.keys()
@@ -462,16 +462,16 @@ class TestOneProcess:
 
     def test_about_as_many_rows_are_drawn_as_asked(self):
         bank = bank_of(sampled=40, max_candidates=5)
-        bank.publish(rows_of([f"{i}" for i in range(100)], [7] * 100), [])
-        drawn = [len(bank.recall(asked(0), step).rows) - 5 for step in range(60)]
+        bank.add(rows_of([f"{i}" for i in range(100)], [7] * 100), [])
+        drawn = [len(bank.candidates(asked(0), step).rows) - 5 for step in range(60)]
         assert abs(sum(drawn) / len(drawn) - 40) < 4 * (40 / len(drawn)) ** 0.5
 
     def test_in_float64_candidates_and_similarities_are_too(self):
         bank, question = bank_of(candidates="nearest"), asked(0)
-        bank.publish(published(0), [])
-        ours = bank.recall(replace(question, prototype=question.prototype.double()), 1)
+        bank.add(published(0), [])
+        ours = bank.candidates(replace(question, prototype=question.prototype.double()), 1)
         assert ours.rows.prototype.dtype == torch.float64
-        theirs = bank.recall(question, 1)
+        theirs = bank.candidates(question, 1)
         assert (
             torch.equal(ours.rows.image, theirs.rows.image)
             and ours.labelled.similarity.dtype == torch.float32
@@ -479,8 +479,8 @@ class TestOneProcess:
 
     def test_candidates_have_no_gradient_and_are_copies(self):
         bank, question = bank_of(candidates="exact"), asked(0)
-        bank.publish(published(0), [])
-        memory = bank.recall(replace(question, prototype=question.prototype.requires_grad_()), 1)
+        bank.add(published(0), [])
+        memory = bank.candidates(replace(question, prototype=question.prototype.requires_grad_()), 1)
         assert not memory.rows.prototype.requires_grad
         before = digest(held(bank))
         memory.rows.prototype.zero_()
@@ -489,22 +489,22 @@ class TestOneProcess:
     def test_what_is_published_is_copied(self):
         bank, rows = bank_of(), published(0)
         wanted = digest(rows)
-        bank.publish(rows, [])
+        bank.add(rows, [])
         rows.vector.zero_()
         bank.settle()
         assert (digest(held(bank)) == wanted).all()
 
     def test_without_votes_nobody_is_told_of_annotated_neighbours(self):
-        bank = bank_of(replace(ASKS, votes=False))
-        bank.publish(published(0), [])
-        assert bank.recall(asked(0), 1, measure=True).labelled is None
-        assert bank.recall(asked(0), 1).labelled is None
+        bank = bank_of(replace(PLAN, votes=False))
+        bank.add(published(0), [])
+        assert bank.candidates(asked(0), 1, measure=True).labelled is None
+        assert bank.candidates(asked(0), 1).labelled is None
 
     def test_a_report_tells_everything_once(self):
         bank = bank_of()
         for step in range(2):
-            bank.publish(rows_of(KEYS, [2] * 10, step=step), [])
-            bank.recall(asked(0), step + 1, measure=True)
+            bank.add(rows_of(KEYS, [2] * 10, step=step), [])
+            bank.candidates(asked(0), step + 1, measure=True)
         first, second = bank.report(2), bank.report(2)
         assert "bank/drift_cosine" in first and "bank/purity" in first
         assert set(second) == {"bank/rows"} | {key for key in first if key.startswith("bank/age")}
@@ -512,16 +512,16 @@ class TestOneProcess:
     def test_the_inverted_file_is_made_when_rows_are_many_and_again_when_it_is_worn(self):
         bank, made = bank_of(exact_rows=50, capacity=7000), []
         for step in range(8):
-            bank.publish(rows_of([f"{step} {i}" for i in range(10)], [3] * 10, step=step), [])
-            bank.recall(asked(step), step + 1)
+            bank.add(rows_of([f"{step} {i}" for i in range(10)], [3] * 10, step=step), [])
+            bank.candidates(asked(step), step + 1)
             made.append(bank.cache.trained_on if bank.cache else None)
         assert made == [None, 60, 60, 60, 150, 150, 150, 150]
 
     def test_recall_is_measured_at_first_and_then_now_and_then(self):
         bank, seen = bank_of(exact_rows=10), []
-        bank.publish(published(0), [])
+        bank.add(published(0), [])
         for step in (1, 2, 49, 50, 51):
-            bank.recall(asked(0), step)
+            bank.candidates(asked(0), step)
             seen.append("bank/recall/shares_tag" in bank.report(step))
         assert seen == [True, False, False, True, False]
 
@@ -529,8 +529,8 @@ class TestOneProcess:
         seen = []
         for later in (1, 2, 3):
             bank = bank_of()
-            bank.publish(published(0), [])
-            bank.recall(asked(0), later, measure=True)
+            bank.add(published(0), [])
+            bank.candidates(asked(0), later, measure=True)
             report = bank.report(later + 1)
             recent, whole = (report[f"bank/coverage_annotation/{of}"] for of in ("recent", "bank"))
             seen.append(recent == whole > report["bank/coverage_annotation/step"])
@@ -538,15 +538,15 @@ class TestOneProcess:
 
     def test_a_report_tells_of_what_its_step_published(self):
         bank = bank_of()
-        bank.publish(published(0), [])
+        bank.add(published(0), [])
         report = bank.report(1)
         assert report["bank/rows"] == len(published(0)) and report["bank/age_mean"] == 0
 
     def test_the_referee_of_the_others_has_no_inverted_file(self):
         for candidates in ("exact", "nearest"):
             bank = bank_of(candidates=candidates, exact_rows=0)
-            bank.publish(published(0), [])
-            bank.recall(asked(0), 1)
+            bank.add(published(0), [])
+            bank.candidates(asked(0), 1)
             assert bank.indexes == (bank.cache is not None) == (candidates == "nearest")
 
     def test_on_a_gpu_there_is_one_where_it_is_asked_for(self):

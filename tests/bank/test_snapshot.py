@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from spml_dist.bank import snapshot
 from spml_dist.bank.rows import by_identity, digest, empty, pack, written
-from spml_dist.bank.sharded import Asks, ShardedBank
+from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.bank.snapshot_manifest import MANIFEST, read_manifest, sum_of
 from spml_dist.config import load
 from spml_dist.errors import RunError
@@ -25,7 +25,7 @@ from tests.bank.builders import CLASSES, DIM, rows_of
 from tests.conftest import QUICKSTART
 from tests.spawn import spawn
 
-ASKS = Asks(("shares_tag", "shares_none", "same_class", "other_class"), votes=True, ignored=())
+PLAN = LookupPlan(("shares_tag", "shares_none", "same_class", "other_class"), votes=True, ignore_classes=())
 SHARDS = 7
 """virtual shards: no multiple of any number of ranks"""
 
@@ -39,10 +39,10 @@ def bank_of(*published: BankRows, dim: int = DIM, classes: int = CLASSES, **chan
         "neighbours": 2,
     } | changes
     options = load(QUICKSTART).bank.model_copy(update=changes)
-    bank = ShardedBank(options, dim, classes, ASKS, 3, torch.device("cpu"))
+    bank = ShardedBank(options, dim, classes, PLAN, 3, torch.device("cpu"))
     rank, world = (torch.distributed.get_rank(), 2) if torch.distributed.is_initialized() else (0, 1)
     for rows in published:
-        bank.publish(take(rows, rows.position % world == rank), [])
+        bank.add(take(rows, rows.position % world == rank), [])
     return bank
 
 
@@ -117,7 +117,7 @@ class TestOneRank:
         snapshot.restore(again, tmp_path / "bank")
         for rows in second:
             for each in (bank, again):
-                each.publish(rows, [])
+                each.add(rows, [])
             assert same(contents(bank), contents(again))
         assert len(bank) < len(contents(bank_of(*history(9))))
 
@@ -182,9 +182,9 @@ class TestIndex:
     @pytest.fixture
     def grown(self) -> ShardedBank:
         bank = bank_of(*history(3), exact_rows=10)
-        bank.recall(question(0), 3)
+        bank.candidates(question(0), 3)
         bank.cache.widen("labelled")
-        bank.publish(history(4)[3], [])  # so few that the inverted file is not told of them
+        bank.add(history(4)[3], [])  # so few that the inverted file is not told of them
         return bank
 
     def test_it_knows_what_it_knew_and_no_more(self, grown, tmp_path):
@@ -199,19 +199,19 @@ class TestIndex:
     @pytest.mark.parametrize("exact_rows", [10, 10**6])
     def test_the_next_answers_are_the_same_to_the_bit(self, exact_rows, tmp_path):
         bank, again = bank_of(*history(), exact_rows=exact_rows), bank_of(exact_rows=exact_rows)
-        bank.recall(question(0), 3)
+        bank.candidates(question(0), 3)
         bank.report(4)
         snapshot.save(bank, tmp_path / "bank")
         snapshot.restore(again, tmp_path / "bank")
         for step in (4, 5, 50):
-            one, other = (each.recall(question(step), step, measure=True) for each in (bank, again))
+            one, other = (each.candidates(question(step), step, measure=True) for each in (bank, again))
             assert one.log_weight.equal(other.log_weight)
-            for part in ("rows", "labelled", "standing"):
+            for part in ("rows", "labelled", "counts"):
                 values, twins = (vars(getattr(each, part)).values() for each in (one, other))
                 assert all(map(torch.equal, values, twins))
             assert bank.report(step) == again.report(step)
             for each in (bank, again):
-                each.publish(rows_of(["b0", f"new{step}"], [3, 4], step), [])
+                each.add(rows_of(["b0", f"new{step}"], [3, 4], step), [])
 
     def test_interrupted_twice_it_answers_as_if_it_never_had_been(self, tmp_path, monkeypatch):
         """With lists that are really probed, rows that the inverted file is told of late, and evictions."""
@@ -225,9 +225,9 @@ class TestIndex:
         def go_on(bank: ShardedBank, steps: range) -> list:
             answers = []
             for step in steps:
-                memory = bank.recall(question(step), step, measure=True)
+                memory = bank.candidates(question(step), step, measure=True)
                 answers += [pack_memory(memory), bank.report(step)]
-                bank.publish(told[step], [])
+                bank.add(told[step], [])
             return answers
 
         straight, once = fresh(), fresh()
@@ -287,15 +287,15 @@ class TestIndex:
 
         bank, again = (bank_of(exact_rows=10, candidates="nearest", min_recall=0.01) for _ in range(2))
         for number in range(7):
-            bank.publish(step(number), [])
-            bank.recall(ask(number), number + 1)
+            bank.add(step(number), [])
+            bank.candidates(ask(number), number + 1)
         snapshot.save(bank, tmp_path / "bank")
         snapshot.restore(again, tmp_path / "bank")
         for number in range(7, 12):
-            one, other = (vars(each.recall(ask(number), number + 1).rows) for each in (bank, again))
+            one, other = (vars(each.candidates(ask(number), number + 1).rows) for each in (bank, again))
             assert all(map(torch.equal, one.values(), other.values()))
             for each in (bank, again):
-                each.publish(step(number), [])
+                each.add(step(number), [])
 
     def test_another_number_of_virtual_shards_starts_without_one(self, grown, tmp_path):
         snapshot.save(grown, tmp_path / "bank")
@@ -328,7 +328,7 @@ class TestDamage:
         path.write_bytes(path.read_bytes()[:kept])
         self.refused(damaged, path)
 
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
     def test_a_single_bit_is_noticed_wherever_it_is(self, damaged, saved, share, bit):
         path = shard(damaged)
@@ -411,7 +411,7 @@ def no_space(*_) -> None:
 def save_on_two(rank: int, folder: Path) -> str:
     """Save, and again with a full disk on one rank: what this one says."""
     bank = bank_of(*history(), exact_rows=10)
-    bank.recall(question(0), 4)
+    bank.candidates(question(0), 4)
     snapshot.save(bank, folder / "bank")
     snapshot.save(bank_of(), folder / "empty")
     if rank == 1:
@@ -428,7 +428,7 @@ def restore_on_some(rank: int, folder: Path, all_shards: Sequence[int]) -> dict:
         told[shards] = dataclasses.asdict(contents(bank))
         if shards == SHARDS:
             told["index"] = bank.cache is not None
-            told["answer"] = vars(bank.recall(question(1), 4).labelled)
+            told["answer"] = vars(bank.candidates(question(1), 4).labelled)
     told["damaged"] = trouble(lambda: snapshot.restore(bank_of(), folder / "damaged"))
     other = folder / ("bank" if rank == 0 else "empty")
     told["apart"] = trouble(lambda: snapshot.restore(bank_of(), other))
@@ -480,7 +480,7 @@ class TestRanks:
             assert re.match(rf"{path} cannot be used", rank["damaged"])
             assert ("do not see the same files" in rank["apart"]) == (world > 1)
         one = bank_of(*history())
-        labelled = one.recall(question(1), 4).labelled
+        labelled = one.candidates(question(1), 4).labelled
         for rank in told:
             assert rank["answer"]["image"].equal(labelled.image)
             assert rank["answer"]["segment"].equal(labelled.segment)

@@ -12,9 +12,9 @@ import torch
 
 from spml_dist import cli
 from spml_dist.bank.recent import RecentBank
-from spml_dist.bank.sharded import Asks, ShardedBank
+from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.config import load
-from spml_dist.train import checkpoint
+from spml_dist.training import checkpoint
 from tests.bank.builders import CLASSES, DIM, rows_of
 from tests.conftest import QUICKSTART
 
@@ -30,8 +30,8 @@ class Engine:
 
 
 def bank_of() -> ShardedBank:
-    settings, asks = load(QUICKSTART).bank, Asks((), False, ())
-    return ShardedBank(settings, DIM, CLASSES, asks, 0, torch.device("cpu"), NAMES)
+    settings, plan = load(QUICKSTART).bank, LookupPlan((), False, ())
+    return ShardedBank(settings, DIM, CLASSES, plan, 0, torch.device("cpu"), NAMES)
 
 
 def save(bank: ShardedBank | RecentBank, run: Path, step: int, *overrides: str) -> Path:
@@ -43,8 +43,8 @@ def save(bank: ShardedBank | RecentBank, run: Path, step: int, *overrides: str) 
 def run(tmp_path: Path) -> Path:
     """A run that has remembered three images, two of them long ago."""
     bank = bank_of()
-    bank.publish(rows_of(["a", "b"], [3, 4], step=0, seed=1), ["a", "b"])
-    bank.publish(rows_of(["c"], [5], step=50, seed=2), ["c"])
+    bank.add(rows_of(["a", "b"], [3, 4], step=0, seed=1), ["a", "b"])
+    bank.add(rows_of(["c"], [5], step=50, seed=2), ["c"])
     save(bank, tmp_path, 51)
     return tmp_path
 
@@ -98,7 +98,7 @@ def test_classes_are_named_as_in_the_data(run, capsys):
 def test_an_empty_bank_has_no_rows(tmp_path, capsys):
     save(bank_of(), tmp_path, 1)
     printed = inspect(capsys, tmp_path, "--json", str(tmp_path / "told.json"))
-    assert "bank: no rows\n" in printed and "unlabelled           0\n" in printed
+    assert "bank: no rows\n" in printed and "unlabelled          0\n" in printed
     told = json.loads((tmp_path / "told.json").read_text())
     assert told["bytes_per_row"] is told["rows_a_shard"] is told["age_mean"] is None
 

@@ -122,15 +122,6 @@ def test_a_file_is_no_place_for_a_pack(recipe, photos, tmp_path, monkeypatch, ca
     assert (tmp_path / "afile").read_text() == "mine"
 
 
-def test_images_of_no_kind_are_told_beside_the_kinds():
-    from spml_dist.cli import pack
-
-    some = {"kinds": {"tags": 4, "boxes": 1}, "images_of_no_kind": 2}
-    assert pack._kinds(some) == {"tags": 4, "boxes": 1, "none": 2}
-    assert pack._kinds({"kinds": {"tags": 6}, "images_of_no_kind": 0}) == {"tags": 6}
-    assert pack._kinds({"kinds": {}, "images_of_no_kind": 6}) == {}
-
-
 @pytest.mark.parametrize("workers", ["0", "-1", "two"])
 def test_fewer_workers_than_one_are_refused(workers, tmp_path, capsys):
     assert main(["pack", "sample", "--out", str(tmp_path / "out"), "--workers", workers]) == 2

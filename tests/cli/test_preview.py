@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from spml_dist.cli import main, preview
-from spml_dist.data.format.keys import key_of
+from spml_dist.cli import main
+from spml_dist.data.format import sample_card
+from spml_dist.data.format.keys import image_id_of, key_of
 from spml_dist.data.format.manifest import read_manifest
-from spml_dist.data.pack.pack import Described, Rejected, pack, pack_parts
+from spml_dist.data.pack.pack import PackDescription, Rejection, pack, pack_parts
+from spml_dist.data.stream import selection
 from spml_dist.data.stream.reader import Reader
 from tests.data.conftest import samples
 
@@ -64,36 +66,37 @@ def test_masks_are_a_column_of_their_own(packed, tmp_path):
 @pytest.mark.parametrize("seed", range(8))
 def test_every_kind_occurs_and_no_image_twice(packed, seed):
     read = reader(packed)
-    places = preview.chosen(read, 4, seed)
+    places = selection.choose(read, 4, seed).places
     assert len(set(places)) == 4
     kinds = {kind for place in places for kind in read.read(*place).kinds or ("none",)}
     assert kinds == {"lines", "boxes", "tags", "none", "points"}
 
 
 def test_no_more_images_are_shown_than_there_are(packed):
-    assert sorted(preview.chosen(reader(packed), 99, 0)) == [(s, i) for s in range(3) for i in range(4)]
+    chosen = selection.choose(reader(packed), 99, 0)
+    assert sorted(chosen.places) == [(s, i) for s in range(3) for i in range(4)]
 
 
-def test_a_kind_that_is_not_met_is_said_and_the_sheet_is_drawn_without_it(packed, monkeypatch, capsys):
-    monkeypatch.setattr(preview, "LOOKED_AT", 2)
-    assert len(preview.chosen(reader(packed), 2, 0)) == 2
+def test_a_kind_that_is_not_met_is_told_and_the_sheet_drawn(packed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(selection, "LONGEST_SEARCH", 2)
+    drawn(packed, tmp_path, "--images", "2")
     assert "of 2 images looked at none has: " in capsys.readouterr().err
 
 
-def test_nothing_is_looked_for_that_the_counts_leave_no_room_for(tmp_path, monkeypatch, capsys):
+def test_nothing_is_looked_for_that_the_counts_leave_no_room_for(tmp_path, monkeypatch):
     of_tags = [replace(s, semantic=s.semantic | 254, kinds=("tags",)) for s in samples(6)]
     classes = ("background", "cat", "dog")
     packed = pack(of_tags, tmp_path, "pets", split="train", labels="tags", classes=classes, shard_size=2)
     assert packed.counts.images_unlabelled == 6
     read, looked_at = Reader.read, []
     monkeypatch.setattr(Reader, "read", lambda *place: looked_at.append(place) or read(*place))
-    assert len(preview.chosen(reader(tmp_path), 2, 0)) == 2
-    assert len(looked_at) == 1 and capsys.readouterr().err == ""
+    chosen = selection.choose(reader(tmp_path), 2, 0)
+    assert (len(chosen.places), chosen.kinds_not_met, len(looked_at)) == (2, [], 1)
 
 
 def test_images_are_found_by_their_ids_in_the_order_asked_for(packed):
     read = reader(packed)
-    places = preview.named(read, [IDS[9], IDS[2], IDS[9]])
+    places = selection.find(read, [IDS[9], IDS[2], IDS[9]])
     assert [read.read(*place).key for place in places] == [key_of(IDS[9]), key_of(IDS[2])]
 
 
@@ -124,9 +127,9 @@ def test_blanks_around_image_ids_are_not_part_of_them(packed, tmp_path, capsys):
 def test_an_image_that_was_rejected_is_told_from_one_that_is_not_known(tmp_path, capsys):
     def read(_: int):
         yield samples(1)[0], b"jpeg"
-        yield Rejected("größe.9", "größe.9.jpg: cannot be decoded")
+        yield Rejection("größe.9", "größe.9.jpg: cannot be decoded")
 
-    described = Described("pets", "train", "lines", ("background", "cat", "dog"), 0)
+    described = PackDescription("pets", "train", "lines", ("background", "cat", "dog"), 0)
     pack_parts(read, [2], tmp_path / "out", described)
     capsys.readouterr()
     command = ["preview", str(tmp_path / "out"), "--out", str(tmp_path / "a.png"), "--from", "lost,größe.9"]
@@ -141,7 +144,7 @@ def test_an_image_that_was_rejected_is_told_from_one_that_is_not_known(tmp_path,
 def test_a_sheet_that_no_jpeg_can_hold_asks_for_fewer_images(
     packed, tmp_path, monkeypatch, capsys, chosen, flag
 ):
-    monkeypatch.setattr("spml_dist.drawing.contact_sheet.sheet", lambda *_: np.zeros((65501, 1, 3), np.uint8))
+    monkeypatch.setattr(sample_card, "sheet", lambda *_: np.zeros((65501, 1, 3), np.uint8))
     assert main(["preview", str(packed), "--out", str(tmp_path / "a.jpg"), *chosen]) == 2
     said = capsys.readouterr().err
     assert f"{flag}: " in said and "(got 65501 x 1 pixels); show fewer, or write a .png" in said
@@ -151,3 +154,28 @@ def test_a_sheet_that_no_jpeg_can_hold_asks_for_fewer_images(
 def test_what_is_no_pack_is_named(tmp_path, capsys):
     assert main(["preview", str(tmp_path), "--out", "a.png"]) == 2
     assert "manifest.json: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        ("Paris, France 01", ["Paris, France 01"]),
+        ("plain, Paris, France 01 ,it's #1?", ["plain", "Paris, France 01", "it's #1?"]),
+        ("a,b", ["a", "b"]),
+        ("猫,の,写真,plain", ["猫,の,写真", "plain"]),
+    ],
+)
+def test_an_image_id_may_hold_commas(tmp_path, words, keys):
+    ids = ["Paris, France 01", "plain", "it's #1?", "a", "b", "猫,の,写真"]
+    made = [replace(sample, key=key_of(each)) for sample, each in zip(samples(6), ids, strict=True)]
+    pack(made, tmp_path, "pets", split="train", labels="lines", classes=("background", "cat", "dog"))
+    read = reader(tmp_path)
+    found = selection.find(read, words.split(","))
+    assert [image_id_of(read.read(*place).key) for place in found] == keys
+
+
+def test_letters_that_no_font_has_are_told(tmp_path, capsys):
+    made = [replace(samples(1)[0], key="a\ue999")]
+    pack(made, tmp_path / "pack", "pets", split="train", labels="lines", classes=("background", "cat", "dog"))
+    drawn(tmp_path / "pack", tmp_path)
+    assert "no font here has \ue999: drawn as codes; install one" in capsys.readouterr().err

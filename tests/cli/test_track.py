@@ -27,11 +27,11 @@ def sent(monkeypatch):
     """The addresses that were sent to; all of them answer."""
     calls = []
 
-    def catch_up(folder, uri, experiment, name, params):
+    def sync(folder, uri, experiment, name, params):
         calls.append((uri, experiment, name, params["seed"]))
         return Missing(folder, uri, 0, 0, None)
 
-    monkeypatch.setattr(mlflow_sync, "catch_up", catch_up)
+    monkeypatch.setattr(mlflow_sync, "sync", sync)
     return calls
 
 
@@ -50,7 +50,7 @@ def test_without_that_where_its_configuration_says_and_else_where_it_is_told(fol
 
 
 def test_a_server_that_is_still_away_is_one_line(folder, monkeypatch, capsys):
-    monkeypatch.setattr(mlflow_sync, "catch_up", lambda folder, uri, *_: Missing(folder, uri, 5, 1, "gone"))
+    monkeypatch.setattr(mlflow_sync, "sync", lambda folder, uri, *_: Missing(folder, uri, 5, 1, "gone"))
     assert cli.main(["track", str(folder)]) == 2
     assert capsys.readouterr().err == (
         "spml-dist: error: MLflow at http://before lacks 5 numbers and 1 files (got gone); "

@@ -101,7 +101,7 @@ class TestProcesses:
         with pytest.raises(RunError) as raised:
             list(cluster.spread(failing, [how], 2))
         said = str(raised.value)
-        assert f"(got {name}: image 2: torn, at " in said and "test_jobs_spread.py:" in said
+        assert f"(got {name}: image 2: torn, at " in said and "test_spread_local.py:" in said
         assert "Traceback" in raised.value.__notes__[0]
 
     def test_a_worker_that_is_killed_is_one_error(self):

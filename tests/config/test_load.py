@@ -138,8 +138,12 @@ class TestMistakes:
         assert "did you mean stream.batch?" in mistake(QUICKSTART, "batch=3")
         assert "segments.iterations or evaluation.iterations" in mistake(QUICKSTART, "iterations=3")
 
+    def test_a_key_of_another_section_is_found_although_a_short_file_lacks_names_like_it(self, write):
+        path = write("name: mine\ndata: {train: data/mine}\nsteps: 100\n")
+        assert "did you mean bank.steps or schedule.steps or cam.steps?" in mistake(path)
+
     @pytest.mark.parametrize(
-        ("override", "said"),
+        ("override", "part"),
         [
             ("stream.batch=eight", "(got eight); expected an integer of at least 1"),
             (
@@ -172,9 +176,9 @@ class TestMistakes:
             ("name={a: 1}", "name.a on the command line is not a configuration key"),
         ],
     )
-    def test_a_wrong_value_says_what_is_expected(self, override: str, said: str):
+    def test_a_wrong_value_says_what_is_expected(self, override: str, part: str):
         message = mistake(QUICKSTART, override)
-        assert said in message
+        assert part in message
         assert override.partition("=")[0] in message
 
     def test_a_missing_key_is_named_with_its_file(self, write):
@@ -226,7 +230,7 @@ GLOBAL_AFFINITY = ("relations.feature_affinity.scope=global", "relations.feature
 
 class TestRulesBetweenFields:
     @pytest.mark.parametrize(
-        ("overrides", "said"),
+        ("overrides", "part"),
         [
             (["model.dilations=[]"], "model.dilations (got []); model.head deeplab needs at least one"),
             (["model.head=pspnet"], "(got [2, 3, 5, 6]); model.head pspnet has none: set it to []"),
@@ -301,8 +305,8 @@ class TestRulesBetweenFields:
             ),
         ],
     )
-    def test_values_that_do_not_go_together_are_refused(self, overrides: list[str], said: str):
-        assert said in mistake(QUICKSTART, *overrides)
+    def test_values_that_do_not_go_together_are_refused(self, overrides: list[str], part: str):
+        assert part in mistake(QUICKSTART, *overrides)
 
     def test_the_pyramid_head_and_the_backbone_s_own_stride_can_be_had(self):
         overrides = ["model.head=pspnet", "model.dilations=[]", "model.output_stride=null"]

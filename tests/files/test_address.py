@@ -12,14 +12,14 @@ from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.format.verify import verify
 from spml_dist.data.pack.pack import pack
 from spml_dist.errors import DataError
-from spml_dist.files import address
+from spml_dist.files import address, retry
 from tests import servers
 from tests.data.conftest import CLASSES, samples
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(address, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(address, "RETRY_SECONDS", 0.5)
 
 
@@ -99,9 +99,9 @@ def test_a_trouble_that_passes_is_waited_for(server, packed, caplog, trouble):
 
 def test_pauses_grow(server, monkeypatch):
     pauses = []
-    monkeypatch.setattr(address, "FIRST_PAUSE", 1)
-    monkeypatch.setattr(address, "LONGEST_PAUSE", 5)
-    monkeypatch.setattr(address.time, "sleep", pauses.append)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 1)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE", 5)
+    monkeypatch.setattr(retry.time, "sleep", pauses.append)
     server.answer = lambda path: 503 if len(server.asked) < 6 else 200
     address.read(f"{server.url}/pets/manifest.json", 30)
     assert pauses == [1, 2, 4, 5, 5]
@@ -120,6 +120,7 @@ def test_what_will_not_change_is_not_tried_again(server, status):
 def test_an_address_where_nobody_answers_is_one_error_after_a_while(monkeypatch, folder):
     url = servers.dead_url()
     if folder == "s3":
+        monkeypatch.setattr(address, "RETRY_SECONDS", 3)  # its first attempt prepares much
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")

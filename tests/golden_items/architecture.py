@@ -15,7 +15,7 @@ from spml_dist.config import load
 from spml_dist.config.models import OptimizerConfig
 from spml_dist.method.colour import smoothing
 from spml_dist.model.segmenter import Segmenter, build
-from spml_dist.train.optimizer import parameter_groups
+from spml_dist.training.optimizer import parameter_groups
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = {"deeplab101_voc": "voc12_scribble", "pspnet101_densepose": "densepose_point"}

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from spml_dist.config.models import ScheduleConfig
-from spml_dist.train.optimizer import Sgd, learning_rate
+from spml_dist.training.optimizer import Sgd, learning_rate
 
 
 def j_lr(z):

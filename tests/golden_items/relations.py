@@ -87,7 +87,7 @@ def _logits(raw, z):
 def _term(z, term: str, remembered):
     raw = torch.from_numpy(z["raw"]).requires_grad_()
     config = _config(z, **{term: 1.0})
-    result = losses(raw, _logits(raw, z), _batch(z), remembering(remembered), config)
+    result = losses(raw, _logits(raw, z), _batch(z), remembering(remembered), 0, config)
     result.total.backward()
     return result, raw.grad.numpy()
 
@@ -157,9 +157,9 @@ def g_relations_bank(z):
     rows = _middle_rows(z) + _loss_rows(z, remembered)
     bank = RecentBank(len(remembered))
     for part in remembered:
-        bank.publish(part)
+        bank.add(part)
     # The release shifts the image numbers of what it remembers; here an image keeps its own.
-    bank.publish(_term(z, "annotation", remembered)[0].rows)
+    bank.add(_term(z, "annotation", remembered)[0].segments.candidates)
     for i, part in enumerate(bank.rows()):
         wanted = z[f"after_bank{i}_prototype"]
         error = (
@@ -186,7 +186,7 @@ def _shard(rank: int, arrays: dict) -> dict[str, tuple]:
     for term in NAMES.values():
         raw = torch.from_numpy(arrays["raw"][mine]).requires_grad_()
         config = _config(arrays, reduction="per_rank", **{term: 1.0})
-        result = losses(raw, _logits(raw, arrays), _batch(arrays, mine), remembering([]), config)
+        result = losses(raw, _logits(raw, arrays), _batch(arrays, mine), remembering([]), 0, config)
         result.total.backward()
         done[term] = (result.values[TERMS.index(term)].item(), result.pixels, raw.grad.numpy())
     return done
@@ -221,7 +221,7 @@ def g_total_voc(z):
     ann, occ, img = z["weights_ann_occ_img"].tolist()
     config = _config(z, annotation=ann, cooccurrence=occ, image_similarity=img, cross_entropy=ann)
     unit = torch.nn.functional.normalize(raw.detach(), dim=1, eps=1e-12)
-    result = losses(raw, head(unit), _batch(z), remembering([]), config)
+    result = losses(raw, head(unit), _batch(z), remembering([]), 0, config)
     result.total.backward()
     value = dict(zip(TERMS, result.values.tolist(), strict=True))
     ours = {
@@ -284,7 +284,7 @@ def _densepose_rows(z, dtype, of_loss: float, of_gradient: float):
         raw = torch.from_numpy(z["raw"]).to(dtype).requires_grad_()
         config = _config(z, changed=DENSEPOSE, **{term: 1.0})
         with _given(z):
-            result = losses(raw, _logits(raw, z), _batch(z), remembering(remembered), config)
+            result = losses(raw, _logits(raw, z), _batch(z), remembering(remembered), 0, config)
         result.total.backward()
         loss, gradient = _against(z, name, result.values[TERMS.index(term)].item(), raw.grad.numpy())
         rows += [
@@ -300,8 +300,8 @@ def _densepose_middle(z):
     remembered = _remembered_densepose(z, raw.dtype)
     with _given(z):
         pixels, segments = segments_of(raw, _batch(z), config)
-        result = losses(raw.requires_grad_(), _logits(raw, z), _batch(z), remembering(remembered), config)
-    parts = [result.rows, *remembered]
+        result = losses(raw.requires_grad_(), _logits(raw, z), _batch(z), remembering(remembered), 0, config)
+    parts = [result.segments.candidates, *remembered]
     propagated = torch.cat([part.propagated for part in parts]).numpy()
     wanted = np.where(z["mid_multihot"].any(axis=1), z["mid_multihot"].argmax(axis=1), UNLABELLED)
     exact = {

@@ -69,11 +69,11 @@ def c2_segment(z):
     semantic = np.where(z["panoptic"] == z["ignore_index"], 255, z["semantic"])
     pixels, segments = segment(
         raw,
-        local,
         torch.from_numpy(semantic),
         torch.from_numpy(z["instance"]),
-        tuple(z["grid"].tolist()),
-        int(z["iterations"]),
+        local=local,
+        grid=tuple(z["grid"].tolist()),
+        iterations=int(z["iterations"]),
     )
     label = segments.semantic[pixels.segment] * 2048 + segments.region[pixels.segment]
     return [

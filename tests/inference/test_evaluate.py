@@ -10,7 +10,7 @@ import pytest
 
 from spml_dist.errors import DataError
 from spml_dist.inference import metrics
-from spml_dist.inference.evaluate import collect, evaluate
+from spml_dist.inference.evaluate import collect, evaluate_model
 from spml_dist.records import UNLABELLED
 from tests.inference.conftest import CLASSES, stripes
 
@@ -20,7 +20,7 @@ INFO = {"classes": list(CLASSES), "background": None}
 @pytest.fixture
 def measure(network, settings):
     def run(evaluated, train, **options):
-        return evaluate(network, INFO, evaluated, train, settings, progress=False, **options)
+        return evaluate_model(network, INFO, evaluated, train, settings, progress=False, **options)
 
     return run
 

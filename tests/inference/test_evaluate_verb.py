@@ -13,6 +13,7 @@ import torch
 from spml_dist.cli import evaluate as verb
 from spml_dist.config import dump, load
 from spml_dist.errors import ConfigError, RunError
+from spml_dist.inference.result_table import markdown
 from spml_dist.model import export
 from spml_dist.model.segmenter import build
 from tests.inference.conftest import CLASSES, stripes
@@ -124,9 +125,9 @@ def test_the_mean_of_the_classes_that_a_split_shows_stands_beside_that_of_all():
     result = {"run": "toy", "split": "val", "images": 3, "classes": list(iou), "readouts": readouts}
     rows = {
         line.split("|")[1].strip(): line.split("|")[2].strip()
-        for line in verb._table(result | {"classes_present": ["sky", "sea"]}).splitlines()
+        for line in markdown(result | {"classes_present": ["sky", "sea"]}).splitlines()
         if line.startswith("|")
     }
     assert rows["sand (not shown)"] == "0.0"
     assert (rows["mean IoU"], rows["mean of shown classes"]) == ("26.7", "40.0")
-    assert "mean of shown classes" not in verb._table(result | {"classes_present": list(iou)})
+    assert "mean of shown classes" not in markdown(result | {"classes_present": list(iou)})

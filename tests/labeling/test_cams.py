@@ -15,10 +15,10 @@ from torch import nn
 from spml_dist.config import load
 from spml_dist.config.method_models import CamConfig
 from spml_dist.data.format.manifest import read_manifest
-from spml_dist.data.pack.pack import Rejected
+from spml_dist.data.pack.pack import Rejection
 from spml_dist.errors import RunError
 from spml_dist.labeling import cams
-from spml_dist.labeling.cam_seeds import box_seeds, seeds, shown, tag_seeds
+from spml_dist.labeling.cam_seeds import box_seeds, mapped_classes, seeds, tag_seeds
 from spml_dist.labeling.seed_quality import measure
 from spml_dist.records import IGNORED, IMAGENET, UNLABELLED, Sample
 
@@ -162,15 +162,15 @@ class TestBoxes:
 class TestWhatIsLabelled:
     def test_boxes_come_before_tags(self):
         boxes = ((3, 0.0, 0.0, 2.0, 2.0), (1, 1.0, 1.0, 3.0, 3.0), (3, 2.0, 2.0, 4.0, 4.0))
-        assert shown(sample(tags=(1, 2, 3), boxes=boxes)) == (1, 3)
-        assert shown(sample(tags=(2, 1))) == (1, 2)
+        assert mapped_classes(sample(tags=(1, 2, 3), boxes=boxes)) == (1, 3)
+        assert mapped_classes(sample(tags=(2, 1))) == (1, 2)
 
     def test_without_boxes_or_tags_or_beside_annotated_pixels_nothing_is(self):
         line = np.full(SHAPE, UNLABELLED, np.uint8)
         line[2] = 1
-        assert shown(sample()) is None
-        assert shown(sample(tags=(1,), semantic=line)) is None
-        assert shown(sample(tags=(1,), semantic=np.full(SHAPE, IGNORED, np.uint8))) == (1,)
+        assert mapped_classes(sample()) is None
+        assert mapped_classes(sample(tags=(1,), semantic=line)) is None
+        assert mapped_classes(sample(tags=(1,), semantic=np.full(SHAPE, IGNORED, np.uint8))) == (1,)
 
     def test_annotated_and_ignored_pixels_never_change(self):
         drawn = np.full(SHAPE, UNLABELLED, np.uint8)
@@ -225,7 +225,7 @@ class TestActivations:
         boxed = sample(
             image=green, semantic=np.full((21, 34), UNLABELLED, np.uint8), boxes=((1, 4.0, 4.0, 20.0, 18.0),)
         )
-        found = cams.labelled(Colours(), boxed, None, CONFIG).semantic
+        found = cams.with_seeds(Colours(), boxed, None, CONFIG).semantic
         inside = found[4:18, 4:20]
         assert set(np.unique(inside)) == {1, UNLABELLED}
         assert boxed.image[4:18, 4:20, 0][inside == 1].mean() > boxed.image[4:18, 4:20, 0][inside != 1].mean()
@@ -282,7 +282,7 @@ class TestPacks:
         content = tar.read_bytes()
         tar.write_bytes(content.replace(b"\xff\xd8\xff", b"\0\0\0", 1))
         first, second = parts(0)
-        assert isinstance(first, Rejected) and first.image_id == "halves-0"
+        assert isinstance(first, Rejection) and first.image_id == "halves-0"
         assert second[0].key == "halves-1" and "cam" in second[0].kinds
 
     def test_a_tar_that_cannot_be_read_leaves_those_that_are_finished(self, parts):
@@ -294,7 +294,7 @@ class TestPacks:
 
 class TestSamples:
     def test_seeds_lie_where_the_classes_are(self):
-        found = cams.labelled(Colours(), halves(0), BACKGROUND, CONFIG)
+        found = cams.with_seeds(Colours(), halves(0), BACKGROUND, CONFIG)
         mask, labels = found.mask, found.semantic
         said = labels != UNLABELLED
         assert (labels[said] == mask[said]).mean() > 0.9 and set(np.unique(labels)) >= {0, 1, 2}
@@ -302,11 +302,11 @@ class TestSamples:
 
     def test_a_sample_that_gets_nothing_stays_as_it_is(self):
         plain = sample(kinds=("tags",))
-        assert cams.labelled(Colours(), plain, BACKGROUND, CONFIG) is plain
+        assert cams.with_seeds(Colours(), plain, BACKGROUND, CONFIG) is plain
 
     def test_seeds_are_not_made_twice(self):
-        once = cams.labelled(Colours(), halves(0), BACKGROUND, CONFIG)
-        assert cams.labelled(Colours(), once, BACKGROUND, CONFIG) is once
+        once = cams.with_seeds(Colours(), halves(0), BACKGROUND, CONFIG)
+        assert cams.with_seeds(Colours(), once, BACKGROUND, CONFIG) is once
 
     def test_quality_is_counted_over_the_images_that_have_seeds(self, packed):
         part = np.full((24, 36), UNLABELLED, np.uint8)

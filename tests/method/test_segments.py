@@ -30,7 +30,7 @@ def batch(seed: int, images: int = 3, h: int = 6, w: int = 7, ratio: int = 2, id
 
 def segmented(raw, semantic, regions):
     local = location(*raw.shape[2:], dtype=raw.dtype)[None]
-    return segment(raw, local, semantic, regions, GRID, ITERATIONS)
+    return segment(raw, semantic, regions, local=local, grid=GRID, iterations=ITERATIONS)
 
 
 @settings(deadline=None, max_examples=20)
@@ -103,7 +103,16 @@ def test_a_scaled_embedding_changes_the_features_after_clustering_and_nothing_el
     raw, semantic, regions = batch(7)
     local = location(6, 7, dtype=raw.dtype)[None]
     (a, sa), (b, sb) = (
-        segment(raw, local, semantic, regions, GRID, ITERATIONS, scale) for scale in (1.0, 0.1)
+        segment(
+            raw,
+            semantic,
+            regions,
+            local=local,
+            grid=GRID,
+            iterations=ITERATIONS,
+            embedding_scale=scale,
+        )
+        for scale in (1.0, 0.1)
     )
     for one, other in ((a, b), (sa, sb)):
         for name in vars(one):

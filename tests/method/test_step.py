@@ -253,7 +253,7 @@ def observe(rank: int) -> dict:
 def stepped(world: World, config: Config, rank: int = 0) -> dict:
     mine = world.part(rank, comm.world())
     raw, logits = mine.raw.requires_grad_(), mine.logits.requires_grad_()
-    result = losses(raw, logits, mine.batch, remembering(mine.remembered), config)
+    result = losses(raw, logits, mine.batch, remembering(mine.remembered), 0, config)
     result.total.backward()
     return {
         "total": result.total.item(),
@@ -262,8 +262,8 @@ def stepped(world: World, config: Config, rank: int = 0) -> dict:
         "pixels": result.pixels,
         "candidates": result.candidates,
         "rows": None
-        if result.rows is None
-        else [getattr(result.rows, f.name).detach() for f in fields(Candidates)],
+        if result.segments is None
+        else [getattr(result.segments.candidates, f.name).detach() for f in fields(Candidates)],
         # The engine takes the mean of the ranks' gradients.
         "grads": [
             v.grad / comm.world() if v.grad is not None else torch.zeros_like(v) for v in (raw, logits)

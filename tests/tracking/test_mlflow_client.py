@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from spml_dist.errors import ConfigError
+from spml_dist.errors import ConfigError, RunError
 from spml_dist.tracking.mlflow_client import absolute_uri, connect, last_step, log_params, log_points, resume
+from spml_dist.tracking.pending import distinct
 
 
 def make_run(uri: str, name: str, run_id: str | None = None, tag: str | None = None):
@@ -85,3 +86,21 @@ def test_relative_databases_are_placed_under_the_root(tmp_path):
 def test_plain_folders_are_refused(uri, tmp_path):
     with pytest.raises(ConfigError, match=r"tracking\.uri .*use sqlite:///"):
         absolute_uri(uri, tmp_path)
+
+
+def test_an_experiment_that_was_deleted_is_said_to_be_and_how_it_comes_back(uri):
+    client = connect(uri)
+    number = client.create_experiment("gone")
+    client.delete_experiment(number)
+    with pytest.raises(RunError, match=f"gone was deleted; restore it .*{number}.*tracking.experiment"):
+        resume(client, uri, "gone", "first", None, "first")
+    client.restore_experiment(number)
+    assert resume(client, uri, "gone", "first", None, "first").info.experiment_id == number
+
+
+def test_names_of_classes_in_any_script_are_names_of_metrics(uri):
+    client, run = connect(uri), make_run(uri, "scripts")
+    names = ["猫", "狗", "собака", "a/b", "a:b", "sea & sand", "..", ".", "x" * 400, "\ttab", "Cat", "cat"]
+    points = [(f"iou/{place}", float(i), 1000, 5) for i, place in enumerate(distinct(names).values())]
+    log_points(client, run.info.run_id, points)
+    assert len(client.get_run(run.info.run_id).data.metrics) == len(names)

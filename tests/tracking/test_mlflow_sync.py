@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from spml_dist.tracking import mlflow_client, mlflow_sync
-from spml_dist.tracking.mlflow_sync import Mirror, catch_up
+from spml_dist.run_folder import RunFolder
+from spml_dist.tracking import background, mlflow_client, mlflow_sync
+from spml_dist.tracking.background import BackgroundSync
+from spml_dist.tracking.mlflow_sync import sync
 
 PATIENT = 120.0
 CALLS = ("get_run", "search_runs", "create_run", "update_run", "log_batch", "log_artifact", "set_terminated")
@@ -19,8 +21,8 @@ CALLS = ("get_run", "search_runs", "create_run", "update_run", "log_batch", "log
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch):
-    for name in ("PAUSE", "LONGEST_PAUSE", "QUIET"):
-        monkeypatch.setattr(mlflow_sync, name, 0.02)
+    for name in ("PAUSE", "LONGEST_PAUSE"):
+        monkeypatch.setattr(background, name, 0.02)
 
 
 class Server:
@@ -76,9 +78,9 @@ def log(folder: Path, *steps: int, name: str = "metrics.jsonl", **values: float)
             file.write(json.dumps({"step": step, "timestamp": now, "loss": 1 / step} | values) + "\n")
 
 
-def started(folder, uri, said=None) -> Mirror:
+def started(folder, uri, said=None) -> BackgroundSync:
     told = said.append if said is not None else lambda line: None
-    return Mirror(folder, uri, "mirrored", folder.name, {"seed": 1}, told)
+    return BackgroundSync(folder, uri, "mirrored", folder.name, {"seed": 1}, told)
 
 
 def runs(uri: str, folder: Path) -> list:
@@ -106,7 +108,6 @@ def test_everything_in_the_folder_arrives(uri, folder):
     log(folder, 1, 2, name="system/node_1.jsonl")
     (folder / "previews").mkdir()
     (folder / "previews" / "step_000010.png").write_bytes(b"png")
-    copy.notice()
     assert not copy.finish(seconds=PATIENT)
 
     (run,) = runs(uri, folder)
@@ -123,7 +124,6 @@ def test_what_happens_arrives_while_it_happens(uri, folder):
     copy = started(folder, uri)
     for step in (1, 2):
         log(folder, step)
-        copy.notice()
         until(lambda so_far=step: runs(uri, folder) and len(steps(uri, folder)) == so_far)
     assert runs(uri, folder)[0].info.status == "RUNNING"
     copy.finish("KILLED", seconds=PATIENT)
@@ -134,7 +134,6 @@ def test_a_server_away_at_the_start_gets_everything_when_it_comes_up(uri, folder
     server.away, said = True, []
     copy = started(folder, uri, said)
     log(folder, *range(1, 2000))
-    copy.notice()
     until(lambda: said)
     assert said[0].startswith(f"MLflow at {uri}: ConnectionError: no way through; training goes on")
     assert json.loads((folder / "mlflow.json").read_text())["run_id"] is None
@@ -152,7 +151,6 @@ def test_a_server_gone_in_the_middle_loses_nothing_and_gets_nothing_twice(uri, f
     until(lambda: runs(uri, folder) and steps(uri, folder) == [1, 2])
     server.away = True
     log(folder, 3, 4)
-    copy.notice()
     until(lambda: said)
     server.away = False
     log(folder, 5)
@@ -233,8 +231,6 @@ def test_a_line_that_hangs_holds_up_nobody(uri, folder, server):
     server.gate.clear()
     copy = started(folder, uri)
     log(folder, *range(1, 101))
-    for _ in range(100):
-        copy.notice()
     missing = copy.finish(seconds=0.1)
     assert (missing.metrics, missing.error) == (100, "no answer in 0.1 s")
     server.gate.set()
@@ -246,7 +242,7 @@ def test_a_host_that_takes_the_call_and_says_nothing_is_given_up(folder, monkeyp
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://someone:secret@127.0.0.1:{silent.getsockname()[1]}"
-        missing = catch_up(folder, address, "mirrored", "silent", {})
+        missing = sync(folder, address, "mirrored", "silent", {})
     assert missing.files == 1 and "imed out" in missing.error
     assert "secret" not in str(missing)
 
@@ -255,11 +251,11 @@ def test_a_folder_can_be_sent_later_and_to_another_server(uri, folder):
     (folder / "mlflow.json").write_text('{"uri": "http://gone", "run_id": "17", "status": "FAILED"}')
     assert mlflow_sync.address(folder) == "http://gone"
     log(folder, 1, 2)
-    assert not catch_up(folder, uri, "mirrored", folder.name, {})
+    assert not sync(folder, uri, "mirrored", folder.name, {})
     assert (mlflow_sync.address(folder), steps(uri, folder)) == (uri, [1, 2])
     assert runs(uri, folder)[0].info.status == "FAILED"
     log(folder, 3)
-    assert not catch_up(folder, uri, "mirrored", folder.name, {})
+    assert not sync(folder, uri, "mirrored", folder.name, {})
     assert steps(uri, folder) == [1, 2, 3]
 
 
@@ -271,10 +267,30 @@ def test_a_damaged_note_costs_no_training(uri, folder, note):
 
 
 def test_an_address_that_does_not_answer_does_not_take_the_place_of_the_old_one(folder, uri):
-    assert not catch_up(folder, uri, "mirrored", folder.name, {})
-    before = json.loads((folder / mlflow_sync.NOTE).read_text())
+    assert not sync(folder, uri, "mirrored", folder.name, {})
+    before = json.loads(RunFolder(folder).mlflow.read_text())
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        assert catch_up(folder, f"http://127.0.0.1:{unused.getsockname()[1]}", "mirrored", "x", {}).error
-    assert json.loads((folder / mlflow_sync.NOTE).read_text()) == before
+        assert sync(folder, f"http://127.0.0.1:{unused.getsockname()[1]}", "mirrored", "x", {}).error
+    assert json.loads(RunFolder(folder).mlflow.read_text()) == before
     assert mlflow_sync.address(folder) == uri
+
+
+def test_sending_twice_sends_nothing_the_second_time(folder, uri, monkeypatch):
+    log(folder, 1, 2)
+    assert not sync(folder, uri, "mirrored", folder.name, {"seed": 1})
+    note = RunFolder(folder).mlflow.stat().st_mtime_ns
+    calls = []
+    for name in ("log_points", "log_params"):
+        monkeypatch.setattr(mlflow_client, name, lambda *given: calls.append(given[2:]))
+    assert not sync(folder, uri, "mirrored", folder.name, {"seed": 1})
+    assert calls == [({"seed": 1},)]  # and of parameters only those are sent that the run has not
+    assert RunFolder(folder).mlflow.stat().st_mtime_ns == note
+
+
+def test_a_deleted_experiment_stops_no_training_and_is_told_in_a_line(folder, uri):
+    client = mlflow_client.connect(uri)
+    client.delete_experiment(client.create_experiment("thrown away"))
+    missing = BackgroundSync(folder, uri, "thrown away", "x", {}).finish(seconds=PATIENT)
+    assert "its experiment thrown away was deleted; restore it (mlflow experiments restore" in missing.error
+    assert "or choose another tracking.experiment" in missing.error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -18,6 +18,9 @@ INSIDE = ("cam", "geometry")
 """what labels the inside of boxes: class activation maps, later and elsewhere, or their middles, at once"""
 
 _FORM = "[class, x0, y0, x1, y1]"
+_YOLO = "YOLO's centres and sizes, "
+_SHARE = 1.01
+"""what a share of a side may be at most: 1, with what rounding and careless drawing add"""
 
 
 def box_labels(
@@ -44,11 +47,32 @@ def checked_boxes(
     """Boxes as a file lists them: [[class, x0, y0, x1, y1], ...] in pixels, x1 and y1 exclusive.
 
     shape: (H, W) of the image. source: names the file and image in errors. Raises DataError for anything
-    else, and for boxes that are empty, reach beyond the image, or are of no class or the background.
+    else, for boxes of no class or the background, and for those that `fitted_boxes` refuses.
     """
     if not isinstance(boxes, list):
         raise DataError(f"{source}: not a list of boxes", boxes, f"write [{_FORM}, ...]")
-    return tuple(_checked_box(box, shape, num_classes, background, source) for box in boxes)
+    for box in boxes:
+        _require_box(box, num_classes, background, source)
+    return fitted_boxes(boxes, shape, source, _FORM)
+
+
+def fitted_boxes(
+    boxes: Sequence[Sequence[float]],
+    shape: tuple[int, int],
+    source: str,
+    form: str,
+    listed: Sequence[object] | None = None,
+) -> tuple[Box, ...]:
+    """Boxes (class, x0, y0, x1, y1) of one image as it holds them: what every recipe asks of its boxes.
+
+    What reaches less than a pixel beyond the border is cut there: rounding makes such boxes.
+    shape: (H, W) of the image. source: names the file and image in errors. form: how the file writes a box.
+    listed: the boxes as the file writes them, for errors. Raises DataError for boxes that are empty or turned
+    around, lie outside the image, reach a pixel or more beyond it, or are shares of its sides, not pixels.
+    """
+    seen = boxes if listed is None else listed
+    _require_pixels(boxes, shape, source, form, seen)
+    return tuple(_fitted(box, shape, source, form, each) for box, each in zip(boxes, seen, strict=True))
 
 
 def box_seeds(
@@ -70,28 +94,52 @@ def box_seeds(
     return semantic
 
 
-def _checked_box(
-    box: object, shape: tuple[int, int], num_classes: int, background: int | None, source: str
-) -> Box:
+def _require_box(box: object, num_classes: int, background: int | None, source: str) -> None:
     if not _is_box(box):
         named = isinstance(box, list) and box and isinstance(box[0], str)
         ids = "; classes are ids, not names" if named else ""
         raise DataError(f"{source}: not a box", box, f"write {_FORM} in pixels{ids}")
+    if not 0 <= box[0] < num_classes:
+        raise DataError(f"{source}: a box's class is not in classes.txt", box[0], f"use 0..{num_classes - 1}")
+    if box[0] == background:
+        raise DataError(f"{source}: a box of the background", box, "draw boxes around objects only")
+
+
+def _require_pixels(
+    boxes: Sequence[Sequence[float]], shape: tuple[int, int], source: str, form: str, seen: Sequence[object]
+) -> None:
+    """Raise DataError if all boxes would lie in the first pixel: then they are shares, if anything."""
+    corners = [number for _, *box in boxes for number in box]
+    if not corners or max(shape) <= _SHARE or min(corners) < 1 - _SHARE or max(corners) > _SHARE:
+        return
+    height, width = shape
+    # As corners they may end before they begin; as YOLO's centres and sizes they are sound.
+    yolo = any(x1 <= x0 or y1 <= y0 for _, x0, y0, x1, y1 in boxes)
+    what = f"{source}: boxes are {_YOLO if yolo else ''}shares of the image (0..1), not pixels"
+    raise DataError(what, seen[0], f"write {form} in pixels: the image is {width}×{height}")
+
+
+def _fitted(box: Sequence[float], shape: tuple[int, int], source: str, form: str, seen: object) -> Box:
     label, x0, y0, x1, y1 = box
     height, width = shape
     size = f"the image is {width}×{height}"
-    if not 0 <= label < num_classes:
-        raise DataError(f"{source}: a box's class is not in classes.txt", label, f"use 0..{num_classes - 1}")
-    if label == background:
-        raise DataError(f"{source}: a box of the background", box, "draw boxes around objects only")
-    if x1 <= x0 or y1 <= y0:
-        raise DataError(f"{source}: a box is empty", box, f"write {_FORM}, x0 < x1 and y0 < y1; {size}")
+    if x1 < x0 or y1 < y0:
+        what = f"{source}: a box is empty: its corners are swapped or its size is negative"
+        raise DataError(what, seen, f"write {form}, not YOLO's centre and size; {size}")
+    if x1 == x0 or y1 == y0:
+        raise DataError(f"{source}: a box is empty", seen, f"write {form}, neither side 0; {size}")
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        raise Outside(f"{source}: a box lies outside the image", box, f"{size}; write {_FORM}")
-    if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
-        remedy = f"{size}: cut the box at its border; write {_FORM}"
-        raise Outside(f"{source}: a box reaches beyond the image", box, remedy)
-    return label, float(x0), float(y0), float(x1), float(y1)
+        raise Outside(f"{source}: a box lies outside the image", seen, f"{size}; write {form}")
+    if x0 <= -1 or y0 <= -1 or x1 >= width + 1 or y1 >= height + 1:
+        remedy = f"{size}: cut the box at its border; write {form}"
+        raise Outside(f"{source}: a box reaches beyond the image", seen, remedy)
+    return (
+        int(label),
+        float(max(x0, 0)),
+        float(max(y0, 0)),
+        float(min(x1, width)),
+        float(min(y1, height)),
+    )
 
 
 def _is_box(entry: object) -> bool:

@@ -6,52 +6,133 @@ from typing import Any
 
 import numpy as np
 
+from spml_dist.data.annotations.outside import Outside
 from spml_dist.errors import DataError
 
-_FARTHEST = 1e6
+_AGAIN = "export it again"
+_LONGEST = 4e6
+"""pixels along all polygons of one object: pycocotools' memory grows with them, not with the image"""
+
+
+def outline_fault(segmentation: Any) -> str | None:
+    """Why a segmentation has no outline: it is absent, or of no form that COCO has. None = it has one."""
+    if isinstance(segmentation, dict):
+        return None if {"counts", "size"} <= set(segmentation) else "run lengths without counts or size"
+    if segmentation is None or segmentation == []:
+        return "no segmentation"
+    if not isinstance(segmentation, list):
+        return "neither polygons nor run lengths"
+    if not all(isinstance(polygon, list) for polygon in segmentation):
+        return "one polygon without the brackets of a list of polygons"
+    if not any(segmentation):
+        return "no segmentation"
+    kinds = {type(number) for polygon in segmentation for number in polygon}
+    if list in kinds:
+        return "points as pairs, not x, y, x, y, ..."
+    return None if kinds <= {int, float} else "polygons of other than numbers"
+
+
+def encloses_nothing(segmentation: Any) -> bool:
+    """Whether a segmentation is polygons of fewer than three points alone."""
+    return isinstance(segmentation, list) and not _polygons(segmentation)
 
 
 def decode(segmentation: Any, shape: tuple[int, int], source: str) -> np.ndarray:
-    """The pixels of a COCO segmentation, [H, W] bool of `shape`.
+    """The pixels of a COCO segmentation, [H, W] bool of `shape`; none where it encloses nothing.
 
     segmentation: a list of polygons [x, y, x, y, ...], or {"counts": runs or their text, "size": [H, W]}.
     source: names file and annotation in errors. Raises DataError for anything else and for another size.
     """
-    try:
-        pixels = _pixels(segmentation, shape)
-    except Exception as error:  # whatever pycocotools' C part meets, plain Exception included
-        raise DataError(f"{source}: not a segmentation of COCO", str(error), "download it again") from error
-    if pixels.shape != tuple(shape):
-        raise DataError(
+    if fault := outline_fault(segmentation):
+        remedy = "draw its outline, or pack --labels boxes or tags"
+        raise DataError(f"{source}: not a segmentation of COCO", fault, remedy)
+    if isinstance(segmentation, list):
+        return _filled(_polygons(segmentation), shape, source)
+    stated = segmentation["size"]
+    if stated != list(shape):
+        seen = "×".join(map(str, stated[::-1])) if isinstance(stated, list) else repr(stated)
+        raise Outside(
             f"{source}: a segmentation of another size",
-            f"{pixels.shape[1]}×{pixels.shape[0]}, not {shape[1]}×{shape[0]}",
+            f"{seen}, not {shape[1]}×{shape[0]}",
             "take images and annotations from the same release of the data set",
         )
-    return pixels
-
-
-def _pixels(segmentation: Any, shape: tuple[int, int]) -> np.ndarray:
-    from pycocotools import mask
-
-    if isinstance(segmentation, list):
-        return mask.decode(mask.merge(mask.frPyObjects(_polygons(segmentation), *shape))).astype(bool)
-    counts, (height, width) = segmentation["counts"], segmentation["size"]
-    if isinstance(counts, str):
-        return mask.decode({"counts": counts, "size": [height, width]}).astype(bool)
-    # pycocotools writes beyond its memory where the runs of a list do not fill the image.
-    runs = np.asarray(counts, np.int64)
-    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
-        raise ValueError(f"runs do not fill {width}×{height} pixels")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width, order="F")
+    try:
+        return _run(segmentation["counts"], *shape)
+    except Exception as error:  # whatever pycocotools' C part meets, plain Exception included
+        raise DataError(f"{source}: not a segmentation of COCO", str(error), "export it again") from error
 
 
 def _polygons(segmentation: list) -> list[list[float]]:
     # Fewer than three points enclose nothing, and four numbers would be taken for a box.
-    polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+    return [polygon for polygon in segmentation if len(polygon) >= 6]
+
+
+def _filled(polygons: list[list[float]], shape: tuple[int, int], source: str) -> np.ndarray:
+    from pycocotools import mask
+
     if not polygons:
-        raise ValueError("no polygon of three points")
+        return np.zeros(shape, bool)
     if any(len(polygon) % 2 for polygon in polygons):
-        raise ValueError("a polygon's last point has no y")
-    if not all(abs(number) <= _FARTHEST for polygon in polygons for number in polygon):
-        raise ValueError("a polygon beyond any image")
-    return polygons
+        raise DataError(f"{source}: not a segmentation of COCO", "a polygon's last point has no y", _AGAIN)
+    try:
+        corners = [np.array(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
+    except OverflowError as error:
+        raise DataError(f"{source}: not a segmentation of COCO", str(error), _AGAIN) from error
+    _require_near(np.concatenate(corners), shape, source)
+    length = sum(np.abs(np.diff(each, axis=0, append=each[:1])).sum() for each in corners)
+    if length > _LONGEST:
+        raise DataError(f"{source}: polygons too long to draw", f"{length:.0f} pixels", _AGAIN)
+    return mask.decode(mask.merge(mask.frPyObjects(polygons, *shape))).astype(bool)
+
+
+def _require_near(points: np.ndarray, shape: tuple[int, int], source: str) -> None:
+    """Raise Outside for polygons that have no part in the image, or a point far away from it.
+
+    What an annotator draws across the border is cut there; a side beyond it, it was drawn elsewhere.
+    """
+    if not np.isfinite(points).all():
+        raise DataError(f"{source}: not a segmentation of COCO", "a point that is no number", _AGAIN)
+    sides = np.array(shape[::-1])
+    size, remedy = f"the image is {shape[1]}×{shape[0]}", "write pixels of the image as it is shown"
+    if max(shape) > 1 and points.min() >= 0 and points.max() <= 1:
+        what = "a polygon of shares of the image (0..1), not pixels"
+        raise DataError(f"{source}: {what}", _seen(points[0]), f"{size}; write pixels")
+    if (points.max(axis=0) < 0).any() or (points.min(axis=0) > sides).any():
+        raise Outside(f"{source}: a polygon lies outside the image", _seen(points[0]), f"{size}; {remedy}")
+    far = (points < -sides.max()) | (points > sides + sides.max())
+    if far.any():
+        seen = _seen(points[far.any(axis=1)][0])
+        raise Outside(f"{source}: a polygon reaches far beyond the image", seen, f"{size}; {remedy}")
+
+
+def _seen(point: np.ndarray) -> str:
+    return f"x {point[0]:g}, y {point[1]:g}"
+
+
+def _run(counts: Any, height: int, width: int) -> np.ndarray:
+    # pycocotools leaves memory as it was, or writes beyond it, where the runs do not fill the image.
+    runs = _runs_of(counts) if isinstance(counts, str) else np.asarray(counts)
+    area = height * width
+    whole = runs.ndim == 1 and runs.dtype.kind in "iu" and (runs >= 0).all() and (runs <= area).all()
+    if not whole or runs.sum() != area:
+        raise ValueError(f"runs do not fill {width}×{height} pixels")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width, order="F")
+
+
+def _runs_of(text: str) -> np.ndarray:
+    """Run lengths of COCO's text: 5 bits a character, the lowest first; 32 says that more of them follow.
+
+    From the fourth on they are differences from the run before the last.
+    """
+    parts = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(parts < 32)
+    if not len(ends) or ends[-1] != len(parts) - 1 or parts.min() < 0 or parts.max() > 63:
+        raise ValueError("not a text of run lengths")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    shift = 5 * (np.arange(len(parts)) - np.repeat(starts, ends - starts + 1))
+    if shift.max() > 35:
+        raise ValueError("a run longer than any image")
+    runs = np.add.reduceat((parts & 31) << shift, starts)
+    runs -= np.where(parts[ends] & 16, np.int64(32) << shift[ends], 0)
+    runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
+    return runs

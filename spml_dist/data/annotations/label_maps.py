@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,18 @@ def read_label_map(path: Path, num_classes: int) -> np.ndarray:
 def seeds(labels: np.ndarray) -> np.ndarray:
     """A sparse label map as training sees it: 255, nobody's pixel, becomes unlabelled (254)."""
     return np.where(labels == IGNORED, np.uint8(UNLABELLED), labels)
+
+
+def holds_ignored_alone(paths: Sequence[Path], background: int | None) -> bool:
+    """Whether label maps hold the background and 255 and nothing else, as masks in 0 and 255 do.
+
+    Files that cannot be read count for nothing.
+    """
+    found: set[int] = set()
+    for path in paths:
+        with suppress(DataError):
+            found |= set(np.unique(_indices(path)).tolist())
+    return IGNORED in found and found <= {0 if background is None else background, IGNORED}
 
 
 def _indices(path: Path) -> np.ndarray:

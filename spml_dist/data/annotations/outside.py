@@ -1,4 +1,4 @@
-"""Marks beyond the image that they are said of."""
+"""Marks and maps that do not fit the image that they are said of."""
 
 from __future__ import annotations
 
@@ -6,4 +6,17 @@ from spml_dist.errors import DataError
 
 
 class Outside(DataError):
-    """A point or box that does not lie within its image, whose size the remedy says."""
+    """Marks beyond their image, or drawn on one of another size; both sizes are said."""
+
+
+def require_drawn_on(stated: tuple[int, int] | None, shape: tuple[int, int], source: str) -> None:
+    """Raise Outside if annotations say that they were drawn on an image of another size.
+
+    stated: (H, W) as the annotations say, None = they do not. shape: (H, W) of the image. source: names the
+    file and image in errors.
+    """
+    if stated is None or tuple(stated) == tuple(shape):
+        return
+    seen = f"{stated[1]:.0f}×{stated[0]:.0f}, the image is {shape[1]}×{shape[0]}"
+    remedy = "take image and annotations from the same release of the data set"
+    raise Outside(f"{source}: drawn on an image of another size", seen, remedy)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def discs(points: object, shape: tuple[int, int], radius: float, num_classes: in
 
     A pixel within several discs belongs to the nearest point, the earlier one where distances are equal.
 
-    points: list of [class, x, y], whole numbers, x to the right and y down from the top left pixel.
+    points: as `checked_points` takes them.
     shape: (H, W) in pixels. source: names the file and image in errors.
     Returns [H, W] uint8: 0..K-1, or 254. Raises DataError for anything else than such points.
     """
@@ -51,31 +52,52 @@ def nearest(points: Iterable[Point], shape: tuple[int, int], reach: float) -> tu
 
 
 def checked_points(points: object, shape: tuple[int, int], num_classes: int, source: str) -> list[Point]:
-    """Points as a file lists them. Raises DataError for anything but [[class, x, y], ...] in the image."""
+    """Points as a file lists them: [[class, x, y], ...], x to the right and y down from the top left pixel.
+
+    Fractions are moved to the nearest pixel, those less than a pixel beyond the border onto it.
+    shape: (H, W) of the image. source: names the file and image in errors. Raises DataError for anything
+    else, for points outside the image, and for points that are shares of its sides.
+    """
     if not isinstance(points, list):
         raise DataError(f"{source}: not a list of points", points, "write [[class, x, y], ...]")
-    return [_checked_point(point, shape, num_classes, source) for point in points]
+    checked = [_checked_point(point, shape, num_classes, source) for point in points]
+    if any(isinstance(at, float) and 0 < at < 1 for point in points for at in point[1:]):
+        _require_pixels(points, shape, source)
+    return checked
+
+
+def _require_pixels(points: list, shape: tuple[int, int], source: str) -> None:
+    """Raise DataError if all points would lie in the first pixels: then they are shares, if anything."""
+    height, width = shape
+    if max(shape) > 2 and all(0 <= at <= 1 for _, *position in points for at in position):
+        remedy = f"write [class, x, y] in pixels: the image is {width}×{height}"
+        raise DataError(f"{source}: points are shares of the image (0..1), not pixels", points[0], remedy)
 
 
 def _checked_point(point: object, shape: tuple[int, int], num_classes: int, source: str) -> Point:
     if not _is_point(point):
         named = isinstance(point, list) and point and isinstance(point[0], str)
         ids = "; classes are ids, not names" if named else ""
-        raise DataError(f"{source}: not a point", point, f"write [class, x, y] in whole numbers{ids}")
-    label, x, y = map(int, point)
+        raise DataError(f"{source}: not a point", point, f"write [class, x, y] in pixels{ids}")
+    label, x, y = point
     height, width = shape
     if not 0 <= label < num_classes:
         raise DataError(
             f"{source}: a point's class is not in classes.txt", label, f"use 0..{num_classes - 1}"
         )
-    if not (0 <= x < width and 0 <= y < height):
+    if not (_is_within(x, width) and _is_within(y, height)):
         seen, size = f"x {x}, y {y}", f"the image is {width}×{height}"
         raise Outside(f"{source}: a point lies outside the image", seen, size)
-    return label, x, y
+    return label, min(max(round(x), 0), width - 1), min(max(round(y), 0), height - 1)
+
+
+def _is_within(at: float, side: int) -> bool:
+    """Whole numbers are pixels; fractions are places, and rounding may put them just beyond the border."""
+    return 0 <= at < side if isinstance(at, int) else -1 < at < side + 1
 
 
 def _is_point(entry: object) -> bool:
-    """Whether an entry has the form [class, x, y] in whole numbers: 10.0 is one, true and false are none."""
-    if not isinstance(entry, Sequence) or len(entry) != 3 or type(entry[0]) is not int:
+    """Whether an entry has the form [class, x, y] in finite numbers; true and false are none."""
+    if not isinstance(entry, list | tuple) or len(entry) != 3 or type(entry[0]) is not int:
         return False
-    return all(type(at) is int or (type(at) is float and at.is_integer()) for at in entry[1:])
+    return all(type(at) is int or (type(at) is float and math.isfinite(at)) for at in entry[1:])

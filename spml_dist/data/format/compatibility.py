@@ -36,16 +36,20 @@ def require_tars(folder: str | Path, manifest: Manifest) -> None:
             raise DataError(f"{tar}: not the {shard.bytes} bytes that {path} promises", size, COPY)
 
 
-def require_same_classes(folder: str | Path, manifest: Manifest, other: str | Path, known: Manifest) -> None:
+def require_same_classes(
+    folder: str | Path, manifest: Manifest, other: str | Path, expected: Manifest
+) -> None:
     """Raise DataError, naming the first class that differs, unless two packs have the same classes.
 
-    folder, manifest: the pack in question; other, known: the one that it has to agree with.
+    folder, manifest: the pack in question; other, expected: the one that it has to agree with.
     """
-    seen = first_difference(manifest.classes, manifest.background, known.classes, known.background)
-    if seen:
+    difference = first_difference(
+        manifest.classes, manifest.background, expected.classes, expected.background
+    )
+    if difference:
         raise DataError(
             f"{address.join(folder, FILE)}: classes are not those of {address.join(other, FILE)}",
-            seen,
+            difference,
             "pack both splits from one classes.txt and meta.json",
         )
 

@@ -15,9 +15,9 @@ FEW_PIXELS-th part of the pixels of the median labelled class."""
 EVERYWHERE = 0.9
 """share of the images with known tags beyond which a class is nearly everywhere"""
 _NAMED = 8
-_IMAGES = "none"
+_UNANNOTATED = "none"
 """labels of a pack of bare images, which have no whole masks either"""
-_IMAGES = 3
+_EXAMPLES = 3
 """images that a sentence names; the manifest and the report name more"""
 _CAM = "spml-dist cam train, then spml-dist cam infer"
 TEACH = (
@@ -56,7 +56,7 @@ def _bare(manifest: Manifest) -> Iterator[str]:
     serves = ["preview"]
     if manifest.classes:
         serves.append("training by image similarity alone")
-    if manifest.labels != _IMAGES:
+    if manifest.labels != _UNANNOTATED:
         serves.append("evaluation, of the images that have whole masks")
     remedy = "To train on these images beside labelled ones, pack them together: spml-dist pack folder."
     yield f"No image is annotated for training: the pack serves {_and(serves)}. {remedy}"
@@ -108,39 +108,39 @@ def _untagged_classes(manifest: Manifest) -> Iterator[str]:
 
 def _ubiquitous(manifest: Manifest, ignored: Collection[int]) -> Iterator[str]:
     counts = manifest.counts
-    known = manifest.samples - counts.images_tags_unknown
-    found = [
+    tagged = manifest.samples - counts.images_tags_unknown
+    classes = [
         name
         for label, (name, images) in enumerate(zip(manifest.classes, counts.images_tagged, strict=True))
-        if images > EVERYWHERE * known and label not in (manifest.background, *ignored)
+        if images > EVERYWHERE * tagged and label not in (manifest.background, *ignored)
     ]
-    if found and known >= FEW_IMAGES:
-        told = "such a tag tells neither CAM where its class is nor co-occurrence which segments differ"
+    if classes and tagged >= FEW_IMAGES:
+        reason = "such a tag tells neither CAM where its class is nor co-occurrence which segments differ"
         remedy = "name them in relations.cooccurrence.ignore_classes"
-        yield f"Nearly every image carries the tag of {_and(found)}: {told}; {remedy}."
+        yield f"Nearly every image carries the tag of {_and(classes)}: {reason}; {remedy}."
 
 
 def _promised(manifest: Manifest) -> Iterator[str]:
     counts = manifest.counts
-    said = _by_class(manifest, counts.images_unseen, counts.named_unseen)
-    if said and _labels_a_class(manifest):
+    classes = _by_class(manifest, counts.images_unseen, counts.named_unseen)
+    if classes and _labels_a_class(manifest):
         kinds = set(counts.kinds)
         remedy = f" CAM can find some ({_CAM})." if kinds & {"tags", "boxes"} and "cam" not in kinds else ""
-        yield f"Tags promise a class of which no pixel is labelled: {said}.{remedy}"
+        yield f"Tags promise a class of which no pixel is labelled: {classes}.{remedy}"
 
 
 def _unlisted(manifest: Manifest) -> Iterator[str]:
     counts = manifest.counts
-    if said := _by_class(manifest, counts.images_unlisted, counts.named_unlisted):
-        yield f"Pixels or boxes show a class that the list of tags leaves out: {said}."
+    if classes := _by_class(manifest, counts.images_unlisted, counts.named_unlisted):
+        yield f"Pixels or boxes show a class that the list of tags leaves out: {classes}."
 
 
 def _counted(count: Callable[[Manifest], int], sentence: str) -> Callable[[Manifest], Iterator[str]]:
     """A finder of images that are counted as a whole; the sentence goes on after "12 of 160 images"."""
 
     def find(manifest: Manifest) -> Iterator[str]:
-        if found := count(manifest):
-            yield f"{found:,} of {_images(manifest.samples)} {sentence}"
+        if images := count(manifest):
+            yield f"{images:,} of {_images(manifest.samples)} {sentence}"
 
     return find
 
@@ -177,15 +177,15 @@ def _labels_a_class(manifest: Manifest) -> bool:
 
 def _by_class(manifest: Manifest, images: Sequence[int], named: Sequence[Sequence[str]]) -> str:
     """Classes with the images counted and some named, most images first; earlier releases did less of it."""
-    found = sorted((-count, label) for label, count in enumerate(images) if count)
+    most_first = sorted((-count, label) for label, count in enumerate(images) if count)
     named = named or [()] * len(images)
-    return _and([f"{manifest.classes[label]} ({_some(-count, named[label])})" for count, label in found])
+    return _and([f"{manifest.classes[label]} ({_some(-count, named[label])})" for count, label in most_first])
 
 
 def _some(count: int, named: Sequence[str]) -> str:
     """ "12 images: a, b, c, …"."""
-    rest = ["…"] if count > _IMAGES else []
-    return _images(count) + (f": {', '.join([*named[:_IMAGES], *rest])}" if named else "")
+    rest = ["…"] if count > _EXAMPLES else []
+    return _images(count) + (f": {', '.join([*named[:_EXAMPLES], *rest])}" if named else "")
 
 
 def _images(count: int) -> str:

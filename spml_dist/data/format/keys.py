@@ -7,7 +7,11 @@ letters, digits, spaces, - and _ (in any script) are their own keys.
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import unquote
 
 _UNSAFE = re.compile(r"[.%/\\:\x00-\x1f\x7f]")
@@ -21,3 +25,38 @@ def key_of(image_id: str) -> str:
 def image_id_of(key: str) -> str:
     """The image id of a sample key; the inverse of `key_of`."""
     return unquote(key)
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """A name as it is, then in the other forms that Unicode has for the same letters (NFC, NFD).
+
+    Editors write one form, some systems' files have the other; nobody sees the difference.
+    """
+    forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return tuple(dict.fromkeys(forms))
+
+
+def same_letters(name: str) -> str:
+    """The one form by which names of the same letters are compared."""
+    return unicodedata.normalize("NFC", name)
+
+
+def repeated(ids: Sequence[str]) -> str | None:
+    """The first of the ids that is there twice, be it in another form of Unicode; None = all differ."""
+    seen: set[str] = set()
+    for image_id in ids:
+        if (letters := same_letters(image_id)) in seen:
+            return image_id
+        seen.add(letters)
+    return None
+
+
+def is_text(name: str) -> bool:
+    """Whether a name of a JSON file can be written: halves of characters, as \\ud800, and zeros cannot."""
+    return "\0" not in name and not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def spelt(folder: Path, name: str) -> Path:
+    """FOLDER/NAME in the spelling that is there, as it was given where none is."""
+    paths = [folder / each for each in spellings(name)]
+    return next((path for path in paths if os.path.isfile(path)), paths[0])

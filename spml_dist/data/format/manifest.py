@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from functools import reduce
@@ -12,6 +11,7 @@ from typing import Any
 
 from spml_dist.errors import DataError
 from spml_dist.files import address
+from spml_dist.files.write import write_json
 
 FILE = "manifest.json"
 VERSION = 2
@@ -34,7 +34,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Counts:
+class LabelCounts:
     """What the annotations amount to."""
 
     images_labelled: int
@@ -63,25 +63,25 @@ class Counts:
     """images that nobody annotated"""
 
 
-def total(counts: Iterable[Counts]) -> Counts:
+def sum_counts(counts: Iterable[LabelCounts]) -> LabelCounts:
     """The counts of parts together; there is at least one."""
-    return reduce(_added, counts)
+    return reduce(_sum, counts)
 
 
-def _added(a: Counts, b: Counts) -> Counts:
-    values = {}
-    for name in (each.name for each in fields(Counts)):
+def _sum(a: LabelCounts, b: LabelCounts) -> LabelCounts:
+    values: dict[str, Any] = {}
+    for name in (each.name for each in fields(LabelCounts)):
         ours, theirs = getattr(a, name), getattr(b, name)
         if name == "kinds":
             both = sorted({*ours, *theirs})
             values[name] = {kind: ours.get(kind, 0) + theirs.get(kind, 0) for kind in both}
-        elif name.startswith("named_"):
+        elif name.startswith("named_"):  # the first of the parts in their order, as one part would name them
             values[name] = tuple((x + y)[:NAMED] for x, y in zip(ours, theirs, strict=True))
         elif isinstance(ours, tuple):
             values[name] = tuple(x + y for x, y in zip(ours, theirs, strict=True))
         else:
             values[name] = ours + theirs
-    return Counts(**values)
+    return LabelCounts(**values)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Manifest:
     background: int | None
     """class that is never a tag"""
     samples: int
-    counts: Counts
+    counts: LabelCounts
     shards: tuple[Shard, ...]
     regions: str = ""
     """how the over-segmentation was made"""
@@ -113,62 +113,48 @@ def read_manifest(folder: str | Path) -> Manifest:
     that are not read.
     """
     path = address.join(folder, FILE)
-    written = _written(path)
-    values = _values(path, Manifest, written)
-    values["counts"] = Counts(**_values(path, Counts, values["counts"]))
+    values = _values(path, Manifest, _content(path), "manifest")
+    values["counts"] = LabelCounts(**_values(path, LabelCounts, values["counts"], "counts"))
     if not isinstance(values["shards"], tuple):
         raise DataError(f"{path}: shards is not a list", values["shards"], "pack again")
-    values["shards"] = tuple(Shard(**_values(path, Shard, shard)) for shard in values["shards"])
+    values["shards"] = tuple(Shard(**_values(path, Shard, shard, "shard")) for shard in values["shards"])
     for shard in values["shards"]:
         _require_readable(path, shard.url)
     return Manifest(**values)
 
 
-def counted(folder: str | Path) -> set[str]:
-    """Names of those `Counts` that a manifest really holds: earlier releases counted less.
+def present_counts(folder: str | Path) -> set[str]:
+    """Names of those `LabelCounts` that a manifest really holds: earlier releases counted less.
 
     Raises DataError if it is missing, damaged, of another version or out of reach.
     """
     path = address.join(folder, FILE)
-    return set(_values(path, Counts, _written(path).get("counts")))
+    return set(_values(path, LabelCounts, _content(path).get("counts"), "counts"))
 
 
-def _written(path: str) -> dict[str, Any]:
+def _content(path: str) -> dict[str, Any]:
     try:
-        written = json.loads(_content(path))
+        content = json.loads(_bytes(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{path}: no such file", None, "give a folder written by `spml-dist pack`") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON", str(error), "pack again") from error
-    if not isinstance(written, dict) or written.get("version") not in READABLE:
-        version = written.get("version") if isinstance(written, dict) else None
+    if not isinstance(content, dict) or content.get("version") not in READABLE:
+        version = content.get("version") if isinstance(content, dict) else None
         raise DataError(
             f"{path}: version of the shard format",
             version,
             f"this release reads version {' and '.join(map(str, READABLE))}: pack again",
         )
-    return written
+    return content
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
-    """Write FOLDER/manifest.json, whole or not at all."""
+    """Write FOLDER/manifest.json, whole or not at all. Raises RunError if that cannot be done."""
     write_json(Path(folder) / FILE, asdict(manifest))
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write sorted, indented JSON aside and rename it into place. Raises DataError if that cannot be done."""
-    path = Path(path)
-    aside = path.with_name(f"{path.name}.tmp")
-    try:
-        aside.write_text(
-            json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        os.replace(aside, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written", error.strerror, "choose a writable place") from error
-
-
-def _content(path: str) -> bytes:
+def _bytes(path: str) -> bytes:
     if address.is_remote(path):
         return address.read(path, address.RETRY_SECONDS)
     return Path(path).read_bytes()
@@ -181,15 +167,16 @@ def _require_readable(path: str, url: str) -> None:
         raise DataError(f"{path}: shard {error.what}", error.value, error.remedy) from error
 
 
-def _values(path: str, record: type, written: object) -> dict[str, Any]:
-    if not isinstance(written, dict):
-        raise DataError(f"{path}: {record.__name__.lower()} is not an object", written, "pack again")
+def _values(path: str, record: type, content: object, name: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: {name} is not an object", content, "pack again")
     required = [each.name for each in fields(record) if _is_required(each)]
-    missing = [name for name in required if name not in written]
+    missing = [key for key in required if key not in content]
     if missing:
         raise DataError(f"{path}: keys are missing", ", ".join(missing), "pack again")
-    known = [each.name for each in fields(record) if each.name in written]
-    return {name: frozen(written[name]) for name in known}
+    # What is unknown here was added by a later release of the same version, and is passed over.
+    names = [each.name for each in fields(record) if each.name in content]
+    return {key: frozen(content[key]) for key in names}
 
 
 def frozen(value: Any) -> Any:

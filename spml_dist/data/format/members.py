@@ -22,6 +22,7 @@ WEAK = ("kinds", "boxes", "contradicted", "unlisted")
 
 def encode(sample: Sample, jpeg: bytes) -> list[tuple[str, bytes]]:
     """(member, bytes) of a sample in the order of a tar; the same bytes for the same sample."""
+    # None is unknown, () is known to show no class: only of the latter co-occurrence says something.
     tags = None if sample.tags is None else sorted(sample.tags)
     members = [
         ("jpg", jpeg),
@@ -90,15 +91,15 @@ def _tags(key: str, encoded: bytes, num_classes: int) -> tuple[int, ...] | None:
 
 def _weak(key: str, encoded: bytes, num_classes: int) -> dict[str, Any]:
     try:
-        said = json.loads(encoded)
-        if sorted(said) != sorted(WEAK):
+        fields = json.loads(encoded)
+        if sorted(fields) != sorted(WEAK):
             raise ValueError(f"not {', '.join(WEAK)}")
-        boxes = None if said["boxes"] is None else tuple(_box(*box, num_classes) for box in said["boxes"])
-        kinds, unlisted = tuple(map(str, said["kinds"])), tuple(map(int, said["unlisted"]))
+        boxes = None if fields["boxes"] is None else tuple(_box(box, num_classes) for box in fields["boxes"])
+        kinds, unlisted = tuple(map(str, fields["kinds"])), tuple(map(int, fields["unlisted"]))
         return {
             "kinds": kinds,
             "boxes": boxes,
-            "contradicted": int(said["contradicted"]),
+            "contradicted": int(fields["contradicted"]),
             "unlisted": unlisted,
         }
     except (TypeError, ValueError) as error:
@@ -107,7 +108,8 @@ def _weak(key: str, encoded: bytes, num_classes: int) -> dict[str, Any]:
         ) from error
 
 
-def _box(label: int, x0: float, y0: float, x1: float, y1: float, num_classes: int) -> Box:
+def _box(box: list[Any], num_classes: int) -> Box:
+    label, x0, y0, x1, y1 = box
     if type(label) is not int or not 0 <= label < num_classes:
         raise ValueError(f"a box of class {label}")
     return label, float(x0), float(y0), float(x1), float(y1)
@@ -115,7 +117,10 @@ def _box(label: int, x0: float, y0: float, x1: float, y1: float, num_classes: in
 
 def _check(sample: Sample, num_classes: int) -> None:
     size = sample.image.shape[:2]
-    maps = {"semantic.png": (sample.semantic, (UNLABELLED, IGNORED)), "regions.png": (sample.regions, None)}
+    maps: dict[str, tuple[np.ndarray, tuple[int, ...] | None]] = {
+        "semantic.png": (sample.semantic, (UNLABELLED, IGNORED)),
+        "regions.png": (sample.regions, None),
+    }
     if sample.mask is not None:
         maps["mask.png"] = (sample.mask, (IGNORED,))
     for member, (pixels, beyond) in maps.items():

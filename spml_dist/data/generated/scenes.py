@@ -79,11 +79,11 @@ def scene(seed: int, split: int, index: int, key: str, size: int) -> Sample:
 def _cast(rng: Generator) -> list[int]:
     """Classes of the objects to place, back to front: two or three of a theme, some twice."""
     theme = _THEMES[rng.integers(len(_THEMES))]
-    chosen = list(rng.choice(theme, size=rng.integers(2, 4), replace=False))
+    labels = list(rng.choice(theme, size=rng.integers(2, 4), replace=False))
     if rng.random() < _GUEST:
-        chosen.append(rng.integers(1, len(CLASSES)))
-    again = list(rng.choice(chosen, size=rng.integers(1, 3)))
-    return [int(label) for label in rng.permutation(chosen + again)]
+        labels.append(rng.integers(1, len(CLASSES)))
+    again = list(rng.choice(labels, size=rng.integers(1, 3)))
+    return [int(label) for label in rng.permutation(labels + again)]
 
 
 def _textured(rng: Generator, label: int, centre: tuple[float, float], size: int) -> np.ndarray:

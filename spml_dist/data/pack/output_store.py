@@ -1,15 +1,4 @@
-"""Where a pack is written: a folder, or an address. What is unfinished lies beside it, in `.packing`.
-
-Both kinds of place give the same answers:
-
-    begin(fingerprint) -> {name: content}   records that an interrupted pack of this fingerprint has left
-    scratch(name)                           context: a path for a tar in the making, gone afterwards
-    keep(path, name)                        take over a finished tar
-    note(name, text)                        leave a record; it comes after what it speaks of
-    tars() -> {name: bytes}                 sizes of the tars that were taken over
-    complete(manifest, rejected)            make the pack whole; the manifest comes last
-    clear()                                 forget what is unfinished
-"""
+"""Where a pack is written: a folder, or an address. What is unfinished lies beside it, in `.packing`."""
 
 from __future__ import annotations
 
@@ -18,83 +7,112 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from spml_dist.data.format import manifest as manifests
 from spml_dist.data.format.manifest import Manifest
 from spml_dist.errors import DataError
 from spml_dist.files import address
 
-ASIDE = ".packing"
+UNFINISHED = ".packing"
 REJECTED = "rejected.jsonl"
-_FINGERPRINT, _MADE = "fingerprint", "made"
+_FINGERPRINT, _NEW_FOLDER = "fingerprint", "made"
 """what an unfinished pack is made from; a file that is there if the pack made its folder"""
 
 
+class OutputStore(Protocol):
+    """What a place where packs are written can do. It travels to the processes that write."""
+
+    def begin(self, fingerprint: str) -> dict[str, bytes]:
+        """{name: content} of the records that an interrupted pack of this fingerprint has left."""
+
+    def scratch(self, name: str) -> AbstractContextManager[Path]:
+        """A path for a file in the making, gone afterwards."""
+
+    def keep(self, path: Path, name: str) -> None:
+        """Take over a finished file. A tar comes before the record that speaks of it."""
+
+    def note(self, name: str, text: str) -> None:
+        """Leave a record."""
+
+    def tars(self) -> dict[str, int]:
+        """{name: bytes} of the tars that were taken over."""
+
+    def complete(self, manifest: Manifest, rejected: str) -> None:
+        """Make the pack whole; the manifest comes last. rejected: content of rejected.jsonl, "" for none."""
+
+    def clear(self) -> None:
+        """Forget what is unfinished."""
+
+
 @dataclass(frozen=True)
-class Folder:
+class FolderStore:
     """A folder of this machine, or one that several share. An earlier pack stays until `complete`."""
 
     out: Path
 
     @property
-    def aside(self) -> Path:
+    def unfinished(self) -> Path:
         """Where everything lies until the pack is complete."""
-        return self.out / ASIDE
+        return self.out / UNFINISHED
 
     def begin(self, fingerprint: str) -> dict[str, bytes]:
-        told = self.aside / _FINGERPRINT
-        if not (fingerprint and told.is_file() and told.read_text(encoding="utf-8") == fingerprint):
+        note = self.unfinished / _FINGERPRINT
+        if not (fingerprint and note.is_file() and note.read_text(encoding="utf-8") == fingerprint):
             self.clear()
-            made = not self.out.exists()
-            self.aside.mkdir(parents=True)
-            if made:
-                (self.aside / _MADE).touch()
-            told.write_text(fingerprint, encoding="utf-8")
-        for half in self.aside.glob("*.half"):
+            is_new = not self.out.exists()
+            self.unfinished.mkdir(parents=True)
+            if is_new:
+                (self.unfinished / _NEW_FOLDER).touch()
+            note.write_text(fingerprint, encoding="utf-8")
+        for half in self.unfinished.glob("*.half"):
             half.unlink()
-        return {path.name: path.read_bytes() for path in self.aside.glob("*.json")}
+        return {path.name: path.read_bytes() for path in self.unfinished.glob("*.json")}
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
-        path = self.aside / f"{name}.{os.getpid()}.half"
+        # A name of its own for each process: the one that a lost worker's part is given to again may start
+        # while the first still writes.
+        path = self.unfinished / f"{name}.{os.getpid()}.half"
         try:
             yield path
         finally:
             path.unlink(missing_ok=True)
 
     def keep(self, path: Path, name: str) -> None:
-        os.replace(path, self.aside / name)
+        os.replace(path, self.unfinished / name)
 
     def note(self, name: str, text: str) -> None:
         with self.scratch(name) as half:
             half.write_text(text, encoding="utf-8")
-            os.replace(half, self.aside / name)
+            os.replace(half, self.unfinished / name)
 
     def tars(self) -> dict[str, int]:
-        return {path.name: path.stat().st_size for path in self.aside.glob("*.tar")}
+        return {path.name: path.stat().st_size for path in self.unfinished.glob("*.tar")}
 
     def complete(self, manifest: Manifest, rejected: str) -> None:
-        # All is written before the earlier pack goes: from then on files are only renamed.
+        # All is written before the earlier pack goes: from then on files are only renamed, which a full disk
+        # does not stop. What breaks off in between leaves no manifest, and the records here go on from there.
         for name in (manifests.FILE, REJECTED):
-            (self.aside / name).unlink(missing_ok=True)
+            (self.unfinished / name).unlink(missing_ok=True)
         if rejected:
             self.note(REJECTED, rejected)
         stale = self._tars_of_earlier(manifest.name)
-        manifests.write_manifest(self.aside, manifest)
+        manifests.write_manifest(self.unfinished, manifest)
         for path in (self.out / manifests.FILE, self.out / REJECTED, *stale):
             path.unlink(missing_ok=True)
         for name in (*(shard.url for shard in manifest.shards), *([REJECTED] if rejected else [])):
-            os.replace(self.aside / name, self.out / name)
-        os.replace(self.aside / manifests.FILE, self.out / manifests.FILE)
+            os.replace(self.unfinished / name, self.out / name)
+        os.replace(self.unfinished / manifests.FILE, self.out / manifests.FILE)
         self.clear()
 
     def clear(self) -> None:
-        made = (self.aside / _MADE).exists()
-        shutil.rmtree(self.aside, ignore_errors=True)
-        if made:
+        is_new = (self.unfinished / _NEW_FOLDER).exists()
+        shutil.rmtree(self.unfinished, ignore_errors=True)
+        if is_new:
             with suppress(OSError):  # it is not empty
                 self.out.rmdir()
 
@@ -108,8 +126,11 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Store:
-    """An address to which files can be written; tars are made in the temporary folder of each process."""
+class RemoteStore:
+    """An address to which files can be written; tars are made in the temporary folder of each process.
+
+    There is no renaming there: tars go to their place at once, and make no pack before their manifest comes.
+    """
 
     out: str
 
@@ -127,14 +148,14 @@ class Store:
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="spml-dist-") as aside:
-            yield Path(aside) / name
+        with tempfile.TemporaryDirectory(prefix="spml-dist-") as folder:
+            yield Path(folder) / name
 
     def keep(self, path: Path, name: str) -> None:
         address.store(path, address.join(self.out, name))
 
     def note(self, name: str, text: str) -> None:
-        self._write(f"{ASIDE}/{name}", text)
+        self._write(f"{UNFINISHED}/{name}", text)
 
     def tars(self) -> dict[str, int]:
         return {name: size for name, size in address.sizes(self.out).items() if name.endswith(".tar")}
@@ -154,12 +175,12 @@ class Store:
     def _remove_stale(self, manifest: Manifest) -> None:
         """What an interrupted pack of other options, which no record tells of any more, has left."""
         ours = re.compile(re.escape(manifest.name) + r"-[0-9]{6}\.tar")
-        kept = {shard.url for shard in manifest.shards}
+        current = {shard.url for shard in manifest.shards}
         tars = {name for name in self.tars() if ours.fullmatch(name)}
-        address.remove(self.out, (tars - kept) | {REJECTED})
+        address.remove(self.out, (tars - current) | {REJECTED})
 
     def _aside(self) -> str:
-        return address.join(self.out, ASIDE)
+        return address.join(self.out, UNFINISHED)
 
     def _write(self, name: str, text: str) -> None:
         with self.scratch("text") as path:
@@ -167,15 +188,12 @@ class Store:
             self.keep(path, name)
 
 
-Place = Folder | Store
-
-
-def place_of(out: str | Path) -> Place:
-    """The place of an --out. Raises DataError for a file, or an address that cannot be written to."""
+def output_store(out: str | Path) -> OutputStore:
+    """The store of an --out. Raises DataError for a file, or an address that cannot be written to."""
     if not address.is_remote(out):
-        there = next(path for path in (Path(out), *Path(out).parents) if os.path.exists(path))
-        if not os.path.isdir(there):
-            raise DataError(f"{there}: cannot be written", "a file", "give a folder as --out")
-        return Folder(Path(out))
+        nearest = next(path for path in (Path(out), *Path(out).parents) if os.path.exists(path))
+        if not os.path.isdir(nearest):
+            raise DataError(f"{nearest}: cannot be written", "a file", "give a folder as --out")
+        return FolderStore(Path(out))
     address.require_writable(str(out))
-    return Store(str(out))
+    return RemoteStore(str(out))

@@ -10,32 +10,41 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
 from spml_dist import cluster
-from spml_dist.data.format.manifest import VERSION, Counts, Manifest, total
+from spml_dist.data.format.manifest import VERSION, LabelCounts, Manifest, sum_counts
 from spml_dist.data.format.members import encode_jpeg
-from spml_dist.data.pack.output_store import REJECTED, Folder, Place, place_of
-from spml_dist.data.pack.parts import Described, Part, PartWriter, ReadPart, Rejected, part_name, part_sizes
-from spml_dist.data.pack.progress import progress
+from spml_dist.data.pack.output_store import REJECTED, FolderStore, OutputStore, output_store
+from spml_dist.data.pack.part_progress import part_progress
+from spml_dist.data.pack.parts import (
+    PackDescription,
+    PackPart,
+    PartReader,
+    PartWriter,
+    Rejection,
+    part_name,
+    part_sizes,
+)
 from spml_dist.errors import ConfigError, DataError
 from spml_dist.files.address import join
 from spml_dist.records import Sample
 
-__all__ = ["Described", "ReadPart", "Rejected", "pack", "pack_parts", "part_sizes"]
+__all__ = ["PackDescription", "PartReader", "Rejection", "pack", "pack_parts", "part_sizes"]
 
 _MISTAKES = (DataError, ConfigError)
 
 
 def pack_parts(
-    read_part: ReadPart,
+    read_part: PartReader,
     sizes: Sequence[int],
     out: str | Path,
-    described: Described,
+    description: PackDescription,
     *,
     workers: int = 1,
     strict: bool = False,
@@ -56,30 +65,21 @@ def pack_parts(
     """
     if workers < 1:
         raise ConfigError("--workers", workers, "give at least 1")
-    _require_plain(described.name)
-    place = place_of(out)
-    counted = [each.name for each in fields(Counts)]  # records of another release may count less
-    said = json.dumps([VERSION, counted, asdict(described), list(sizes), strict, fingerprint])
-    identity = hashlib.sha256(said.encode()).hexdigest() if fingerprint else ""
-    names = [part_name(described.name, number) for number in range(len(sizes))]
-    with _writable(out), _going_on(identity):
-        parts = _finished(place, place.begin(identity), names)
+    _require_plain(description.name)
+    store = output_store(out)
+    identity = _identity(description, sizes, strict, fingerprint)
+    names = [part_name(description.name, number) for number in range(len(sizes))]
+    with _writable(out), _resumable(identity):
+        parts = _finished(store, store.begin(identity), names)
         if parts:
-            print(f"{described.name}: {len(parts)} of {len(names)} tars are there already", file=sys.stderr)
-        with _forgetting(place, _MISTAKES if fingerprint else BaseException), _visible(place) as seen:
-            writer = PartWriter(read_part, place, described, strict, seen)
-            left = [number for number in range(len(sizes)) if number not in parts]
-            images = dict(zip(names, sizes, strict=True))
-            with (
-                progress(described.name, images, {names[number] for number in parts}, seen) as finish,
-                closing(cluster.spread(writer, left, workers)) as written,
-            ):
-                for part in written:
-                    parts[part.number] = part
-                    finish(names[part.number])
+            print(f"{description.name}: {len(parts)} of {len(names)} tars are there already", file=sys.stderr)
+        with _clearing(store, _MISTAKES if fingerprint else BaseException), _counters(store) as counters:
+            writer = PartWriter(read_part, store, description, strict, counters)
+            _write_parts(writer, parts, dict(zip(names, sizes, strict=True)), workers)
+            # Parts come as workers finish; the manifest is the same for any number of workers.
             ordered = [parts[number] for number in sorted(parts)]
-            manifest = _manifest(described, ordered)
-        _complete(place, manifest, ordered, out)
+            manifest = _manifest(description, ordered)
+        _complete(store, manifest, ordered, out)
     return manifest
 
 
@@ -101,18 +101,49 @@ def pack(
     The first sample that cannot be packed is an error; otherwise as `pack_parts` without a fingerprint.
     """
     _require_plain(name)
-    place = place_of(out)
-    described = Described(name, split, labels, tuple(classes), background)
+    store = output_store(out)
+    description = PackDescription(name, split, labels, tuple(classes), background)
     with _writable(out):
-        place.begin("")
-        with _forgetting(place, BaseException):
+        store.begin("")
+        with _clearing(store, BaseException):
             parts = []
             for number, part in enumerate(_cut(samples, shard_size)):
-                read = ((sample, jpeg(sample)) for sample in part)
-                parts.append(PartWriter(lambda _, read=read: read, place, described, strict=True)(number))
-            manifest = _manifest(described, parts)
-        _complete(place, manifest, parts, out)
+                read = partial(_with_jpeg, part, jpeg)
+                parts.append(PartWriter(read, store, description, strict=True)(number))
+            manifest = _manifest(description, parts)
+        _complete(store, manifest, parts, out)
     return manifest
+
+
+def _write_parts(
+    writer: PartWriter, parts: dict[int, PackPart], images: Mapping[str, int], workers: int
+) -> None:
+    """Add to the finished parts all others, as they come. images: of each part, by its name, in order."""
+    names = list(images)
+    missing = [number for number in range(len(names)) if number not in parts]
+    finished = {names[number] for number in parts}
+    assert writer.counters is not None
+    with (
+        part_progress(writer.description.name, images, finished, writer.counters) as finish,
+        closing(cluster.spread(writer, missing, workers)) as written,
+    ):
+        for part in written:
+            parts[part.number] = part
+            finish(names[part.number])
+
+
+def _identity(description: PackDescription, sizes: Sequence[int], strict: bool, fingerprint: str) -> str:
+    """What finished parts have to agree in to be taken over; "" takes over nothing."""
+    counts = [each.name for each in fields(LabelCounts)]  # records of another release may count less
+    content = json.dumps([VERSION, counts, asdict(description), list(sizes), strict, fingerprint])
+    return hashlib.sha256(content.encode()).hexdigest() if fingerprint else ""
+
+
+def _with_jpeg(
+    samples: Iterable[Sample], jpeg: Callable[[Sample], bytes], number: int
+) -> Iterator[tuple[Sample, bytes]]:
+    """A `PartReader` of one part."""
+    return ((sample, jpeg(sample)) for sample in samples)
 
 
 def _cut(samples: Iterable[Sample], size: int) -> Iterator[Iterator[Sample]]:
@@ -126,55 +157,59 @@ def _require_plain(name: str) -> None:
         raise DataError("name of the tars", repr(name), "use letters, digits, - and _")
 
 
-def _finished(place: Place, records: dict[str, bytes], names: Sequence[str]) -> dict[int, Part]:
-    tars, parts = place.tars() if records else {}, {}
+def _finished(store: OutputStore, records: dict[str, bytes], names: Sequence[str]) -> dict[int, PackPart]:
+    """The parts that an interrupted pack has finished: those with a record and the tar that it speaks of."""
+    tars = store.tars() if records else {}
+    parts: dict[int, PackPart] = {}
     for number, name in enumerate(names):
         if record := records.get(f"{name}.json"):
-            part = Part.of_json(record)
+            part = PackPart.of_json(record)
+            # By its size alone: a tar gets its name when it is whole, and to read all again takes long.
             if part.shard is None or tars.get(part.shard.url) == part.shard.bytes:
                 parts[number] = part
     return parts
 
 
-def _manifest(described: Described, parts: Sequence[Part]) -> Manifest:
+def _manifest(description: PackDescription, parts: Sequence[PackPart]) -> Manifest:
     _require_one_part_a_key(parts)
     rejected = [each for part in parts for each in part.rejected]
     shards = tuple(part.shard for part in parts if part.shard)
     if not shards and rejected:
-        seen = f"all {len(rejected)} rejected, the first for: {rejected[0].reason}"
-        raise DataError(f"{described.name}: no image that can be packed", seen, "mend the images")
+        reason = f"all {len(rejected)} rejected, the first for: {rejected[0].reason}"
+        raise DataError(f"{description.name}: no image that can be packed", reason, "mend the images")
     if not shards:
-        raise DataError(f"{described.name}: no samples to pack", None, "give at least one image")
+        raise DataError(f"{description.name}: no samples to pack", None, "give at least one image")
     return Manifest(
-        name=described.name,
-        split=described.split,
-        labels=described.labels,
-        classes=tuple(described.classes),
-        background=described.background,
+        name=description.name,
+        split=description.split,
+        labels=description.labels,
+        classes=tuple(description.classes),
+        background=description.background,
         samples=sum(shard.samples for shard in shards),
-        counts=total(part.counts for part in parts),
+        counts=sum_counts(part.counts for part in parts),
         shards=shards,
-        regions=described.regions,
+        regions=description.regions,
         rejected=len(rejected),
     )
 
 
-def _require_one_part_a_key(parts: Iterable[Part]) -> None:
-    known: dict[str, Part] = {}
+def _require_one_part_a_key(parts: Iterable[PackPart]) -> None:
+    first: dict[str, PackPart] = {}
     for part in parts:
         for key in part.keys:
-            if (other := known.setdefault(key, part)) is not part:
+            if (other := first.setdefault(key, part)) is not part:
+                assert other.shard and part.shard, "they hold a sample"
                 tars = f"in {other.shard.url} and {part.shard.url}"
                 raise DataError(f"{key}: two samples of one key", tars, "give every image its own id")
 
 
-def _complete(place: Place, manifest: Manifest, parts: Iterable[Part], out: str | Path) -> None:
+def _complete(store: OutputStore, manifest: Manifest, parts: Iterable[PackPart], out: str | Path) -> None:
     rejected = [each for part in parts for each in part.rejected]
     lines = [json.dumps({"image": e.image_id, "reason": e.reason}, ensure_ascii=False) for e in rejected]
-    place.complete(manifest, "".join(f"{line}\n" for line in lines))
+    store.complete(manifest, "".join(f"{line}\n" for line in lines))
     if rejected:
-        said = f"{len(rejected)} of {manifest.samples + len(rejected)} images rejected"
-        print(f"{said}; {join(out, REJECTED)} says why", file=sys.stderr)
+        share = f"{len(rejected)} of {manifest.samples + len(rejected)} images rejected"
+        print(f"{share}; {join(out, REJECTED)} says why", file=sys.stderr)
 
 
 @contextmanager
@@ -187,7 +222,7 @@ def _writable(out: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _going_on(identity: str) -> Iterator[None]:
+def _resumable(identity: str) -> Iterator[None]:
     """An interrupt says so where the same pack started again takes over what is finished."""
     try:
         yield
@@ -196,21 +231,21 @@ def _going_on(identity: str) -> Iterator[None]:
 
 
 @contextmanager
-def _forgetting(
-    place: Place, mistakes: type[BaseException] | tuple[type[BaseException], ...]
+def _clearing(
+    store: OutputStore, mistakes: type[BaseException] | tuple[type[BaseException], ...]
 ) -> Iterator[None]:
     """Keep nothing that is unfinished after a mistake: what was made from it would outlive its correction."""
     try:
         yield
     except mistakes:
-        place.clear()
+        store.clear()
         raise
 
 
 @contextmanager
-def _visible(place: Place) -> Iterator[Path]:
+def _counters(store: OutputStore) -> Iterator[Path]:
     """A folder for what running parts have seen; it holds nothing else, because it is looked at often."""
     with tempfile.TemporaryDirectory(
-        prefix="seen-", dir=place.aside if isinstance(place, Folder) else None
+        prefix="seen-", dir=store.unfinished if isinstance(store, FolderStore) else None
     ) as folder:
         yield Path(folder)

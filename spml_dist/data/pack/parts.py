@@ -12,34 +12,34 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spml_dist.data.format.keys import image_id_of
-from spml_dist.data.format.label_statistics import Tally
-from spml_dist.data.format.manifest import Counts, Shard, frozen
+from spml_dist.data.format.label_statistics import LabelStatistics
+from spml_dist.data.format.manifest import LabelCounts, Shard, frozen
 from spml_dist.data.format.members import encode
-from spml_dist.data.pack.output_store import Place
+from spml_dist.data.pack.output_store import OutputStore
 from spml_dist.errors import DataError
 from spml_dist.records import Sample
 
-SEEN = ".seen"
+COUNTER = ".seen"
 _LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
-class Rejected:
+class Rejection:
     """An image that cannot be packed."""
 
     image_id: str
     reason: str
 
 
-ReadPart = Callable[[int], Iterator[tuple[Sample, bytes] | Rejected]]
+PartReader = Callable[[int], Iterator[tuple[Sample, bytes] | Rejection]]
 """number of a part -> its samples, each with the JPEG that stands for its image, or why there is none"""
 
-Entry = tuple[tarfile.TarInfo, bytes]
+TarEntry = tuple[tarfile.TarInfo, bytes]
 """a member of a tar and its content"""
 
 
 @dataclass(frozen=True)
-class Described:
+class PackDescription:
     """What the manifest says of the whole."""
 
     name: str
@@ -53,30 +53,30 @@ class Described:
 
 
 @dataclass(frozen=True)
-class Part:
+class PackPart:
     """What became of one part."""
 
     number: int
     shard: Shard | None
     """None where no image of the part could be packed"""
-    counts: Counts
+    counts: LabelCounts
     keys: tuple[str, ...]
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[Rejection, ...]
 
     def to_json(self) -> str:
         """The part as its record holds it."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @staticmethod
-    def of_json(text: str | bytes) -> Part:
+    def of_json(text: str | bytes) -> PackPart:
         """The inverse of `to_json`."""
-        said = json.loads(text)
-        return Part(
-            said["number"],
-            said["shard"] and Shard(**said["shard"]),
-            Counts(**{name: frozen(value) for name, value in said["counts"].items()}),
-            tuple(said["keys"]),
-            tuple(Rejected(**each) for each in said["rejected"]),
+        content = json.loads(text)
+        return PackPart(
+            content["number"],
+            content["shard"] and Shard(**content["shard"]),
+            LabelCounts(**{name: frozen(value) for name, value in content["counts"].items()}),
+            tuple(content["keys"]),
+            tuple(Rejection(**each) for each in content["rejected"]),
         )
 
 
@@ -94,61 +94,67 @@ def part_sizes(images: int, size: int) -> list[int]:
 class PartWriter:
     """Writes part after part of one pack; it travels to the processes that do."""
 
-    read: ReadPart
-    place: Place
-    described: Described
+    read: PartReader
+    store: OutputStore
+    description: PackDescription
     strict: bool
     """whether the first image that cannot be packed is an error"""
-    seen: Path | None = None
-    """folder where each running part has a file of as many bytes as it has seen images"""
+    counters: Path | None = None
+    """folder where each running part has a file of as many bytes as images it has read"""
 
-    def __call__(self, number: int) -> Part:
+    def __call__(self, number: int) -> PackPart:
         """Write one part. Raises DataError for what concerns the whole set, OSError where writing fails."""
-        name = part_name(self.described.name, number)
-        tally, rejected = Tally(len(self.described.classes)), []
-        with self.place.scratch(f"{name}.tar") as path:
-            with open(path, "wb") as file, _counter(self.seen, name) as count:
-                _write(file, self._members(number, tally, rejected), count)
+        name = part_name(self.description.name, number)
+        statistics = LabelStatistics(len(self.description.classes))
+        rejected: list[Rejection] = []
+        with self.store.scratch(f"{name}.tar") as path:
+            with open(path, "wb") as file, _counter(self.counters, name) as count:
+                _write(file, self._members(number, statistics, rejected), count)
             shard = None
-            if tally.samples:
-                shard = _shard(path, f"{name}.tar", tally.samples)
-                self.place.keep(path, shard.url)
-        part = Part(number, shard, tally.counts(), tuple(sorted(tally.keys)), tuple(rejected))
-        self.place.note(f"{name}.json", part.to_json())
+            if statistics.samples:
+                shard = _shard(path, f"{name}.tar", statistics.samples)
+                self.store.keep(path, shard.url)
+        # Last: a record says that its tar is there, whole. After a kill before, the part is read again.
+        part = PackPart(number, shard, statistics.counts(), tuple(sorted(statistics.keys)), tuple(rejected))
+        self.store.note(f"{name}.json", part.to_json())
         return part
 
-    def _members(self, number: int, tally: Tally, rejected: list[Rejected]) -> Iterator[list[Entry]]:
+    def _members(
+        self, number: int, statistics: LabelStatistics, rejected: list[Rejection]
+    ) -> Iterator[list[TarEntry]]:
         """The tar's entries image by image, none for a rejected one."""
         for read in self.read(number):
-            found = read if isinstance(read, Rejected) else _entries(*read)
-            if isinstance(found, Rejected):
+            entries = read if isinstance(read, Rejection) else _entries(*read)
+            if isinstance(entries, Rejection):
                 if self.strict:
-                    raise DataError(found.reason)
-                rejected.append(found)
+                    raise DataError(entries.reason)
+                rejected.append(entries)
                 yield []
             else:
-                tally.add(read[0])
-                yield found
+                assert not isinstance(read, Rejection)
+                statistics.add(read[0])
+                yield entries
 
 
-def _entries(sample: Sample, jpeg: bytes) -> list[Entry] | Rejected:
+def _entries(sample: Sample, jpeg: bytes) -> list[TarEntry] | Rejection:
     members = encode(sample, jpeg)
     longest = max(len(f"{sample.key}.{member}".encode()) for member, _ in members)
     if not sample.key or "." in sample.key or "/" in sample.key or longest > _LONGEST_NAME:
-        seen = f"{sample.key}: not usable as a sample key (got {longest} bytes with its longest member)"
+        reason = f"{sample.key}: not usable as a sample key (got {longest} bytes with its longest member)"
         remedy = f"no dots or slashes, at most {_LONGEST_NAME} bytes: rename the image"
-        return Rejected(image_id_of(sample.key), f"{seen}; {remedy}")
+        return Rejection(image_id_of(sample.key), f"{reason}; {remedy}")
     return [(_entry(f"{sample.key}.{member}", content), content) for member, content in members]
 
 
 def _entry(name: str, content: bytes) -> tarfile.TarInfo:
+    # Neither time nor owner: the same samples give the same bytes whenever and by whomever they are packed.
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
     entry.mode = 0o644
     return entry
 
 
-def _write(file: io.BufferedWriter, images: Iterator[list[Entry]], count: Callable[[], None]) -> None:
+def _write(file: io.BufferedWriter, images: Iterator[list[TarEntry]], count: Callable[[], None]) -> None:
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT, encoding="utf-8") as tar:
         for entries in images:
             for entry, content in entries:
@@ -168,5 +174,10 @@ def _counter(folder: Path | None, name: str) -> Iterator[Callable[[], None]]:
     if folder is None or not folder.is_dir():  # a worker on a machine that does not share the folder
         yield lambda: None
         return
-    with (folder / f"{name}{SEEN}").open("wb", buffering=0) as file:
-        yield lambda: file.write(b".")
+    # The size of a file is seen by other processes at once, needs no connection to them and survives nothing.
+    with (folder / f"{name}{COUNTER}").open("wb", buffering=0) as file:
+
+        def count() -> None:
+            file.write(b".")
+
+        yield count

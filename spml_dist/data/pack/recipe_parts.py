@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from spml_dist.data.pack.parts import Rejected
+from spml_dist.data.pack.parts import Rejection
 from spml_dist.data.recipes.recipe import Recipe
 from spml_dist.errors import DataError, RunError
 from spml_dist.records import Sample
@@ -33,22 +33,23 @@ class RecipeParts:
     size: int
     """images of a part"""
 
-    def __call__(self, number: int) -> Iterator[tuple[Sample, bytes] | Rejected]:
+    def __call__(self, number: int) -> Iterator[tuple[Sample, bytes] | Rejection]:
         """Samples and their JPEGs, one at a time. Raises RunError where the machine fails, not an image."""
         return map(self._read, self.recipe.ids[number * self.size : (number + 1) * self.size])
 
-    def _read(self, image_id: str) -> tuple[Sample, bytes] | Rejected:
+    def _read(self, image_id: str) -> tuple[Sample, bytes] | Rejection:
         try:
             sample = self.recipe.sample(image_id)
             return sample, self.recipe.jpeg(sample)
         except DataError as error:
             return _rejected(image_id, error, error.__cause__)
         except OSError as error:  # a name that no file system takes is met before anything is opened
-            said = f"{error.filename or image_id}: cannot be read", error.strerror or error
-            return _rejected(image_id, DataError(*said, "rename it or take its id out of the split"), error)
+            name, remedy = error.filename or image_id, "rename it or take its id out of the split"
+            problem = DataError(f"{name}: cannot be read", error.strerror or error, remedy)
+            return _rejected(image_id, problem, error)
 
 
-def _rejected(image_id: str, error: DataError, cause: BaseException | None) -> Rejected:
+def _rejected(image_id: str, error: DataError, cause: BaseException | None) -> Rejection:
     if isinstance(cause, OSError) and cause.errno in _OF_THE_MACHINE:
         raise RunError(error.what, error.value, "mend that; the same command goes on") from cause
-    return Rejected(image_id, str(error))
+    return Rejection(image_id, str(error))

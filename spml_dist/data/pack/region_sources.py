@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from PIL import Image
 from spml_dist.data.annotations.contour_network import network_contours
 from spml_dist.data.annotations.contours import contours
 from spml_dist.data.annotations.regions import oversegment
-from spml_dist.data.format.keys import key_of
+from spml_dist.data.format.keys import key_of, spelt
 from spml_dist.errors import ConfigError, DataError, RunError
+from spml_dist.files.write import replacing
 
 _COUNT = 80
 LARGEST = 4_000_000
@@ -51,7 +51,7 @@ def cut_reduced(image: np.ndarray, cut: Callable[[np.ndarray], np.ndarray]) -> n
 class Nested:
     """Regions between contours: so many, or those at a level of their hierarchy."""
 
-    count: int | None = _COUNT
+    count: int = _COUNT
     level: float | None = None
     """0..1; where it is given, count is not used"""
     network: Path | None = None
@@ -67,8 +67,8 @@ class Nested:
         # Here, because higra brings a plotting library along, a second that other regions need not wait.
         from spml_dist.data.annotations.ucm import contour_map, cut_at, cut_to, hierarchy
 
-        found = contours(image) if self.network is None else network_contours(image, self.network)
-        nested = hierarchy(found, image)
+        edges = contours(image) if self.network is None else network_contours(image, self.network)
+        nested = hierarchy(edges, image)
         if self.keep is not None:
             _write_png(self.keep / f"{key_of(image_id)}.png", contour_map(nested))
         return cut_to(nested, self.count) if self.level is None else cut_at(nested, self.level)
@@ -82,7 +82,7 @@ class Ready:
 
     def __call__(self, image_id: str, image: np.ndarray) -> np.ndarray:
         """[H, W] uint16. Raises DataError for a file that is not there, no such PNG, or of another size."""
-        path = self.folder / f"{image_id}.png"
+        path = spelt(self.folder, f"{image_id}.png")
         regions = _read_ids(path)
         if regions.shape != image.shape[:2]:
             sizes = (f"{shape[1]}×{shape[0]}" for shape in (image.shape, regions.shape))
@@ -94,32 +94,39 @@ class Ready:
         return regions
 
 
-def region_source(said: str, network: Path | None = None, keep: Path | None = None) -> RegionSource:
+def region_source(spec: str, network: Path | None = None, keep: Path | None = None) -> RegionSource:
     """`felzenszwalb`, `ucm`, `ucm:COUNT`, `ucm@LEVEL`, or a folder of PNGs.
 
     network, keep: of `Nested`. Raises ConfigError for anything else, and for either of them without ucm.
     """
-    nested = re.fullmatch(r"ucm(?::(\d+)|@(\d*\.?\d+))?", said)
+    nested = re.fullmatch(r"ucm(?::(\d+)|@(\d*\.?\d+))?", spec)
     if (network or keep) and not nested:
-        raise ConfigError("--contours and --keep-contours", f"--regions {said}", "use them with ucm")
+        raise ConfigError("--contours and --keep-contours", f"--regions {spec}", "use them with ucm")
     if nested:
-        return _nested(said, *nested.groups(), network, keep)
-    if said == "felzenszwalb":
+        return _nested(spec, nested[1], nested[2], network, keep)
+    if spec == "felzenszwalb":
         return even_colour
-    if Path(said).is_dir():
-        return Ready(Path(said))
+    if Path(spec).is_dir():
+        return Ready(Path(spec))
     raise ConfigError(
-        "--regions", said, "use felzenszwalb, ucm, ucm:COUNT, ucm@LEVEL, or a folder that holds ID.png"
+        "--regions", spec, "use felzenszwalb, ucm, ucm:COUNT, ucm@LEVEL, or a folder that holds ID.png"
     )
 
 
+def describe(source: RegionSource, spec: str, network: Path | None = None) -> str:
+    """How a manifest says where regions come from. spec, network: what `region_source` made the source of."""
+    if isinstance(source, Ready):  # where the folder lies says nothing elsewhere, what it is called may
+        return f"folder {source.folder.resolve().name}"
+    return f"{spec}, contours by {network.name}" if network else spec
+
+
 def _nested(
-    said: str, count: str | None, level: str | None, network: Path | None, keep: Path | None
+    spec: str, count: str | None, level: str | None, network: Path | None, keep: Path | None
 ) -> Nested:
     if count is not None and not 1 <= int(count) <= 65535:
-        raise ConfigError("--regions", said, "ask for 1 to 65535 regions")
+        raise ConfigError("--regions", spec, "ask for 1 to 65535 regions")
     if level is not None and not 0 <= float(level) <= 1:
-        raise ConfigError("--regions", said, "a level lies in 0..1")
+        raise ConfigError("--regions", spec, "a level lies in 0..1")
     if network:
         network_contours(np.zeros((64, 64, 3), np.uint8), network)  # a wrong file is told at once
     return Nested(int(count or _COUNT), None if level is None else float(level), network, keep)
@@ -139,11 +146,10 @@ def _read_ids(path: Path) -> np.ndarray:
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
-    aside = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-        os.replace(aside, path)
+        with replacing(path) as aside:
+            aside.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
     except OSError as error:  # no fault of the image's: nothing is rejected for it
         remedy = "make room or choose another --keep-contours; the same command goes on"
         raise RunError(f"{path}: cannot be written", error.strerror, remedy) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ import numpy as np
 
 from spml_dist.data.annotations.boxes import box_labels, checked_boxes
 from spml_dist.data.annotations.keypoints import Heat, heat_labels
-from spml_dist.data.annotations.label_maps import read_label_map, seeds
+from spml_dist.data.annotations.label_maps import holds_ignored_alone, read_label_map, seeds
 from spml_dist.data.annotations.mixture import Said
 from spml_dist.data.annotations.points import checked_points, discs
+from spml_dist.data.format.keys import same_letters, spelt
 from spml_dist.data.recipes.recipe import classes_in
 from spml_dist.errors import DataError
 from spml_dist.files.text import read_json
 
 MASKS = "masks"
+_LOOKED_AT = 16
+_IDS = "write the ids of the classes that the image shows, each once, not 0 or 1 for each class"
 CAM = "cam"
 """no kind of a folder: what `spml-dist cam infer` labels is called so in its pack"""
 
@@ -78,13 +81,23 @@ class LabelMaps:
         shown = classes_in(labels, self.classes.number, self.classes.background)
         return Said(labels, shown if (labels < self.classes.number).any() else None)
 
+    def doubt(self, name: str, ids: Sequence[str]) -> str | None:
+        """What to say of maps of 0 and 255 alone, by some of the images; None = nothing."""
+        paths = [path for image_id in ids if os.path.isfile(path := self._path(image_id))]
+        some = paths[:: max(1, len(paths) // _LOOKED_AT)]
+        if self.classes.number < 2 or not holds_ignored_alone(some, self.classes.background):
+            return None
+        means = "no label" if self.sparse else "to be ignored"
+        looked = f"the {len(some)} of its {len(paths)} files that were looked at hold"
+        return f"{name}: {looked} only 0 and 255, which is {means}: is 255 your object? write its class id"
+
     def _path(self, image_id: str) -> Path:
-        return self.folder / f"{image_id}.png"
+        return spelt(self.folder, f"{image_id}.png")
 
 
 @dataclass(frozen=True)
 class Listed:
-    """weak/KIND.json: what is said of each image by its id."""
+    """weak/KIND.json: what is said of each image by its id, in the form of `same_letters`."""
 
     path: Path
     classes: Classes
@@ -94,12 +107,12 @@ class Listed:
 
     def has(self, image_id: str) -> bool:
         """Whether the image is annotated."""
-        return image_id in self.entries
+        return same_letters(image_id) in self.entries
 
     def said(self, image_id: str, shape: tuple[int, int]) -> Said:
         """What the image's entry says."""
         source = f"{self.path}, image {image_id}"
-        return self.form(self.entries[image_id], shape, self.classes, self.marks, source)
+        return self.form(self.entries[same_letters(image_id)], shape, self.classes, self.marks, source)
 
 
 Kind = LabelMaps | Listed
@@ -134,11 +147,30 @@ def tags(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, sou
     for tag in entry:
         if isinstance(tag, str):
             raise DataError(f"{source}: not a class id", tag, "write ids of classes.txt, not names")
+        if isinstance(tag, bool | float):
+            raise DataError(f"{source}: a tag is not in classes.txt, a class id", tag, _IDS)
         if type(tag) is not int or not 0 <= tag < classes.number:
             raise DataError(
                 f"{source}: a tag is not in classes.txt", tag, f"use ids in 0..{classes.number - 1}"
             )
+    if len(set(entry)) < len(entry):
+        raise DataError(f"{source}: a tag is there twice", entry, _IDS)
     return Said(listed=tuple(sorted(set(entry) - {classes.background})))
+
+
+def require_ids(path: Path, entries: dict[str, Any], classes: Classes) -> None:
+    """Raise DataError if all lists of tags have a number for each class: such are flags, not ids.
+
+    Where every list is of ids, two of them do not name the same two classes in either order.
+    """
+    lists = [entry for entry in entries.values() if isinstance(entry, list) and entry]
+    lengths = {len(entry) for entry in lists}
+    flags = all(isinstance(tag, bool | int | float) and tag in (0, 1) for entry in lists for tag in entry)
+    if len(lengths) == 1 and flags and lengths <= {classes.number, classes.number - 1}:
+        (length,) = lengths
+        if length > 2 or (length == 2 and len({tuple(entry) for entry in lists}) > 1):
+            what = f"{path}: tags are 0 or 1 for each of {length} classes, not class ids"
+            raise DataError(what, _first(entries), _IDS)
 
 
 def _seeds(labels: np.ndarray, classes: Classes) -> Said:
@@ -170,6 +202,8 @@ def open_kind(root: Path, kind: str, classes: Classes, marks: Marks) -> Kind:
                 f"{kind}: {_first(entries)}",
                 _remedy(root, kind),
             )
+        if form is tags:
+            require_ids(listed, entries, classes)
         form = keypoints if form is points and kind in marks.heat_maps else form
         return Listed(listed, classes, marks, form, entries)
     raise DataError(f"{root}: no annotations of this kind", kind, _remedy(root, kind))
@@ -196,12 +230,19 @@ def _may_be_packed(listed: Path) -> bool:
 
 
 def read_by_image(path: Path, entry: str = "annotation") -> dict[str, Any]:
-    """A JSON object by image id. Raises DataError for anything else, saying what an entry is."""
+    """A JSON object by image id, in the form of `same_letters`.
+
+    Raises DataError for anything else, saying what an entry is.
+    """
     remedy = f"write {{image id: {entry}}}"
     entries = read_json(path, remedy)
     if not isinstance(entries, dict):
         raise DataError(f"{path}: not an object", type(entries).__name__, remedy)
-    return entries
+    by_letters = {same_letters(image_id): each for image_id, each in entries.items()}
+    if len(by_letters) < len(entries):
+        twice = next(name for name in entries if name not in by_letters)
+        raise DataError(f"{path}: a name is there twice, in two forms of Unicode", twice, "join the two")
+    return by_letters
 
 
 def _form(kind: str, entries: dict[str, Any]) -> Form | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from spml_dist.data.format.keys import repeated
 from spml_dist.errors import DataError
 
 UNPACK_AGAIN = "the file is damaged or unpacked in part: download and unpack its archive again"
@@ -30,8 +30,7 @@ def read_ids(path: Path, remedy: str) -> tuple[str, ...]:
         raise DataError(f"{path}: cannot be read", str(error), remedy) from error
     if not ids:
         raise DataError(f"{path}: the list is empty", None, remedy)
-    if len(set(ids)) < len(ids):
-        twice = next(image_id for place, image_id in enumerate(ids) if image_id in ids[:place])
+    if twice := repeated(ids):
         raise DataError(f"{path}: an image id is there twice", twice, "list every image once")
     return ids
 
@@ -43,7 +42,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
             content = json.load(file)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file", None, remedy) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON", str(error), UNPACK_AGAIN) from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a JSON object", type(content).__name__, remedy)
@@ -54,20 +53,20 @@ def read_xml(path: Path) -> ElementTree.Element:
     """The root of an XML file. Raises DataError for a missing or damaged one."""
     try:
         return ElementTree.parse(path).getroot()
-    except (OSError, ElementTree.ParseError) as error:
+    except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:  # an unknown encoding, say
         raise DataError(f"{path}: cannot be read as XML", str(error), UNPACK_AGAIN) from error
 
 
 def read_mat(path: Path, variable: str, remedy: str) -> Any:
     """One variable of a MATLAB file (version 5). Raises DataError if it is damaged or holds others."""
-    from scipy.io import loadmat, matlab
+    from scipy.io import loadmat
 
     try:
         content = loadmat(path)
-    except (OSError, ValueError, TypeError, IndexError, EOFError, zlib.error, matlab.MatReadError) as error:
-        raise DataError(f"{path}: cannot be read as a MATLAB file", str(error), UNPACK_AGAIN) from error
     except NotImplementedError as error:  # version 7.3, which is HDF5
         raise DataError(f"{path}: not a MATLAB file of version 5", str(error), remedy) from error
+    except Exception as error:  # whatever scipy's parser meets in a damaged file
+        raise DataError(f"{path}: cannot be read as a MATLAB file", str(error), UNPACK_AGAIN) from error
     if variable not in content:
         seen = ", ".join(name for name in content if not name.startswith("__")) or "no variable"
         raise DataError(f"{path}: holds no {variable}", seen, remedy)

@@ -7,15 +7,18 @@ panoptic_SPLIT.json and the folder panoptic_SPLIT/ of its PNGs (Lin et al., ECCV
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from spml_dist.data.annotations.boxes import box_labels
-from spml_dist.data.annotations.coco_masks import decode
+from spml_dist.data.annotations.boxes import box_labels, fitted_boxes
+from spml_dist.data.annotations.coco_masks import decode, encloses_nothing, outline_fault
+from spml_dist.data.format.keys import spelt
 from spml_dist.data.recipes.archives import UNPACK_AGAIN, require_folder
-from spml_dist.data.recipes.coco_files import CocoFile, Entry, read_coco
+from spml_dist.data.recipes.coco_files import CocoFile, Entry, Identity, read_coco, shown
 from spml_dist.data.recipes.image_files import read_image
 from spml_dist.data.recipes.recipe import Annotation, Recipe, classes_in, require_images
 from spml_dist.errors import DataError
@@ -25,10 +28,17 @@ KINDS = ("instances", "panoptic")
 LABELS = ("masks", "boxes", "tags")
 
 _FROM = {
-    "instances": "unpack annotations_trainval2017.zip there",
+    "instances": "unpack annotations_trainval2017.zip there, or put your own file there under this name",
     "panoptic": "unpack panoptic_annotations_trainval2017.zip there, and panoptic_SPLIT.zip, which is in it",
 }
-_NEEDS = {"instances": ("category_id", "bbox", "segmentation"), "panoptic": ("file_name", "segments_info")}
+_NEEDS = {
+    "masks": ("category_id", "segmentation"),
+    "boxes": ("category_id", "bbox"),
+    "tags": ("category_id",),
+}
+"""keys of instances by what is taken of them"""
+_OF_PANOPTIC = ("file_name", "segments_info")
+_BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
@@ -41,18 +51,14 @@ class Coco:
     kind: str
     inside: str
     file: CocoFile = field(repr=False)
-    class_of: dict[int, int] = field(repr=False)
+    class_of: dict[Identity, int] = field(repr=False)
     """category id -> class id"""
+    classes: tuple[str, ...]
 
     @property
     def background(self) -> int | None:
         """What is no instance; panoptic segments cover the image."""
         return 0 if self.kind == "instances" else None
-
-    @property
-    def num_classes(self) -> int:
-        """Classes, the background included."""
-        return len(self.class_of) + (self.background is not None)
 
     def image(self, image_id: str) -> Path:
         """The image file."""
@@ -60,29 +66,46 @@ class Coco:
 
     def annotation(self, image_id: str, shape: tuple[int, int]) -> Annotation:
         """Labels, tags and mask. An image without an instance is known to show none."""
-        mask = self._mask(image_id, shape)
-        if self.labels == "masks" or self.kind == "panoptic":
-            tags = classes_in(mask, self.num_classes, self.background)
-            return Annotation(mask if self.labels == "masks" else None, tags, mask, (self.labels,))
-        boxes = self._boxes(image_id)
-        tags = tuple(sorted({label for label, *_ in boxes}))
+        self.file.require_size(image_id, shape)
+        mask = self._panoptic(image_id) if self.kind == "panoptic" else self._mask(image_id, shape)
+        if self.kind == "panoptic":
+            tags = classes_in(mask, len(self.classes), self.background)
+        else:
+            tags = self._tags(image_id, mask)
+        if self.labels == "masks":
+            return Annotation(mask, tags, mask, ("masks",))
         if self.labels == "tags":
             return Annotation(None, tags, mask, ("tags",))
+        boxes = self._boxes(image_id, shape)
         return Annotation(box_labels(boxes, shape, 0, self.inside), tags, mask, ("boxes",), boxes)
 
-    def _mask(self, image_id: str, shape: tuple[int, int]) -> np.ndarray:
-        if self.kind == "panoptic":
-            return self._panoptic(image_id)
+    def _tags(self, image_id: str, mask: np.ndarray | None) -> tuple[int, ...]:
+        """Classes of all instances; of masks those that show, and those whose outline encloses no pixel."""
+        entries = self.file.of(image_id)
+        if self.labels != "masks":
+            return tuple(sorted({self._class(image_id, entry) for entry in entries} - {0}))
+        hidden = {self._class(image_id, each) for each in entries if encloses_nothing(each["segmentation"])}
+        return tuple(sorted(hidden.union(classes_in(mask, len(self.classes), 0)) - {0}))
+
+    def _mask(self, image_id: str, shape: tuple[int, int]) -> np.ndarray | None:
+        """[H, W] uint8; None, beside boxes and tags, where an instance has no outline."""
+        entries = self.file.of(image_id)
+        if self.labels != "masks" and any(outline_fault(entry.get("segmentation")) for entry in entries):
+            return None
         mask = np.zeros(shape, np.uint8)
         # Crowds behind, then large before small: what lies in front is mostly the smaller one.
-        for entry in sorted(self.file.of(image_id), key=_depth):
-            source = f"{self.file.names(image_id)}, annotation {entry.get('id')}"
+        for entry in sorted(entries, key=_depth):
+            source = self.file.names(image_id, entry)
             mask[decode(entry["segmentation"], shape, source)] = self._class(image_id, entry)
         return mask
 
     def _panoptic(self, image_id: str) -> np.ndarray:
-        for entry in self.file.of(image_id):
-            path = self.root / "annotations" / f"panoptic_{self.split}" / entry["file_name"]
+        entries = self.file.of(image_id)
+        if len(entries) > 1:
+            seen = f"{len(entries)} annotations"
+            raise DataError(f"{self.file.names(image_id)}: annotated twice", seen, "keep one of them")
+        for entry in entries:
+            path = spelt(self.root / "annotations" / f"panoptic_{self.split}", entry["file_name"])
             if not path.is_file():
                 raise DataError(f"{path}: no such file", None, _FROM["panoptic"])
             red, green, blue = np.moveaxis(read_image(path).astype(np.int64), -1, 0)
@@ -93,15 +116,27 @@ class Coco:
             return mask
         raise DataError(f"{self.file.names(image_id)}: no panoptic annotation", None, UNPACK_AGAIN)
 
-    def _boxes(self, image_id: str) -> tuple[Box, ...]:
+    def _boxes(self, image_id: str, shape: tuple[int, int]) -> tuple[Box, ...]:
         """Of instances; COCO writes left, top, width and height."""
-        corners = [(self._class(image_id, entry), *entry["bbox"]) for entry in self.file.of(image_id)]
-        return tuple((label, x, y, x + width, y + height) for label, x, y, width, height in corners)
+        entries = self.file.of(image_id)
+        listed = [(self._class(image_id, entry), *entry["bbox"]) for entry in entries]
+        for label, *box in listed:
+            if label == self.background:
+                source = f"{self.file.names(image_id)}: a box of the background"
+                raise DataError(source, box, "draw boxes around objects only")
+        corners = [(label, x, y, x + width, y + height) for label, x, y, width, height in listed]
+        boxes = [entry["bbox"] for entry in entries]
+        return fitted_boxes(corners, shape, self.file.names(image_id), "[left, top, width, height]", boxes)
 
     def _class(self, image_id: str, entry: Entry) -> int:
         category = entry.get("category_id")
-        if category not in self.class_of:
-            raise DataError(f"{self.file.names(image_id)}: unknown category", category, UNPACK_AGAIN)
+        if isinstance(category, list | dict) or category not in self.class_of:
+            known = ", ".join(json.dumps(number) for number in list(self.class_of)[:3])
+            raise DataError(
+                f"{self.file.names(image_id)}: unknown category",
+                json.dumps(category),
+                f"annotation {shown(entry)}: use the ids that categories has: {known}, ...",
+            )
         return self.class_of[category]
 
 
@@ -122,20 +157,72 @@ def open_coco(
         remedy = "take boxes of instances: those of stuff would cover whole images"
         raise DataError(f"{root}: no labels of this kind", "boxes of panoptic segments", remedy)
     require_folder(root, split, f"unpack {split}.zip there")
-    file = read_coco(root / "annotations" / f"{kind}_{split}.json", _NEEDS[kind], _FROM[kind])
-    first = 1 if kind == "instances" else 0
-    class_of = {category["id"]: number for number, category in enumerate(file.categories, start=first)}
-    names = tuple(category["name"] for category in file.categories)
-    coco = Coco(root, split, labels, kind, boxes, file, class_of)
+    needs = _OF_PANOPTIC if kind == "panoptic" else _NEEDS[labels]
+    file = read_coco(root / "annotations" / f"{kind}_{split}.json", root / split, needs, _FROM[kind])
+    class_of, classes = _classes(file, kind)
+    coco = Coco(root, split, labels, kind, boxes, file, class_of, classes)
     ids = tuple(file.files)
-    require_images(file.path, ids, coco.image, f"unpack {split}.zip there again")
-    classes = ("background", *names) if coco.background == 0 else names
-    if len(classes) > UNLABELLED:
-        seen = f"{len(names)} categories"
-        most = UNLABELLED - len(classes) + len(names)
-        raise DataError(f"{file.path}: too many classes for 8 bits", seen, f"keep {most} of them at most")
+    put = f"unpack {split}.zip there again, or put the images there under the names that file_name has"
+    require_images(file.path, ids, coco.image, put)
     name = "coco" if kind == "instances" else "coco-panoptic"
-    return Recipe(name, split, labels, classes, coco.background, ids, coco.image, coco.annotation)
+    return Recipe(
+        name,
+        split,
+        labels,
+        classes,
+        coco.background,
+        ids,
+        coco.image,
+        coco.annotation,
+        notes=() if kind == "panoptic" else tuple(_outlines(file, labels)),
+    )
+
+
+def _classes(file: CocoFile, kind: str) -> tuple[dict[Identity, int], tuple[str, ...]]:
+    """Class ids by category id, and names: of instances after the background, whoever lists it."""
+    own = {} if kind == "panoptic" else {n: 0 for n, name in file.categories.items() if _is_background(name)}
+    names = {number: name for number, name in file.categories.items() if number not in own}
+    first = () if kind == "panoptic" else (_BACKGROUND,)
+    if len(first) + len(names) > UNLABELLED:
+        seen, most = f"{len(names)} categories", UNLABELLED - len(first)
+        raise DataError(f"{file.path}: too many classes for 8 bits", seen, f"keep {most} of them at most")
+    if len(own) > 1:
+        ids = ", ".join(map(str, own))
+        raise DataError(f"{file.path}: two categories of one name", f"background: ids {ids}", "keep one")
+    return own | {number: label for label, number in enumerate(names, start=len(first))}, (
+        *first,
+        *names.values(),
+    )
+
+
+def _is_background(name: str) -> bool:
+    """Whether a category is what the recipe calls so: tools write Background and _background_ too."""
+    return name.strip("_ ").casefold() == _BACKGROUND
+
+
+def _outlines(file: CocoFile, labels: str) -> Iterator[str]:
+    """What to say of instances without an outline, which masks cannot show."""
+    faults, empty = [], []
+    for image_id, entries in file.entries.items():
+        for entry in entries:
+            if fault := outline_fault(entry.get("segmentation")):
+                faults.append((image_id, entry, fault))
+            elif encloses_nothing(entry["segmentation"]):
+                empty.append((image_id, entry))
+    total = sum(map(len, file.entries.values()))
+    if faults and labels != "masks":
+        image_id, entry, fault = faults[0]
+        images = len({image_id for image_id, *_ in faults})
+        yield (
+            f"{file.path.name}: {len(faults)} of its {total} annotations have no outline (annotation "
+            f"{shown(entry)} of {image_id}: {fault}); no whole mask goes along for their {images} images"
+        )
+    if empty:
+        image_id, entry = empty[0]
+        yield (
+            f"{file.path.name}: {len(empty)} of its {total} annotations are polygons of fewer than three "
+            f"points and cover no pixel of the masks, e.g. annotation {shown(entry)} of {image_id}"
+        )
 
 
 def _depth(entry: Entry) -> tuple[bool, float]:

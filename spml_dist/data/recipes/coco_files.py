@@ -4,96 +4,223 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from spml_dist.data.annotations.outside import require_drawn_on
+from spml_dist.data.format.keys import is_text, same_letters, spelt
 from spml_dist.data.recipes.archives import UNPACK_AGAIN, read_json
 from spml_dist.errors import DataError
 
 Entry = dict[str, Any]
+Identity = int | float | str
+"""what images and categories are known by: a whole number, or a text"""
+_READ = 40
+"""letters of an id that a line shows"""
 
 
 @dataclass(frozen=True)
 class CocoFile:
-    """What a file of annotations says, by image id (the image's file name without its suffix)."""
+    """What a file of annotations says, by image id: the image's file name without folders and suffix.
+
+    Where two images would have one id so, the ids of all keep the folders.
+    """
 
     path: Path
     files: dict[str, str] = field(repr=False)
     """file name of each image, in the order of their ids"""
+    sizes: dict[str, tuple[int, int]] = field(repr=False)
+    """(H, W) of the images of which the file says it"""
     entries: dict[str, list[Entry]] = field(repr=False)
     """annotations of each image; none for an image without"""
-    categories: tuple[Entry, ...] = field(repr=False)
-    """by ascending id"""
+    categories: dict[Identity, str] = field(repr=False)
+    """names by ascending id"""
 
     def of(self, image_id: str) -> list[Entry]:
         """The annotations of an image."""
         return self.entries.get(image_id, [])
 
-    def names(self, image_id: str) -> str:
-        """File and image, for errors."""
-        return f"{self.path}, image {image_id}"
+    def names(self, image_id: str, entry: Entry | None = None) -> str:
+        """File, image and annotation, for errors."""
+        return f"{self.path}, image {image_id}" + ("" if entry is None else f", annotation {shown(entry)}")
+
+    def require_size(self, image_id: str, shape: tuple[int, int]) -> None:
+        """Raise Outside if the file says that the image has another size than (H, W)."""
+        require_drawn_on(self.sizes.get(image_id), shape, self.names(image_id))
 
 
-def read_coco(path: Path, needs: tuple[str, ...], remedy: str) -> CocoFile:
+def shown(entry: Entry, key: str = "id") -> str:
+    """An id as the file writes it, whatever it is, for errors."""
+    text = json.dumps(entry.get(key))
+    return text if len(text) <= _READ else f"{text[: _READ - 3]}..."
+
+
+def read_coco(path: Path, folder: Path, needs: Sequence[str], remedy: str) -> CocoFile:
     """Read a file of annotations.
 
-    needs: keys that every annotation must have; a file of another kind (captions, say) lacks them.
-    Raises DataError, with the remedy (where the file comes from), for one that is missing, damaged or other;
-    for two images of one image id, and for categories without a name.
+    folder: where the images lie. needs: keys that every annotation must have; a file of another kind
+    (captions, say) lacks them. Raises DataError, with the remedy (where the file comes from), for one that is
+    missing, damaged or other; for two images of one id, annotations of images that are not listed, and
+    categories without a name or of one id or name.
     """
     content = read_json(path, remedy)
     missing = [key for key in ("images", "annotations", "categories") if key not in content]
     if missing:
         raise DataError(f"{path}: holds no {', '.join(missing)}", ", ".join(content), remedy)
-    try:
-        id_of, files = _images(path, content["images"])
-        categories = _categories(path, content["categories"])
-        entries = defaultdict(list)
-        for entry in content["annotations"]:
-            entries[id_of[entry["image_id"]]].append(entry)
-        _require_keys(path, content["annotations"], needs, remedy)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not in COCO's format", repr(error), UNPACK_AGAIN) from error
-    return CocoFile(path, files, dict(entries), categories)
+    images, annotations, categories = (
+        _objects(path, key, content[key]) for key in ("images", "annotations", "categories")
+    )
+    id_of, files = _images(path, folder, images)
+    _require_listed(path, annotations, id_of)
+    _require_keys(path, annotations, needs, remedy)
+    entries = defaultdict(list)
+    for entry in annotations:
+        entries[id_of[entry["image_id"]]].append(entry)
+    sizes = {id_of[image["id"]]: size for image in images if (size := _size(path, image))}
+    return CocoFile(path, files, sizes, dict(entries), _categories(path, categories))
 
 
-def _require_keys(path: Path, entries: list[Entry], needs: tuple[str, ...], remedy: str) -> None:
+def _objects(path: Path, key: str, value: Any) -> list[Entry]:
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise DataError(f"{path}: not in COCO's format: {key} are no list of objects", None, UNPACK_AGAIN)
+    return value
+
+
+def _images(path: Path, folder: Path, images: list[Entry]) -> tuple[dict[Identity, str], dict[str, str]]:
+    """Image ids by what annotations know them by, and file names by image id, in that order."""
+    files: dict[Identity, str] = {}
+    for image in images:
+        number = _identity(path, "image", image)
+        file = image.get("file_name")
+        if not isinstance(file, str) or not PurePosixPath(file).name or not is_text(file):
+            raise DataError(f"{path}: image {shown(image)}: file_name", json.dumps(file), "name its image")
+        if number in files:
+            both = f"{files[number]} and {file}"
+            remedy = "list it once" if files[number] == file else "give every image a number of its own"
+            raise DataError(f"{path}: image {shown(image)}: two images of one id", both, remedy)
+        files[number] = file
+    files = {number: _found(folder, files[number]) for number in sorted(files, key=_order)}
+    ids = {number: PurePosixPath(file).stem for number, file in files.items()}
+    if len(set(ids.values())) < len(ids):
+        ids = {number: str(PurePosixPath(file).with_suffix("")) for number, file in files.items()}
+    by_id: dict[str, str] = {}
+    for number, image_id in ids.items():
+        if image_id in by_id:
+            both = f"{by_id[image_id]} and {files[number]}"
+            remedy = "rename one, here and as a file, or list it once: names without suffixes must differ"
+            raise DataError(f"{path}: two images of one id", both, remedy)
+        by_id[image_id] = files[number]
+    return ids, by_id
+
+
+def _found(folder: Path, file: str) -> str:
+    """The file's name as it is there: in another spelling, or below folders that Windows writes with \\."""
+    if file.isascii() and "\\" not in file:
+        return file
+    for name in (file, file.replace("\\", "/")):
+        if (path := spelt(folder, name)).is_file():
+            return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
+    return file.replace("\\", "/")
+
+
+def _size(path: Path, image: Entry) -> tuple[int, int] | None:
+    """(H, W), None where the file does not say, by 0 or null as some tools write it."""
+    size = image.get("height"), image.get("width")
+    for side in size:
+        if side is not None and not (_is_number(side) and side >= 0 and side == int(side)):
+            source = f"{path}: image {shown(image)}: width and height"
+            raise DataError(source, json.dumps(side), "write pixels, or leave them out")
+    return (int(size[0]), int(size[1])) if all(size) else None
+
+
+def _require_listed(path: Path, annotations: list[Entry], id_of: dict[Identity, str]) -> None:
+    for entry in annotations:
+        if type(entry.get("image_id")) is not int:
+            _identity(path, f"annotation {shown(entry)}", entry, "image_id")
+    strange = [entry for entry in annotations if entry["image_id"] not in id_of]
+    if not strange:
+        return
+    first = strange[0]
+    known = next((each for each in id_of if _digits(each) == _digits(first["image_id"])), None)
+    meant = "" if known is None else f" images has {json.dumps(known)}: write both alike, or"
+    image = shown(first, "image_id")
+    raise DataError(
+        f"{path}: annotation {shown(first)} is of image {image}, which images does not list",
+        f"{len(strange)} such of {len(annotations)} annotations",
+        f"{meant} list the image, or take its annotations out".strip(),
+    )
+
+
+def _require_keys(path: Path, entries: list[Entry], needs: Sequence[str], remedy: str) -> None:
     for entry in entries:
         missing = [key for key in needs if key not in entry]
         if missing:
             raise DataError(f"{path}: annotations without {', '.join(missing)}", ", ".join(entry), remedy)
+        if "segments_info" in needs:
+            _require_segments(f"{path}: image {shown(entry, 'image_id')}", entry)
         if "bbox" in needs and not _is_box(entry["bbox"]):
-            raise DataError(f"{path}: annotation {entry.get('id')}: bbox", entry["bbox"], UNPACK_AGAIN)
-        if "segments_info" in needs and not all(map(_is_segment, entry["segments_info"])):
-            source = f"{path}: image {entry['image_id']}: segments_info"
-            raise DataError(source, "a segment without id or category_id", UNPACK_AGAIN)
+            raise _unusable(path, entry, "bbox", "write [left, top, width, height] in pixels")
         if not _is_number(entry.get("area", 0)):
-            source = f"{path}: annotation {entry.get('id')}: area"
-            raise DataError(source, json.dumps(entry["area"]), "write the pixels it covers or leave it out")
+            raise _unusable(path, entry, "area", "write the pixels it covers or leave it out")
+        if not isinstance(entry.get("iscrowd") or 0, int):
+            raise _unusable(path, entry, "iscrowd", "write 0 or 1")
 
 
-def _images(path: Path, images: list[Entry]) -> tuple[dict[int, str], dict[str, str]]:
-    """Image ids by the numbers that annotations use, and file names by image id, in that order."""
-    id_of: dict[int, str] = {}
-    files: dict[str, str] = {}
-    for image in sorted(images, key=lambda image: image["id"]):
-        number, file = image["id"], image["file_name"]
-        image_id = id_of.setdefault(number, Path(file).stem)
-        if image_id in files:
-            remedy = "rename one, here and as a file: numbers and names without folders must differ"
-            raise DataError(f"{path}: two images of one id", f"{files[image_id]} and {file}", remedy)
-        files[image_id] = file
-    return id_of, files
+def _unusable(path: Path, entry: Entry, key: str, remedy: str) -> DataError:
+    return DataError(f"{path}: annotation {shown(entry)}: {key}", json.dumps(entry[key]), remedy)
 
 
-def _categories(path: Path, categories: list[Entry]) -> tuple[Entry, ...]:
+def _require_segments(source: str, entry: Entry) -> None:
+    segments = entry["segments_info"]
+    if not isinstance(segments, list) or not all(map(_is_segment, segments)):
+        what = "a segment without id or category_id"
+        raise DataError(f"{source}: segments_info", what, UNPACK_AGAIN)
+    twice = [number for number, count in Counter(each["id"] for each in segments).items() if count > 1]
+    if twice:
+        raise DataError(f"{source}: a segment is there twice", twice[0], "number every segment of its own")
+    if not isinstance(entry["file_name"], str):
+        raise DataError(f"{source}: file_name", json.dumps(entry["file_name"]), "name its PNG")
+
+
+def _categories(path: Path, categories: list[Entry]) -> dict[Identity, str]:
+    names: dict[Identity, str] = {}
     for category in categories:
-        if not isinstance(category.get("name"), str):
-            source = f"{path}: category {category['id']}: name"
+        number, name = _identity(path, "category", category), category.get("name")
+        text = " ".join(str(name).split()) if type(name) in (str, int) else ""
+        if not text or not is_text(text):
+            source = f"{path}: category {shown(category)}: name"
             raise DataError(source, json.dumps(category), "give every category an id and a name")
-    return tuple(sorted(categories, key=lambda category: category["id"]))
+        if number in names:
+            both = f"{shown(category)} is {names[number]} and {text}"
+            remedy = "give each an id of its own, in the annotations too, or list it once"
+            raise DataError(f"{path}: a category id is there twice", both, remedy)
+        names[number] = text
+    spelling = Counter(map(same_letters, names.values()))
+    for name in (name for name, count in spelling.items() if count > 1):
+        ids = ", ".join(str(number) for number, each in names.items() if same_letters(each) == name)
+        remedy = "give each a name of its own, or join them under one id"
+        raise DataError(f"{path}: two categories of one name", f"{name}: ids {ids}", remedy)
+    return {number: names[number] for number in sorted(names, key=_order)}
+
+
+def _identity(path: Path, what: str, entry: Entry, key: str = "id") -> Identity:
+    number = entry.get(key)
+    if isinstance(number, str) or (_is_number(number) and number == int(number)):
+        return number
+    remedy = "give each a whole number or a text"
+    raise DataError(f"{path}: not in COCO's format: {key} of {what}", json.dumps(number), remedy)
+
+
+def _order(number: Identity) -> tuple[bool, Identity]:
+    return isinstance(number, str), number
+
+
+def _digits(number: Identity) -> str:
+    return str(number).strip().lstrip("0")
 
 
 def _is_box(box: Any) -> bool:
@@ -101,8 +228,11 @@ def _is_box(box: Any) -> bool:
 
 
 def _is_segment(segment: Any) -> bool:
-    return all(isinstance(segment.get(key), int) for key in ("id", "category_id"))
+    return isinstance(segment, dict) and all(
+        isinstance(segment.get(key), int) for key in ("id", "category_id")
+    )
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < math.inf
+    """Whether it is a number that a float can hold; true and false are none."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max and not math.isnan(value)

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from spml_dist.data.annotations.boxes import fitted_boxes
 from spml_dist.data.annotations.coco_masks import decode
 from spml_dist.data.annotations.keypoints import Heat, heat_labels
 from spml_dist.data.annotations.points import Point, discs
@@ -59,8 +60,9 @@ class DensePose:
 
     def annotation(self, image_id: str, shape: tuple[int, int]) -> Annotation:
         """Labels, tags and mask. Tags are unknown where a person's parts were not drawn."""
+        self.file.require_size(image_id, shape)
         people = self.file.of(image_id)
-        drawn = [(self._parts(image_id, person), _window(person)) for person in people if _is_drawn(person)]
+        drawn = [self._parts(image_id, person, shape) for person in people if _is_drawn(person)]
         others = self._others(image_id, people, shape)
         mask = np.where(others, np.uint8(IGNORED), np.uint8(0))
         for parts, window in sorted(drawn, key=lambda person: person[0].size, reverse=True):
@@ -84,25 +86,26 @@ class DensePose:
         semantic[others & (semantic == 0)] = UNLABELLED
         return semantic
 
-    def _parts(self, image_id: str, person: Entry) -> np.ndarray:
-        """[h, w] uint8: the parts of one person in its box, 0..14."""
-        source = f"{self.file.names(image_id)}, annotation {person.get('id')}"
+    def _parts(
+        self, image_id: str, person: Entry, shape: tuple[int, int]
+    ) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+        """[h, w] uint8: the parts of one person in its box, 0..14; and left, top, width and height of it."""
+        source = self.file.names(image_id, person)
         if not isinstance(person["dp_masks"], list) or len(person["dp_masks"]) != len(CLASSES) - 1:
             raise DataError(f"{source}: dp_masks are not {len(CLASSES) - 1} parts", None, UNPACK_AGAIN)
         square = np.zeros((_SIDE, _SIDE), np.uint8)
         for part, runs in enumerate(person["dp_masks"], start=1):
             if runs:
                 square[decode(runs, square.shape, source)] = part
-        _, _, width, height = _window(person)
-        return cv2.resize(square, (width, height), interpolation=cv2.INTER_NEAREST)
+        window = _window(person, shape, source)
+        return cv2.resize(square, window[2:], interpolation=cv2.INTER_NEAREST), window
 
     def _others(self, image_id: str, people: list[Entry], shape: tuple[int, int]) -> np.ndarray:
         """[H, W] bool: people whose parts nobody drew."""
         others = np.zeros(shape, bool)
         for person in people:
             if not _is_drawn(person) and person.get("segmentation"):
-                source = f"{self.file.names(image_id)}, annotation {person.get('id')}"
-                others |= decode(person["segmentation"], shape, source)
+                others |= decode(person["segmentation"], shape, self.file.names(image_id, person))
         return others
 
 
@@ -122,11 +125,10 @@ def open_densepose(
         raise DataError(f"{root}: no such split or labels", f"{split}, {labels}", known)
     folder, name = FILES[split]
     require_folder(root, folder, f"unpack COCO's {folder}.zip there")
-    file = read_coco(root / "annotations" / name, ("bbox",), f"put DensePose-COCO's {name} there")
+    put = f"put DensePose-COCO's {name} there"
+    file = read_coco(root / "annotations" / name, root / folder, ("bbox",), put)
     if not any(_is_drawn(person) for people in file.entries.values() for person in people):
-        raise DataError(
-            f"{file.path}: no annotation has dp_masks", None, f"put DensePose-COCO's {name} there"
-        )
+        raise DataError(f"{file.path}: no annotation has dp_masks", None, put)
     people = DensePose(root / folder, labels, point_radius, heat or Heat(), file)
     ids = tuple(file.files)
     require_images(file.path, ids, people.image, f"unpack COCO's {folder}.zip there again")
@@ -137,9 +139,11 @@ def _is_drawn(person: Entry) -> bool:
     return "dp_masks" in person
 
 
-def _window(person: Entry) -> tuple[int, int, int, int]:
+def _window(person: Entry, shape: tuple[int, int], source: str) -> tuple[int, int, int, int]:
     """Left, top, width and height of the person's box, in whole pixels."""
     x, y, width, height = person["bbox"]
+    corners = (0, x, y, x + width, y + height)
+    fitted_boxes([corners], shape, source, "[left, top, width, height]", [person["bbox"]])
     return max(int(x), 0), max(int(y), 0), max(int(width), 1), max(int(height), 1)
 
 

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spml_dist.data.annotations.mixture import Said, boxes_of, labels_of, tags_of, unlisted
-from spml_dist.data.annotations.outside import Outside
+from spml_dist.data.annotations.mixture import boxes_of, labels_of, tags_of, unlisted
+from spml_dist.data.format.keys import same_letters
 from spml_dist.data.recipes.annotation_kinds import (
     MASKS,
     Classes,
@@ -22,7 +22,7 @@ from spml_dist.data.recipes.annotation_kinds import (
     read_by_image,
 )
 from spml_dist.data.recipes.folder_layout import read_background, read_classes, read_ids, read_split
-from spml_dist.data.recipes.image_files import find_image, is_turned
+from spml_dist.data.recipes.image_files import find_image
 from spml_dist.data.recipes.recipe import Annotation, Recipe, require_size
 from spml_dist.errors import ConfigError, DataError
 
@@ -44,7 +44,7 @@ class Folder:
 
     def has(self, image_id: str) -> tuple[str, ...]:
         """The kinds of annotation that the image has."""
-        allowed = self.kinds if self.only is None else self.only.get(image_id, ())
+        allowed = self.kinds if self.only is None else self.only.get(same_letters(image_id), ())
         return tuple(name for name, kind in self.kinds.items() if name in allowed and kind.has(image_id))
 
     def annotation(self, image_id: str, shape: tuple[int, int]) -> Annotation:
@@ -53,7 +53,7 @@ class Folder:
         Weak labels never look at masks/: what nobody annotated stays unlabelled, ignored pixels included.
         """
         names, path = self.has(image_id), self.image(image_id)
-        said = [self._said(name, image_id, shape, path) for name in names]
+        said = [self.kinds[name].said(image_id, shape) for name in names]
         for name, each in zip(names, said, strict=True):
             require_size(path, shape, each.semantic, name)
         semantic, contradicted = labels_of(said)
@@ -76,15 +76,6 @@ class Folder:
             if not missing:
                 break
         return missing
-
-    def _said(self, name: str, image_id: str, shape: tuple[int, int], path: Path) -> Said:
-        try:
-            return self.kinds[name].said(image_id, shape)
-        except Outside as error:
-            if not is_turned(path):
-                raise
-            remedy = f"{error.remedy}; an EXIF orientation turned the image: mark it as it is shown"
-            raise DataError(error.what, error.value, remedy) from error
 
 
 def open_folder(
@@ -124,20 +115,25 @@ def open_folder(
         annotation=folder.annotation,
         annotated=annotated,
         forms=frozenset(kind.form.__name__ for kind in kinds.values() if isinstance(kind, Listed)),
-        notes=(*_strays(root, {**kinds, MASKS: folder.masks}, ids), *notes),
+        notes=(*_doubts(root, {**kinds, MASKS: folder.masks}, ids), *notes),
     )
 
 
-def _strays(root: Path, kinds: dict[str, Kind], ids: tuple[str, ...]) -> Iterator[str]:
-    """What to say of each kind whose annotations do not all have an image in a split."""
+def _doubts(root: Path, kinds: dict[str, Kind], ids: tuple[str, ...]) -> Iterator[str]:
+    """What to say of each kind: annotations without an image in a split, maps of 0 and 255 alone."""
     for name, kind in kinds.items():
+        if isinstance(kind, LabelMaps) and (doubt := kind.doubt(name, ids)):
+            yield doubt
         if isinstance(kind, Listed):
             source, found, suffix, such = kind.path.name, set(kind.entries), "", "ids are in no split"
         else:
-            source, found, suffix, such = name, kind.files(), ".png", "files are no ID.png of a split"
-        strange = found - {image_id + suffix for image_id in ids}
+            source, suffix, such = name, ".png", "files are no ID.png of a split"
+            found = set(map(same_letters, kind.files()))
+        strange = found - {same_letters(image_id) + suffix for image_id in ids}
         # The other splits are read only where this one does not explain every name.
-        if strange and (strange := sorted(strange - {image_id + suffix for image_id in read_ids(root)})):
+        if strange and (
+            strange := sorted(strange - {same_letters(each) + suffix for each in read_ids(root)})
+        ):
             yield f"{source}: {len(strange)} of its {len(found)} {such}, e.g. {', '.join(strange[:3])}"
 
 
@@ -160,8 +156,8 @@ def _read_only(
 ) -> dict[str, tuple[str, ...]]:
     """Kinds by image id. Ids may be of any split of the folder, so that one file does for all."""
     entries = read_by_image(path, "[KIND, ...]")
-    strange = set(entries) - set(ids)
-    if strange and (strange := sorted(strange - read_ids(root))):
+    strange = set(entries) - set(map(same_letters, ids))
+    if strange and (strange := sorted(strange - set(map(same_letters, read_ids(root))))):
         raise DataError(
             f"{path}: {len(strange)} of its {len(entries)} image ids are in no split of {root}",
             ", ".join(strange[:3]),

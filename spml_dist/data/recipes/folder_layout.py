@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
+from spml_dist.data.format.keys import repeated, same_letters, spellings
 from spml_dist.data.recipes.image_files import SUFFIXES
 from spml_dist.errors import DataError
 from spml_dist.files.text import read_json, read_lines
@@ -12,22 +14,25 @@ from spml_dist.records import IGNORED, UNLABELLED
 
 CLASSES = "classes.txt"
 META = "meta.json"
+_ID = re.compile(r"[0-9]{1,9}")
 
 
 def read_classes(root: Path) -> tuple[str, ...]:
     """[K] names by class id. Raises DataError for gaps, repeated ids or names, and more than 254 classes."""
     path = root / CLASSES
     names: dict[int, str] = {}
+    known: set[str] = set()
     for number, line in enumerate(_lines(path), start=1):
         identity, name = (*line.split(None, 1), "")[:2]
-        if not identity.isdecimal() or not name:
+        if not _ID.fullmatch(identity) or not name:
             raise DataError(f"{path}, line {number}: not a class", repr(line), 'write "ID name"')
-        if int(identity) in names or name in names.values():
+        if int(identity) in names or same_letters(name) in known:
             raise DataError(
                 f"{path}, line {number}: a class is there twice", line, "give each one id and one name"
             )
         names[int(identity)] = name
-    gaps = sorted(set(range(max(names, default=-1) + 1)) - set(names))
+        known.add(same_letters(name))
+    gaps = [number for number in range(len(names)) if number not in names]
     if gaps or not 0 < len(names) <= UNLABELLED:
         seen = f"no {gaps[0]} among {len(names)} classes" if gaps else f"{len(names)} classes"
         raise DataError(
@@ -44,7 +49,7 @@ def read_background(root: Path, classes: tuple[str, ...]) -> int | None:
         raise DataError(
             f"{path}: does not say which class is the background", None, 'add "background": ID or null'
         )
-    if "classes" in meta and meta["classes"] != list(classes):
+    if "classes" in meta and not _are(meta["classes"], classes):
         raise DataError(f"{path}: classes differ from {CLASSES}", meta["classes"], "make the two agree")
     if meta.get("ignore", IGNORED) not in (IGNORED, None):
         raise DataError(f"{path}: ignore", meta["ignore"], f"write pixels to ignore as {IGNORED}")
@@ -52,6 +57,11 @@ def read_background(root: Path, classes: tuple[str, ...]) -> int | None:
     if background is not None and not (type(background) is int and 0 <= background < len(classes)):
         raise DataError(f"{path}: background", background, f"use null or a class id in 0..{len(classes) - 1}")
     return background
+
+
+def _are(listed: object, classes: tuple[str, ...]) -> bool:
+    """Whether a list of meta.json is the classes; names of digits may stand there as numbers."""
+    return isinstance(listed, list) and tuple(map(str, listed)) == classes
 
 
 def read_split(root: Path, split: str) -> tuple[str, ...]:
@@ -67,8 +77,7 @@ def read_split(root: Path, split: str) -> tuple[str, ...]:
     ids = tuple(_lines(path))
     if not ids:
         raise DataError(f"{path}: the split is empty", None, "list image ids, one a line")
-    if len(set(ids)) < len(ids):
-        twice = next(image_id for place, image_id in enumerate(ids) if image_id in ids[:place])
+    if twice := repeated(ids):
         raise DataError(f"{path}: an image id is there twice", twice, "list every image once")
     for image_id in ids:
         _require_id(path, root, image_id)
@@ -85,6 +94,9 @@ def _require_id(path: Path, root: Path, image_id: str) -> None:
     if any(part in ("", ".", "..") for part in image_id.split("/")):
         remedy = f"write ids below {root / 'images'}, such as 0001 or day/0001"
         raise DataError(f"{path}: a path is no image id", image_id, remedy)
+    below = image_id.replace("\\", "/")
+    if below != image_id and _is_image(root, below) and not _is_image(root, image_id):
+        raise DataError(f"{path}: a path is no image id", image_id, "write / between folders, not \\")
     is_file = image_id.endswith(SUFFIXES) and os.path.isfile(root / "images" / image_id)
     if is_file and not _is_image(root, image_id):
         raise DataError(f"{path}: a file's name is no image id", image_id, "write ids without the suffix")
@@ -110,7 +122,8 @@ def _texts(root: Path) -> list[Path]:
 
 def _is_image(root: Path, image_id: str) -> bool:
     # A line of prose may be longer than a name can be; os.path answers for it, where Path raises.
-    return any(os.path.isfile(root / "images" / f"{image_id}{suffix}") for suffix in SUFFIXES)
+    names = (f"{name}{suffix}" for suffix in SUFFIXES for name in spellings(image_id))
+    return any(os.path.isfile(root / "images" / name) for name in names)
 
 
 def _lines(path: Path) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from spml_dist.data.format.keys import spellings
 from spml_dist.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
@@ -16,7 +17,7 @@ _ORIENTATION = 0x0112
 
 def find_image(folder: Path, image_id: str) -> Path:
     """FOLDER/ID with the suffix that exists. Raises DataError if there is none, or more than one."""
-    paths = (folder / f"{image_id}{suffix}" for suffix in SUFFIXES)
+    paths = (folder / f"{name}{suffix}" for suffix in SUFFIXES for name in spellings(image_id))
     found = [path for path in paths if path.is_file()]
     for other in found[1:]:
         # Where a file system does not tell capitals apart, both names are one file.

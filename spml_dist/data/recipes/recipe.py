@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spml_dist.data.annotations.outside import Outside
 from spml_dist.data.format.keys import image_id_of, key_of
 from spml_dist.data.format.members import encode_jpeg
 from spml_dist.data.pack.region_sources import RegionSource, even_colour
@@ -73,7 +74,7 @@ class Recipe:
         """One sample. Raises DataError, naming the file, for anything that cannot be used."""
         path = self.image(image_id)
         image = read_image(path)
-        known = self.annotation(image_id, image.shape[:2])
+        known = self._known(image_id, path, image.shape[:2])
         semantic = (
             np.full(image.shape[:2], UNLABELLED, np.uint8) if known.semantic is None else known.semantic
         )
@@ -91,6 +92,15 @@ class Recipe:
             contradicted=known.contradicted,
             unlisted=known.unlisted,
         )
+
+    def _known(self, image_id: str, path: Path, shape: tuple[int, int]) -> Annotation:
+        try:
+            return self.annotation(image_id, shape)
+        except Outside as error:
+            if not is_turned(path):
+                raise
+            remedy = f"{error.remedy}; an EXIF orientation turned the image: mark it as it is shown"
+            raise DataError(error.what, error.value, remedy) from error
 
     def jpeg(self, sample: Sample) -> bytes:
         """The image file's own bytes if they are a plain JPEG, else the image encoded."""

@@ -17,7 +17,9 @@ from spml_dist.data.annotations.boxes import box_labels
 from spml_dist.data.annotations.label_maps import read_label_map
 from spml_dist.data.annotations.points import discs
 from spml_dist.data.annotations.scribbles import drawn, shortened
+from spml_dist.data.format.keys import spelt
 from spml_dist.data.recipes import voc_files
+from spml_dist.data.recipes.annotation_kinds import Classes, LabelMaps
 from spml_dist.data.recipes.archives import read_ids, read_json, require_folder
 from spml_dist.data.recipes.recipe import Annotation, Recipe, classes_in, require_images
 from spml_dist.errors import DataError
@@ -52,9 +54,15 @@ class Voc2012:
     clicks: dict[str, Any] = field(repr=False)
     """What's the Point's annotations, for `clicks` only"""
 
+    @property
+    def masks(self) -> LabelMaps:
+        """The whole masks of the devkit."""
+        classes = Classes(len(CLASSES), BACKGROUND)
+        return LabelMaps(self.root / _DEVKIT / "SegmentationClass", classes, sparse=False)
+
     def image(self, image_id: str) -> Path:
         """The image file."""
-        return self.root / _DEVKIT / "JPEGImages" / f"{image_id}.jpg"
+        return spelt(self.root / _DEVKIT / "JPEGImages", f"{image_id}.jpg")
 
     def annotation(self, image_id: str, shape: tuple[int, int]) -> Annotation:
         """Labels and tags of the kind, and the mask of VOC, or else of SBD, where there is one."""
@@ -62,11 +70,11 @@ class Voc2012:
         if not self.has(image_id):
             return Annotation(mask=mask)
         kinds = (self.labels,)
-        if self.labels in ("boxes", "tags"):
-            boxes = tuple(voc_files.read_boxes(self.source(image_id)))
+        if self.labels == "tags":
+            return Annotation(None, voc_files.read_names(self.source(image_id), shape), mask, kinds)
+        if self.labels == "boxes":
+            boxes = voc_files.read_boxes(self.source(image_id), shape)
             tags = tuple(sorted({label for label, *_ in boxes}))
-            if self.labels == "tags":
-                return Annotation(None, tags, mask, kinds)
             return Annotation(box_labels(boxes, shape, BACKGROUND, self.inside), tags, mask, kinds, boxes)
         semantic = mask if self.labels == "masks" else self._seeds(image_id, shape)
         tags = classes_in(semantic, len(CLASSES), BACKGROUND)
@@ -82,14 +90,14 @@ class Voc2012:
     def source(self, image_id: str) -> Path:
         """The image's own file of labels; `clicks` have none."""
         if self.labels in STROKES:
-            return self.root / _SCRIBBLES / f"{image_id}.xml"
+            return spelt(self.root / _SCRIBBLES, f"{image_id}.xml")
         if self.labels in ("boxes", "tags"):
-            return self.root / _DEVKIT / "Annotations" / f"{image_id}.xml"
+            return spelt(self.root / _DEVKIT / "Annotations", f"{image_id}.xml")
         return self._mask_file(image_id)
 
     def _mask_file(self, image_id: str) -> Path:
-        drawn_by_voc = self.root / _DEVKIT / "SegmentationClass" / f"{image_id}.png"
-        return drawn_by_voc if drawn_by_voc.is_file() else self.root / _SBD / "cls" / f"{image_id}.mat"
+        drawn_by_voc = spelt(self.root / _DEVKIT / "SegmentationClass", f"{image_id}.png")
+        return drawn_by_voc if drawn_by_voc.is_file() else spelt(self.root / _SBD / "cls", f"{image_id}.mat")
 
     def _mask(self, image_id: str) -> np.ndarray | None:
         path = self._mask_file(image_id)
@@ -135,8 +143,18 @@ def open_voc2012(
             f"first missing: {voc.source(missing[0])}",
             _FROM_SBD if labels == "masks" else _FROM_SCRIBBLES if labels in STROKES else _FROM_VOC,
         )
-    annotated = len(missing) < len(ids)
-    return Recipe("voc2012", split, labels, CLASSES, BACKGROUND, ids, voc.image, voc.annotation, annotated)
+    return Recipe(
+        "voc2012",
+        split,
+        labels,
+        CLASSES,
+        BACKGROUND,
+        ids,
+        voc.image,
+        voc.annotation,
+        annotated=len(missing) < len(ids),
+        notes=tuple(filter(None, [voc.masks.doubt("SegmentationClass", ids)])),
+    )
 
 
 def _ids(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from spml_dist.data.annotations.boxes import Box
+from spml_dist.data.annotations.boxes import Box, fitted_boxes
+from spml_dist.data.annotations.outside import require_drawn_on
 from spml_dist.data.recipes.archives import UNPACK_AGAIN, read_mat, read_xml
 from spml_dist.errors import DataError
 from spml_dist.records import IGNORED
@@ -21,16 +22,25 @@ CLASSES = (
 )  # fmt: skip
 
 
-def read_boxes(path: Path) -> list[Box]:
-    """The objects of an annotation of VOC's devkit: <object> with <name> and <bndbox>.
+def read_boxes(path: Path, shape: tuple[int, int]) -> tuple[Box, ...]:
+    """The objects of an annotation of VOC's devkit: <object> with <name> and <bndbox>; there may be none.
 
-    Boxes count pixels from 1 and include their last one; here they count from 0 and end before x1, y1.
-    Raises DataError for a file that does not say what its objects are.
+    Boxes count pixels from 1 and include their last one; here they count from 0 and end before x1, y1. Tools
+    that count from 0 write 0 at the left and upper border: that is the border too.
+    shape: (H, W) of the image. Raises DataError for a file that does not say what its objects are, for one
+    of another size, and for boxes that `fitted_boxes` refuses.
     """
-    objects = read_xml(path).findall("object")
-    if not objects:
-        raise DataError(f"{path}: names no object", None, "give VOC's Annotations, not another XML file")
-    return [_box(path, found) for found in objects]
+    root = _objects(path, shape)
+    found = [(_class(path, each, "name"), *_corners(path, each)) for each in root.findall("object")]
+    listed = [(CLASSES[label], *corners) for label, *corners in found]
+    boxes = [(label, _before(x0), _before(y0), x1, y1) for label, x0, y0, x1, y1 in found]
+    return fitted_boxes(boxes, shape, str(path), "<xmin>, <ymin>, <xmax>, <ymax>", listed)
+
+
+def read_names(path: Path, shape: tuple[int, int]) -> tuple[int, ...]:
+    """The ascending classes of the objects of such an annotation, wherever they are."""
+    root = _objects(path, shape)
+    return tuple(sorted({_class(path, found, "name") for found in root.findall("object")}))
 
 
 def read_strokes(path: Path, shape: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
@@ -61,7 +71,7 @@ def clicked(clicks: Any, shape: tuple[int, int], source: str) -> list[list[int]]
     Clicks beside the image (workers made some) are left out. source: names file and image in errors.
     """
     try:
-        points = [[int(click["cls"]), round(click["x"]), round(click["y"])] for click in clicks]
+        points = [[_whole(click["cls"]), round(click["x"]), round(click["y"])] for click in clicks]
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise DataError(f"{source}: not a list of clicks", repr(error), UNPACK_AGAIN) from error
     return [point for point in points if 0 <= point[1] < shape[1] and 0 <= point[2] < shape[0]]
@@ -85,14 +95,30 @@ def read_sbd(path: Path) -> np.ndarray:
     return labels.astype(np.uint8)
 
 
-def _box(path: Path, found: ElementTree.Element) -> Box:
-    label, corners = _class(path, found, "name"), found.find("bndbox")
+def _whole(number: Any) -> int:
+    if int(number) != float(number):
+        raise ValueError(f"class {number}")
+    return int(number)
+
+
+def _objects(path: Path, shape: tuple[int, int]) -> ElementTree.Element:
+    root = read_xml(path)
+    if root.tag != "annotation" or root.find("polygon") is not None:
+        raise DataError(f"{path}: no list of objects", f"<{root.tag}>", "give VOC's Annotations")
+    _require_size(path, root, shape)
+    return root
+
+
+def _corners(path: Path, found: ElementTree.Element) -> tuple[float, ...]:
+    corners = found.find("bndbox")
     if corners is None:
-        raise DataError(f"{path}: an object without <bndbox>", CLASSES[label], UNPACK_AGAIN)
-    x0, y0, x1, y1 = (_number(path, corners, name) for name in ("xmin", "ymin", "xmax", "ymax"))
-    if x1 < x0 or y1 < y0:
-        raise DataError(f"{path}: a box ends before it begins", (x0, y0, x1, y1), UNPACK_AGAIN)
-    return label, x0 - 1, y0 - 1, x1, y1
+        raise DataError(f"{path}: an object without <bndbox>", found.findtext("name"), UNPACK_AGAIN)
+    return tuple(_number(path, corners, name) for name in ("xmin", "ymin", "xmax", "ymax"))
+
+
+def _before(first: float) -> float:
+    """Where a box begins, counted from 0."""
+    return first - 1 if first >= 1 else min(first, 0)
 
 
 def _class(path: Path, element: ElementTree.Element, child: str) -> int:
@@ -118,10 +144,6 @@ def _require_size(path: Path, root: ElementTree.Element, shape: tuple[int, int])
     size = root.find("size")
     if size is None:
         return
-    width, height = _number(path, size, "width"), _number(path, size, "height")
-    if (height, width) != tuple(shape):
-        raise DataError(
-            f"{path}: drawn on an image of another size",
-            f"{width:.0f}×{height:.0f}, the image is {shape[1]}×{shape[0]}",
-            "take image and scribbles from the same release of the data set",
-        )
+    height, width = (_number(path, size, side) for side in ("height", "width"))
+    # Tools that do not open the image write 0.
+    require_drawn_on((height, width) if height and width else None, shape, str(path))

@@ -47,6 +47,7 @@ def augment(
 
     Four numbers are drawn whatever the settings: mirror, scale, top, left.
     """
+    # Drawn in this order and in any case: a setting that is changed leaves the other three as they were.
     flip = rng.uniform(0, 1) >= 0.5
     factor = rng.uniform(*scale)
     maps = (_as_float(image), *labels)
@@ -58,11 +59,12 @@ def augment(
     top = int(rng.uniform(0, max(height - crop[0], 0)))
     left = int(rng.uniform(0, max(width - crop[1], 0)))
 
-    image, *labels = (_resize(array, height, width) for array in maps)
+    # The whole image first, then the crop: the pixels of a view do not depend on where its edges lie.
+    image, *resized = (_resize(array, height, width) for array in maps)
     view = slice(top, top + crop[0]), slice(left, left + crop[1])
     return (
         normalise(_pad(image[view], crop, mean_colour(normalisation).tolist()), normalisation),
-        tuple(_pad(label[view], crop, IGNORED) for label in labels),
+        tuple(_pad(label[view], crop, IGNORED) for label in resized),
         _window(view, height, width, mirrored),
     )
 
@@ -108,10 +110,11 @@ def _as_float(image: np.ndarray) -> np.ndarray:
 
 
 def _resize(array: np.ndarray, height: int, width: int) -> np.ndarray:
+    # Between two classes there is no class.
     method = cv2.INTER_LINEAR if array.ndim == 3 else cv2.INTER_NEAREST
     return cv2.resize(array, (width, height), interpolation=method)
 
 
-def _pad(array: np.ndarray, crop: tuple[int, int], value: object) -> np.ndarray:
+def _pad(array: np.ndarray, crop: tuple[int, int], value: float | Sequence[float]) -> np.ndarray:
     bottom, right = crop[0] - array.shape[0], crop[1] - array.shape[1]
     return cv2.copyMakeBorder(array, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=value)

@@ -18,7 +18,7 @@ from spml_dist.records import IGNORED, IMAGENET, Batch, Normalisation, Sample
 
 
 @dataclass(frozen=True)
-class View:
+class Augmentation:
     """How images become training views; see `augment`."""
 
     crop: int
@@ -29,7 +29,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Made:
+class MicroBatch:
     """A micro-batch, and the samples that were left out of it: tar, key and reason of each, in one line."""
 
     batch: Batch
@@ -47,7 +47,7 @@ class MicroBatches(Dataset):
 
     plan: Plan
     reader: Reader
-    view: View
+    augmentation: Augmentation
     rank: int = 0
     world: int = 1
     accumulation: int = 1
@@ -55,38 +55,40 @@ class MicroBatches(Dataset):
     _corrupt: dict[int, int] = field(default_factory=dict)
     """corrupt samples of the shards that were read whole"""
 
-    def __getitem__(self, place: tuple[int, int]) -> Made | DataError:
+    def __getitem__(self, place: tuple[int, int]) -> MicroBatch | DataError:
         try:
-            return self._made(*place)
+            return self._micro_batch(*place)
         except DataError as error:
             return error  # as a value: raised in a loader process it would arrive as its traceback's text
 
-    def _made(self, step: int, micro: int) -> Made:
+    def _micro_batch(self, step: int, micro: int) -> MicroBatch:
+        # Before the first sample is needed: the next window is fetched while this one is trained on.
         self.reader.expect(self.plan.shards_around(step))
         left_out: list[str] = []
         draws = self.plan.part(step, self.rank, self.world, micro, self.accumulation)
         samples = [self._sample(draw, left_out) for draw in draws]
         views = [self._view(draw, sample) for draw, sample in zip(draws, samples, strict=True)]
-        samples = [self._as_shown(sample, view) for sample, view in zip(samples, views, strict=True)]
+        samples = [self._with_tags_of(sample, view) for sample, view in zip(samples, views, strict=True)]
         epoch = step * self.plan.batch_size // self.plan.samples
         classes = len(self.reader.manifest.classes)
-        return Made(collate(draws, samples, views, classes, self.view.crop, epoch), tuple(left_out))
-
-    def _view(self, draw: Draw, sample: Sample) -> Augmented:
-        view, labels = self.view, (sample.semantic, sample.regions)
-        rng = rng_for(self.plan.seed, draw.epoch, sample.key)
-        size = (view.crop, view.crop)
-        return augment(
-            sample.image, labels, rng, size, view.scale, view.mirror, view.swaps, view.normalisation
+        return MicroBatch(
+            collate(draws, samples, views, classes, self.augmentation.crop, epoch), tuple(left_out)
         )
 
-    def _as_shown(self, sample: Sample, view: Augmented) -> Sample:
+    def _view(self, draw: Draw, sample: Sample) -> Augmented:
+        how, labels = self.augmentation, (sample.semantic, sample.regions)
+        # By key and epoch, not by rank, step or process: whoever makes the view makes the same.
+        rng = rng_for(self.plan.seed, draw.epoch, sample.key)
+        size = (how.crop, how.crop)
+        return augment(sample.image, labels, rng, size, how.scale, how.mirror, how.swaps, how.normalisation)
+
+    def _with_tags_of(self, sample: Sample, view: Augmented) -> Sample:
         """The sample with the tags of its view: in a mirrored one classes change places."""
         _, _, (_, left, _, right) = view
         if sample.tags is None or left <= right:
             return sample
-        place = {one: other for pair in self.view.swaps for one, other in (pair, pair[::-1])}
-        return replace(sample, tags=tuple(place.get(tag, tag) for tag in sample.tags))
+        partner = {one: other for pair in self.augmentation.swaps for one, other in (pair, pair[::-1])}
+        return replace(sample, tags=tuple(partner.get(tag, tag) for tag in sample.tags))
 
     def _sample(self, draw: Draw, left_out: list[str]) -> Sample:
         try:
@@ -94,12 +96,13 @@ class MicroBatches(Dataset):
         except CorruptSample as error:
             self._require_few(draw.shard, error)
             left_out.append(error.what)
-            return _blank(error.key, self.view.normalisation)
+            return _blank(error.key, self.augmentation.normalisation)
 
     def _require_few(self, shard: int, error: CorruptSample) -> None:
         if not self.skip_corrupt:
             remedy = f"{error.remedy}, or leave out corrupt samples by stream.skip_corrupt"
             raise DataError(error.what, error.value, remedy) from error
+        # Once a shard: every process that meets one of its corrupt samples reads it whole.
         if shard not in self._corrupt:
             self._corrupt[shard] = self.reader.corrupt(shard)
         corrupt, samples = self._corrupt[shard], self.reader.manifest.shards[shard].samples

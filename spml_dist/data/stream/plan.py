@@ -68,6 +68,8 @@ class Plan:
         The global batch is first cut into micro-batches and each of them is dealt to the ranks, so that a
         micro-batch holds the same images for any number of ranks. All cuts are contiguous and near-equal.
         """
+        # In this order: were a batch dealt to the ranks first, a micro-batch of all ranks would hold other
+        # images for another number of ranks, and a sum over micro-batches other terms.
         start, stop = cut(self.batch_size, accumulation, micro)
         first, last = cut(stop - start, world, rank)
         return self._draws(step, start + first, start + last)
@@ -75,6 +77,7 @@ class Plan:
     def shards_around(self, step: int) -> tuple[int, ...]:
         """The shards that are open as a step begins, and those of the window after them."""
         epoch, offset = divmod(step * self.batch_size, self.samples)
+        # The first window whose end lies beyond the offset, which counts samples of the epoch.
         window = int(np.searchsorted(self._order(epoch)[1], offset, side="right"))
         return self._shards(epoch, window) + self._shards(*self._next_window(epoch, window))
 
@@ -91,6 +94,8 @@ class Plan:
         return tuple(self._draw(first + position, position) for position in range(start, stop))
 
     def _draw(self, place: int, position: int) -> Draw:
+        # `place` counts images since the beginning of the stream. Epochs follow one another without a gap, so
+        # a batch that straddles two needs no case of its own, nor one that is larger than the data set.
         epoch, offset = divmod(place, self.samples)
         _, ends = self._order(epoch)
         window = int(np.searchsorted(ends, offset, side="right"))
@@ -101,6 +106,7 @@ class Plan:
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The epoch's shards in order, and the number of samples up to the end of each window."""
         if epoch not in self._orders:
+            # Stream 0 of an epoch orders its shards, stream w + 1 the samples of its window w.
             order = self._permutation(len(self.shard_sizes), epoch, 0)
             firsts = np.arange(0, len(order), self.window_shards)
             ends = np.cumsum(np.add.reduceat(self.shard_sizes[order], firsts))
@@ -119,6 +125,8 @@ class Plan:
     def _permutation(self, count: int, epoch: int, stream: int) -> np.ndarray:
         # Sorting raw words rather than Generator.permutation: only the raw words of a bit generator are
         # promised to stay the same from one numpy to the next.
+        # Seed and epoch are the key and the stream is the highest word of the counter: no two permutations
+        # share words, and each is drawn without those before it.
         key = np.array([self.seed % 2**64, epoch], dtype=np.uint64)
         words = np.random.Philox(key=key, counter=[0, 0, 0, stream]).random_raw(count)
         return np.argsort(words, kind="stable")
@@ -129,6 +137,7 @@ def _column(shard: int, size: int) -> np.ndarray:
 
 
 def _remember(cache: dict, key: object, value: object) -> None:
+    # The oldest goes first; dictionaries keep the order of insertion.
     while len(cache) >= KEPT_POOLS:
         cache.pop(next(iter(cache)))
     cache[key] = value

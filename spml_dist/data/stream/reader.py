@@ -19,7 +19,7 @@ from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expan
 
 from spml_dist.data.format.manifest import Manifest, Shard, read_manifest
 from spml_dist.data.format.members import decode
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import DataError
 from spml_dist.files import address
 from spml_dist.records import Sample
@@ -61,17 +61,18 @@ class Reader:
         folder: str | Path,
         manifest: Manifest,
         masks: bool = True,
-        cache: Cache | None = None,
+        cache: ShardCache | None = None,
         open_shards: int = OPEN_SHARDS,
     ):
         self.folder = folder
         self.manifest = manifest
         self.masks = masks
-        self.cache = cache or Cache()
+        self.cache = cache or ShardCache()
         self.open_shards = open_shards
         self._open: OrderedDict[int, tuple[BinaryIO, list[Span]]] = OrderedDict()
         self._expected: Sequence[int] = ()
 
+    # Open files do not travel to loader processes, which open their own.
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": OrderedDict(), "_expected": ()}
 
@@ -101,16 +102,17 @@ class Reader:
 
     def corrupt(self, shard: int) -> int:
         """How many samples of a shard cannot be used; reads it whole."""
-        found = 0
+        count = 0
         for index in range(self.manifest.shards[shard].samples):
             try:
                 self.read(shard, index)
             except CorruptSample:
-                found += 1
-        return found
+                count += 1
+        return count
 
     def expect(self, shards: Sequence[int]) -> None:
         """Fetch in the background what lies at addresses of the shards that will be read soon."""
+        # Called at every step, but windows change rarely.
         if shards != self._expected:
             self._expected = shards
             if any(address.is_remote(self.name(shard)) for shard in shards):
@@ -127,6 +129,7 @@ class Reader:
 
     def _shard(self, shard: int, name: str) -> tuple[BinaryIO, list[Span]]:
         if shard not in self._open:
+            # The longest unused goes first; on a cache's shard that also frees its room on the disk.
             while len(self._open) >= self.open_shards:
                 self._open.popitem(last=False)[1][0].close()
             self._open[shard] = _indexed(name, self.manifest.shards[shard], self.cache)
@@ -135,7 +138,7 @@ class Reader:
 
 
 def samples(
-    folder: str | Path, start: int = 0, stop: int | None = None, cache: Cache | None = None
+    folder: str | Path, start: int = 0, stop: int | None = None, cache: ShardCache | None = None
 ) -> Iterator[Sample]:
     """Samples start, start + 1, … (to before `stop`, None = to the end) in the order of the manifest."""
     manifest = read_manifest(folder)
@@ -148,7 +151,7 @@ def samples(
         first += shard.samples
 
 
-def _indexed(name: str, shard: Shard, cache: Cache) -> tuple[BinaryIO, list[Span]]:
+def _indexed(name: str, shard: Shard, cache: ShardCache) -> tuple[BinaryIO, list[Span]]:
     """A shard, open, and where its samples lie."""
     file = cache.open(name, shard) if address.is_remote(name) else _opened(name)
     try:
@@ -178,8 +181,10 @@ def _spans(name: str, file: BinaryIO) -> list[Span]:
                 key, _ = base_plus_ext(member.name)
                 if key is None or not member.isreg():
                     continue
+                # A further member of the sample before prolongs its span.
                 again = spans and spans[-1].key == key
                 start = spans.pop().start if again else member.offset
+                # A tar pads every member to whole blocks.
                 blocks = -(-member.size // tarfile.BLOCKSIZE)
                 spans.append(Span(start, member.offset_data + blocks * tarfile.BLOCKSIZE, key))
     except tarfile.TarError as error:
@@ -187,13 +192,14 @@ def _spans(name: str, file: BinaryIO) -> list[Span]:
     return spans
 
 
-def _agree(name: str, what: str, seen: int, promised: int) -> None:
-    if seen != promised:
-        raise DataError(f"{name}: not the {promised} {what} that the manifest promises", seen, REMEDY)
+def _agree(name: str, what: str, actual: int, promised: int) -> None:
+    if actual != promised:
+        raise DataError(f"{name}: not the {promised} {what} that the manifest promises", actual, REMEDY)
 
 
 def _members(name: str, data: bytes) -> dict:
     """One sample's members by extension, and `__key__`."""
+    # Two empty blocks end a tar: with them the piece that was read is one.
     stream = io.BytesIO(data + bytes(2 * tarfile.BLOCKSIZE))
     try:
         (sample,) = group_by_keys(tar_file_expander([{"url": name, "stream": stream}]))

@@ -7,23 +7,24 @@ FOLDER/
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from spml_dist.data.format.manifest import Shard
 from spml_dist.errors import DataError
 from spml_dist.files import address
+from spml_dist.files.write import replacing
 
 
 @dataclass(frozen=True)
-class Cache:
+class ShardCache:
     """Where fetched shards lie and how much room they may take."""
 
     folder: str | None = None
@@ -39,10 +40,10 @@ class Cache:
         """
         path = self._path(url, shard)
         try:
-            if file := _opened(path):
+            if file := _opened(path):  # without the lock, which every reader would wait for
                 return file
-            with _lock(path) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with _lock(path):
+                # Another process may have fetched it while this one waited.
                 return _opened(path) or self._fetched(url, shard, path)
         except OSError as error:
             raise self._unusable(url, error) from error
@@ -51,11 +52,10 @@ class Cache:
         """Fetch a remote shard unless it is there or another process is at it. Raises DataError as `open`."""
         path = self._path(url, shard)
         try:
-            with _lock(path) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with _lock(path).acquire(blocking=False):
                 if not path.exists():
                     self._fetched(url, shard, path).close()
-        except BlockingIOError:
+        except Timeout:
             return
         except OSError as error:
             raise self._unusable(url, error) from error
@@ -69,18 +69,15 @@ class Cache:
         return Path(self.folder or Path(tempfile.gettempdir()) / f"spml-dist-{os.getuid()}")
 
     def _fetched(self, url: str, shard: Shard, path: Path) -> BinaryIO:
-        aside = path.with_suffix(".part")
-        try:
+        with replacing(path) as aside:
             address.fetch(url, aside, self.retry_seconds)
             check(url, aside, shard)
-            file = aside.open("rb")  # before others can remove it
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+            file = aside.open("rb")  # before it has the name under which others can remove it
         self._tidy(newest=path)
         return file
 
     def _tidy(self, newest: Path) -> None:
+        # Removing takes a name away and no content: who has a shard open reads on.
         room = self.gb * 1e9
         for _, size, path in sorted(_entries(newest.parent), reverse=True):
             room -= size
@@ -103,9 +100,11 @@ def check(name: str, path: Path, shard: Shard) -> None:
         raise _differs(name, "as sha256", shard.sha256, digest)
 
 
-def _differs(name: str, what: str, promised: object, found: object) -> DataError:
+def _differs(name: str, what: str, promised: object, actual: object) -> DataError:
     return DataError(
-        f"{name}: not the {promised} {what} that the manifest promises", found, "pack or copy the shard again"
+        f"{name}: not the {promised} {what} that the manifest promises",
+        actual,
+        "pack or copy the shard again",
     )
 
 
@@ -128,9 +127,7 @@ def _entries(folder: Path) -> Iterator[tuple[float, int, Path]]:
         yield entry.st_mtime, entry.st_size, path
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[BinaryIO]:
-    """The open lock file of a shard; closing it gives the lock back."""
+def _lock(path: Path) -> BaseFileLock:
+    """The lock of a shard, which a process that dies gives back."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("wb") as lock:
-        yield lock
+    return FileLock(path.with_suffix(".lock"))

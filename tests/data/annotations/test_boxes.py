@@ -84,6 +84,19 @@ def test_boxes_may_be_floats_and_touch_the_border():
     assert checked_boxes(listed, SHAPE, 3, 0, "boxes.json") == expected
 
 
+@given(st.floats(-0.999, 0.999), st.integers(0, 3))
+def test_less_than_a_pixel_over_the_border_is_cut(over, side):
+    box = [0, 0, 32, 24]
+    box[side] += over
+    (fitted,) = checked_boxes([[1, *box]], SHAPE, 3, 0, "boxes.json")
+    assert fitted == (1, max(box[0], 0), max(box[1], 0), min(box[2], 32), min(box[3], 24))
+
+
+def test_one_small_box_beside_others_is_no_share():
+    assert len(checked_boxes([[1, 0, 0, 1, 1], [2, 4, 4, 9, 9]], SHAPE, 3, 0, "boxes.json")) == 2
+    assert checked_boxes([[1, 0, 0, 1, 1]], (1, 1), 3, 0, "boxes.json") == ((1, 0, 0, 1, 1),)
+
+
 @pytest.mark.parametrize(
     ("boxes", "seen"),
     [
@@ -101,7 +114,12 @@ def test_boxes_may_be_floats_and_touch_the_border():
         ([[1, 0, 5, 4, 2]], "a box is empty"),
         ([[1, 32, 0, 40, 5]], "lies outside the image (got [1, 32, 0, 40, 5]); the image is 32×24"),
         ([[1, -8, 0, -2, 5]], "lies outside the image"),
-        ([[1, 4, 0, 32.5, 5]], "reaches beyond the image (got [1, 4, 0, 32.5, 5]); the image is 32×24"),
+        ([[1, 4, 0, 33, 5]], "reaches beyond the image (got [1, 4, 0, 33, 5]); the image is 32×24"),
+        ([[1, 8, 9, 4, 2]], "corners are swapped"),
+        ([[1, 16, 12, 8, 6]], "not YOLO's centre and size"),
+        ([[1, 0.2, 0.3, 0.5, 1.0]], "boxes are shares of the image (0..1), not pixels"),
+        ([[1, 0, 0, 1, 1]], "boxes are shares of the image (0..1), not pixels"),
+        ([[1, 0.5, 0.6, 0.2, 0.3]], "boxes are YOLO's centres and sizes, shares of the image (0..1)"),
         ([[1, 4, -1, 8, 5]], "reaches beyond the image"),
     ],
 )

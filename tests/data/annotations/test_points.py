@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spml_dist.data.annotations.points import discs
+from spml_dist.data.annotations.points import checked_points, discs
 from spml_dist.errors import DataError
 
 H, W, K = 9, 12, 5
@@ -45,6 +45,11 @@ def test_whole_numbers_may_be_written_as_fractions():
     assert np.array_equal(discs([[1, 2.0, 1]], (H, W), 0, K, "p"), discs([[1, 2, 1]], (H, W), 0, K, "p"))
 
 
+def test_fractions_are_moved_to_the_nearest_pixel_and_onto_the_border():
+    points = [[1, 2.4, 3.6], [2, W + 0.00000003, -1e-14], [3, -0.9, H + 0.9]]
+    assert checked_points(points, (H, W), K, "p") == [(1, 2, 4), (2, W - 1, 0), (3, 0, H - 1)]
+
+
 def test_of_two_points_on_one_pixel_the_earlier_wins():
     assert discs([[1, 4, 4], [2, 4, 4]], (H, W), 0, K, "points.json")[4, 4] == 1
 
@@ -55,7 +60,11 @@ def test_of_two_points_on_one_pixel_the_earlier_wins():
         ({"1": [0, 1, 1]}, "not a list"),
         ([[0, 1]], "not a point"),
         ([[0, 1, 1, 1]], "not a point"),
-        ([[0, 1.5, 1]], "not a point"),
+        ([[0, "1", 1]], "not a point"),
+        ([[0, math.nan, 1]], "not a point"),
+        ([[0, W + 1.0, 0]], f"x {W + 1.0}, y 0"),
+        ([[0, -1.0, 0]], "x -1.0"),
+        ([[0, 0.5, 0.25], [1, 1, 0.1]], "points are shares of the image (0..1), not pixels"),
         ([[True, 1, 1]], "not a point"),
         ([[0, math.inf, 1]], "not a point"),
         ([[0, 10**400, 1]], "outside the image"),

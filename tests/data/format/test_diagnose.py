@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from spml_dist.data.format.diagnose import hints
-from spml_dist.data.format.manifest import Counts, Manifest
+from spml_dist.data.format.manifest import LabelCounts, Manifest
 
 SOUND = Manifest(
     name="pets",
@@ -16,7 +16,7 @@ SOUND = Manifest(
     classes=("background", "cat", "dog", "eel"),
     background=0,
     samples=90,
-    counts=Counts(
+    counts=LabelCounts(
         images_labelled=90,
         images_unlabelled=0,
         images_tags_unknown=0,

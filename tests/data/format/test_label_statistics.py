@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from spml_dist.data.format.label_statistics import Tally
-from spml_dist.data.format.manifest import NAMED, total
+from spml_dist.data.format.label_statistics import LabelStatistics
+from spml_dist.data.format.manifest import NAMED, sum_counts
 from spml_dist.errors import DataError
 from tests.data.conftest import samples
 
 
-def tally_of(*counted) -> Tally:
-    tally = Tally(3)
+def tally_of(*counted) -> LabelStatistics:
+    tally = LabelStatistics(3)
     for sample in counted:
         tally.add(sample)
     return tally
@@ -39,13 +39,16 @@ def test_the_counts_of_parts_add_up_to_those_of_the_whole():
         for sample, kind, known in zip(samples(4), kinds, tags, strict=True)
     ]
     assert [tally_of(each).counts().images_of_no_kind for each in every] == [0, 1, 0, 1]
-    assert total([tally_of(*every[:1]).counts(), tally_of(*every[1:]).counts()]) == tally_of(*every).counts()
+    assert (
+        sum_counts([tally_of(*every[:1]).counts(), tally_of(*every[1:]).counts()])
+        == tally_of(*every).counts()
+    )
 
 
 def test_the_first_images_of_a_class_are_named_by_their_ids_across_parts():
     sample = replace(samples(2)[1], tags=(1,))
     every = [tally_of(replace(sample, key=f"image%2E{number:02}")) for number in range(12)]
-    counts = total([each.counts() for each in every])
+    counts = sum_counts([each.counts() for each in every])
     assert counts.images_unseen == (0, 12, 0)
     assert counts.named_unseen[1] == tuple(f"image.{number:02}" for number in range(NAMED))
 

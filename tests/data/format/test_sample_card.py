@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spml_dist.data.format.keys import key_of
-from spml_dist.data.format.label_statistics import Tally
+from spml_dist.data.format.label_statistics import LabelStatistics
 from spml_dist.data.format.manifest import Manifest, Shard
-from spml_dist.data.format.sample_card import entry, note, reduced, shown
+from spml_dist.data.format.sample_card import card, note, reduced, shown
 from spml_dist.drawing.contact_sheet import SIDE
 from spml_dist.drawing.overlay import palette
 from spml_dist.records import IGNORED, UNLABELLED, Sample
@@ -22,7 +22,7 @@ COLOURS = palette(len(CLASSES), 0)
 
 
 def manifest(*of: Sample) -> Manifest:
-    tally = Tally(len(CLASSES))
+    tally = LabelStatistics(len(CLASSES))
     for sample in of:
         tally.add(sample)
     shards = (Shard("pets-000000.tar", len(of), 0, ""),)
@@ -35,7 +35,7 @@ def bare(**known) -> Sample:
 
 
 def views(sample: Sample, masks: bool = False) -> dict[str, np.ndarray]:
-    return dict(entry(sample, manifest(sample), COLOURS, masks).views)
+    return dict(card(sample, manifest(sample), COLOURS, masks).views)
 
 
 @given(
@@ -127,6 +127,6 @@ def test_labels_of_a_sample_that_names_no_kind_are_of_the_packs():
 
 def test_the_title_is_the_image_id_and_tags_have_their_classes_colour():
     sample = bare(key=key_of("a/größe.1"), tags=(2,))
-    drawn = entry(sample, manifest(sample), COLOURS)
+    drawn = card(sample, manifest(sample), COLOURS)
     assert drawn.title == "a/größe.1"
     assert drawn.chips == (("dog", tuple(COLOURS[2].tolist())),)

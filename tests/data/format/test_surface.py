@@ -53,7 +53,7 @@ def test_a_pack_of_version_1_still_opens():
 
 
 def test_neither_annotations_nor_shards_import_torch():
-    modules = ("folder", "generated", "pack", "verify")
-    imports = ", ".join(f"spml_dist.shards.{module}" for module in modules)
+    modules = ("recipes.folder", "generated.sample", "pack.pack", "format.verify")
+    imports = ", ".join(f"spml_dist.data.{module}" for module in modules)
     run = f"import sys, {imports}; sys.exit('torch' in sys.modules or 'webdataset' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", run], check=False, timeout=120).returncode == 0

@@ -16,7 +16,7 @@ import pytest
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.format.members import encode_jpeg
 from spml_dist.data.format.verify import verify
-from spml_dist.data.pack.pack import Described, Rejected, pack, pack_parts
+from spml_dist.data.pack.pack import PackDescription, Rejection, pack, pack_parts
 from spml_dist.errors import ConfigError, DataError, RunError
 from spml_dist.files import address
 from spml_dist.records import Sample
@@ -24,7 +24,7 @@ from tests import servers
 from tests.data.conftest import CLASSES, samples
 from tests.data.pack.test_pack import digests
 
-DESCRIBED = Described("pets", "train", "lines", CLASSES, 0, "ucm:80")
+DESCRIBED = PackDescription("pets", "train", "lines", CLASSES, 0, "ucm:80")
 SIZES = (2, 2, 2, 1)
 
 
@@ -39,12 +39,12 @@ class Reading:
     kill: bool = False
     """it fails by killing the worker"""
 
-    def __call__(self, number: int) -> Iterator[tuple[Sample, bytes] | Rejected]:
+    def __call__(self, number: int) -> Iterator[tuple[Sample, bytes] | Rejection]:
         first_time = not (self.notes / str(number)).exists()
         (self.notes / str(number)).write_text("read")
         for index, sample in list(enumerate(samples(7)))[2 * number : 2 * number + 2]:
             if index in self.broken:
-                yield Rejected(sample.key, f"{index}.jpg: cannot be decoded")
+                yield Rejection(sample.key, f"{index}.jpg: cannot be decoded")
             else:
                 yield sample, encode_jpeg(sample)
             if number == self.fatal and first_time and self.kill:
@@ -186,12 +186,12 @@ class TestGoingOn:
         [
             {"fingerprint": "g"},
             {"fingerprint": ""},
-            {"described": replace(DESCRIBED, labels="masks")},
+            {"description": replace(DESCRIBED, labels="masks")},
             {"strict": True},
         ],
     )
     def test_another_pack_begins_anew(self, reading, stopped, other):
-        pack_parts(reading, SIZES, stopped, **{"described": DESCRIBED, "fingerprint": "f", **other})
+        pack_parts(reading, SIZES, stopped, **{"description": DESCRIBED, "fingerprint": "f", **other})
         assert parts_read(reading) == ["0", "1", "2", "3"]
         assert verify(stopped)["problems"] == []
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from spml_dist.cli import main
 from spml_dist.data.format.manifest import read_manifest
-from spml_dist.data.pack.parts import Rejected
+from spml_dist.data.pack.parts import Rejection
 from spml_dist.data.pack.recipe_parts import RecipeParts
 from spml_dist.data.recipes import image_files
 from spml_dist.data.recipes.images import open_images
@@ -40,7 +40,7 @@ def test_a_broken_image_is_rejected_in_its_place(photos):
     (photos / "1.jpg").write_bytes(b"no image")
     first, second = RecipeParts(open_images(photos), 2)(0)
     assert first[0].key == "0"
-    assert isinstance(second, Rejected) and second.image_id == "1" and "cannot be decoded" in second.reason
+    assert isinstance(second, Rejection) and second.image_id == "1" and "cannot be decoded" in second.reason
 
 
 @pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EACCES])

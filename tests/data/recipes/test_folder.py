@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,41 @@ def test_listed_tags_count_where_they_are_asked_for_without_the_background(root)
     assert all((sample.semantic == 254).all() for sample in alone.values())
 
 
+FLAGS = {
+    "of the objects": {"a": [1, 0], "b": [0, 1], "c": [0, 0]},
+    "of all classes": {"a": [0, 1, 0], "b": [1, 0, 1]},
+    "as booleans": {"a": [True, False], "b": [False, True]},
+    "as fractions": {"a": [1.0, 0.0], "b": [0.0, 1.0], "t": [1.0, 1.0]},
+    "twice the same list": {"a": [0, 1, 1], "b": [0, 1, 1]},
+}
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_tags_as_0_or_1_for_each_class_are_refused(root, case):
+    write_json(root / "weak/tags.json", FLAGS[case])
+    with pytest.raises(DataError, match=r"tags\.json: tags are 0 or 1 for each of . classes, not class ids"):
+        open_folder(root, "train", "lines,tags")
+
+
+@pytest.mark.parametrize(
+    ("tags", "seen"),
+    [
+        ([2, 1, 2], r"a tag is there twice \(got \[2, 1, 2\]\)"),
+        ([2.0], r"got 2\.0\)"),
+        ([True, 2], r"got True\)"),
+    ],
+)
+def test_tags_that_are_no_ids_are_refused_by_name(root, tags, seen):
+    write_json(root / "weak/tags.json", {"a": tags})
+    with pytest.raises(DataError, match=rf"tags\.json, image a: .*{seen}; write the ids of the classes"):
+        packed(root, "tags")
+
+
+def test_the_background_and_one_class_in_one_order_are_ids(root):
+    write_json(root / "weak/tags.json", {"a": [0, 1], "b": [0, 1], "c": [0]})
+    assert [packed(root, "tags")[key].tags for key in "abc"] == [(1,), (1,), ()]
+
+
 def test_tags_come_from_the_labels(root):
     found = packed(root, "lines")
     assert (found["a"].tags, found["b"].tags, found["d"].tags) == ((1,), (2,), None)
@@ -65,6 +101,41 @@ def test_a_whole_mask_without_objects_says_that_there_are_none(root):
     Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint8)).save(root / "masks/b.png")
     found = packed(root, "masks")
     assert found["a"].tags == () and found["b"].tags is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "labels"), [("masks", "masks"), ("masks", "dots"), ("weak/lines", "lines")]
+)
+def test_maps_of_0_and_255_alone_are_told(root, folder, labels):
+    def notes():
+        return [note for note in open_folder(root, "train", labels).notes if "255" in note]
+
+    assert notes() == []
+    for path in (root / folder).glob("*.png"):
+        Image.fromarray(np.where(np.array(Image.open(path)) % 255 > 0, 255, 0).astype(np.uint8)).save(path)
+    (note,) = notes()
+    assert note.startswith(f"{Path(folder).name}: the 3 of its 3 files") and "is 255 your object?" in note
+
+
+def test_names_are_found_in_either_form_of_unicode(root):
+    name = "Bäume_café"
+    written, shown = (unicodedata.normalize(form, name) for form in ("NFD", "NFC"))
+    for path in (root / "images/a.jpg", root / "weak/lines/a.png", root / "masks/a.png"):
+        path.rename(path.with_stem(written))
+    (root / "train.txt").write_text(f"{shown}\nb\n", encoding="utf-8")
+    write_json(root / "weak/tags.json", {written: [1]})
+    write_json(root / "kinds.json", {written: ["lines", "tags"]})
+    recipe = open_folder(root, "train", "lines,tags", labels_from=root / "kinds.json")
+    sample = recipe.sample(shown)
+    assert sample.tags == (1,) and sample.kinds == ("lines", "tags") and sample.mask is not None
+    assert not [note for note in recipe.notes if "e.g. B" in note]
+    assert recipe.jpeg(sample) == (root / f"images/{written}.jpg").read_bytes()
+
+
+def test_an_annotation_in_both_forms_of_unicode_is_refused(root):
+    write_json(root / "weak/tags.json", {"\u00e9": [1], "e\u0301": [2]})
+    with pytest.raises(DataError, match=r"tags\.json: a name is there twice, in two forms of Unicode"):
+        open_folder(root, "train", "tags")
 
 
 def test_an_image_without_any_annotation_is_unlabelled(root):

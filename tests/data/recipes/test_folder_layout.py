@@ -30,6 +30,11 @@ def test_any_white_space_parts_id_and_name_of_a_class(tmp_path):
         ("0 road\n1 road\n", "line 2.*twice"),
         ("road 0\n", "line 1.*not a class"),
         ("0\n", "line 1.*not a class"),
+        ("00 road\n0 car\n", "line 2.*twice"),
+        ("0 caf\u00e9\n1 cafe\u0301\n", "line 2.*twice"),
+        ("999999999 road\n", "no 0 among 1 classes"),
+        ("9" * 5000 + " road\n", "line 1.*not a class"),
+        ("\u0661 road\n", "line 1.*not a class"),
         ("".join(f"{i} c{i}\n" for i in range(255)), "255 classes"),
     ],
 )
@@ -72,6 +77,15 @@ def test_meta_that_contradicts_the_classes_is_refused(tmp_path, text, seen):
         read_background(tmp_path, ("road", "car"))
 
 
+def test_names_of_digits_are_texts(tmp_path):
+    (tmp_path / "classes.txt").write_text("0 20240512\n1 007\n2 7\n")
+    (tmp_path / "meta.json").write_text('{"background": 0, "classes": [20240512, "007", 7]}')
+    classes = read_classes(tmp_path)
+    assert classes == ("20240512", "007", "7") and read_background(tmp_path, classes) == 0
+    (tmp_path / "train.txt").write_text("20240512\n007\n7\n")
+    assert read_split(tmp_path, "train") == ("20240512", "007", "7")
+
+
 def test_a_split_keeps_its_order(tmp_path):
     (tmp_path / "train.txt").write_text("b\n a \r\n\nc.1\n")
     assert read_split(tmp_path, "train") == ("b", "a", "c.1")
@@ -84,6 +98,16 @@ def test_a_path_is_no_image_id(tmp_path, image_id):
     (tmp_path / "train.txt").write_text(f"a/x\n{image_id}\n")
     with pytest.raises(DataError, match=r"train\.txt: a path is no image id .*; write ids below .*images"):
         read_split(tmp_path, "train")
+
+
+def test_folders_are_written_with_slashes(tmp_path):
+    (tmp_path / "images/day").mkdir(parents=True)
+    (tmp_path / "images/day/1.jpg").touch()
+    (tmp_path / "train.txt").write_text("day\\1\n")
+    with pytest.raises(DataError, match=r"\(got day\\1\); write / between folders"):
+        read_split(tmp_path, "train")
+    (tmp_path / "images/day\\1.jpg").touch()
+    assert read_split(tmp_path, "train") == ("day\\1",)
 
 
 def test_the_name_of_an_image_file_is_no_image_id(tmp_path):
@@ -119,7 +143,13 @@ def test_only_lists_that_name_an_image_give_ids(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "seen"), [("\n", "empty"), ("", "empty"), ("a\nb\na\n", r"twice \(got a\)")]
+    ("text", "seen"),
+    [
+        ("\n", "empty"),
+        ("", "empty"),
+        ("a\nb\na\n", r"twice \(got a\)"),
+        ("\u00e9\ne\u0301\n", "twice"),
+    ],
 )
 def test_an_empty_split_and_a_repeated_id_are_refused(tmp_path, text, seen):
     (tmp_path / "train.txt").write_text(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -194,18 +195,243 @@ def test_images_of_one_name_in_two_folders_are_not_taken_for_one(coco):
         (coco / "val2017" / folder).mkdir()
         (coco / f"val2017/{image_id}.jpg").rename(coco / f"val2017/{folder}/1.jpg")
         rewrite(coco / INSTANCES, f'"{image_id}.jpg"', f'"{folder}/1.jpg"')
-    with pytest.raises(DataError, match=r"val2017\.json: two .* \(got a/1\.jpg and b/1\.jpg\); rename"):
+    recipe = open_coco(coco, "val2017", "masks")
+    assert recipe.ids == ("a/1", "b/1") and [sample.tags for sample in recipe.samples()] == [(1, 2, 3), ()]
+    Image.fromarray(random_image(5)).save(coco / "val2017/a/1.png")
+    rewrite(coco / INSTANCES, '"b/1.jpg"', '"a/1.png"')
+    with pytest.raises(DataError, match=r"val2017\.json: two .* \(got a/1\.jpg and a/1\.png\); rename"):
         open_coco(coco, "val2017", "masks")
+    rewrite(coco / INSTANCES, '"a/1.png"', '"b/1.jpg"')
     (coco / "val2017/b/1.jpg").rename(coco / "val2017/b/2.jpg")
     rewrite(coco / INSTANCES, '"b/1.jpg"', '"b/2.jpg"')
     assert open_coco(coco, "val2017", "masks").ids == ("1", "2")
 
 
+def change(root: Path, kind: str = INSTANCES, **parts) -> None:
+    """Put other images, annotations or categories into the file."""
+    write_json(root / kind, json.loads((root / kind).read_text()) | parts)
+
+
+def test_an_image_of_another_size_than_the_file_says_is_refused_with_both(coco):
+    Image.fromarray(random_image(0, HEIGHT // 2, WIDTH // 2)).save(coco / f"val2017/{BUSY}.jpg")
+    for labels, kind in (("masks", "instances"), ("boxes", "instances"), ("tags", "panoptic")):
+        with pytest.raises(
+            DataError, match=rf"image {BUSY}: drawn on .*got 40×30, the image is 20×15"
+        ) as raised:
+            samples(coco, labels, kind)
+        assert "EXIF" not in str(raised.value)
+
+
+def test_annotations_of_an_image_before_it_was_turned_are_refused(coco):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(random_image(0)).save(coco / f"val2017/{BUSY}.jpg", exif=exif)
+    for labels in ("masks", "boxes", "tags"):
+        with pytest.raises(DataError, match=r"got 40×30, the image is 30×40\).*EXIF"):
+            samples(coco, labels)
+    # Where the file does not say the size, boxes and run lengths do.
+    rewrite(coco / INSTANCES, f'"width": {WIDTH}, "height": {HEIGHT}', '"width": 0, "height": null')
+    with pytest.raises(DataError, match=r"segmentation of another size \(got 40×30, not 30×40\).*EXIF"):
+        samples(coco, "masks")
+    change(coco, annotations=[instance(7, 9, 17, [], [10, 10, 26, 10])])
+    with pytest.raises(DataError, match=r"reaches beyond .*the image is 30×40.*EXIF"):
+        samples(coco, "boxes")
+
+
+BOXES = {
+    "beyond": ([-10, -5, 30, 20], "a box reaches beyond the image"),
+    "negative": ([30, 20, -10, -9], "a box is empty: its corners are swapped or its size is negative"),
+    "outside": ([300, 300, 20, 20], "a box lies outside the image"),
+    "empty": ([20, 15, 0, 8], "a box is empty"),
+    "shares": ([0.2, 0.3, 0.4, 0.5], r"boxes are shares of the image \(0\.\.1\)"),
+}
+
+
+@pytest.mark.parametrize("case", BOXES)
+def test_boxes_that_do_not_fit_their_image_are_refused_by_name(coco, case):
+    box, seen = BOXES[case]
+    change(coco, annotations=[instance(7, 9, 17, [[12, 12, 18, 12, 18, 18]], box)])
+    with pytest.raises(DataError, match=rf"image {BUSY}: {seen}.*got \[{box[0]},.*40×30"):
+        samples(coco, "boxes")
+    assert samples(coco, "tags")[BUSY].tags == samples(coco, "masks")[BUSY].tags == (CAT,)
+
+
+def test_boxes_less_than_a_pixel_over_the_border_are_cut(coco):
+    change(coco, annotations=[instance(7, 9, 17, [], [-1e-14, 4.5, 40.00000000000003, 26.2])])
+    assert samples(coco, "boxes")[BUSY].boxes == ((CAT, 0, 4.5, WIDTH, HEIGHT),)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "fault"),
+    [
+        ([], "no segmentation"),
+        (None, "no segmentation"),
+        ([[]], "no segmentation"),
+        ([12, 12, 18, 12, 18, 18], "one polygon without the brackets"),
+        ([[[12, 12], [18, 12], [18, 18]]], "points as pairs"),
+        ([["12", 12, 18, 12, 18, 18]], "polygons of other than numbers"),
+        ({"size": [30, 40]}, "run lengths without counts"),
+        ("absent", "no segmentation"),
+    ],
+)
+def test_boxes_and_tags_need_no_outlines(coco, segmentation, fault):
+    told = instance(7, 9, 17, segmentation, [12, 12, 6, 6])
+    if segmentation == "absent":
+        del told["segmentation"]
+    change(coco, annotations=[told, instance(8, 9, 18, [[1, 1, 9, 1, 9, 9]], [1, 1, 8, 8])])
+    for labels in ("boxes", "tags"):
+        recipe = open_coco(coco, "val2017", labels)
+        sample = recipe.sample(BUSY)
+        assert sample.mask is None and sample.tags == (CAT, DOG)
+        assert len(recipe.notes) == 1 and "1 of its 2 annotations have no outline" in recipe.notes[0]
+        assert f"annotation 7 of {BUSY}: {fault}" in recipe.notes[0] and recipe.sample(EMPTY).mask is not None
+    if segmentation == "absent":
+        with pytest.raises(DataError, match="annotations without segmentation"):
+            open_coco(coco, "val2017", "masks")
+    else:
+        with pytest.raises(DataError, match=rf"annotation 7: not a segmentation of COCO \(got {fault}"):
+            samples(coco, "masks")
+
+
+def test_polygons_that_enclose_nothing_are_left_out_and_told(coco):
+    change(
+        coco,
+        annotations=[
+            instance(7, 9, 17, [[12, 12, 18, 12]], [12, 12, 6, 6]),
+            instance(8, 9, 18, [[1, 1, 9, 1], [1, 1, 9, 1, 9, 9, 1, 9]], [1, 1, 8, 8]),
+        ],
+    )
+    recipe = open_coco(coco, "val2017", "masks")
+    sample = recipe.sample(BUSY)
+    assert set(np.unique(sample.semantic)) == {0, DOG} and sample.tags == (CAT, DOG)
+    (note,) = recipe.notes
+    assert "1 of its 2 annotations are polygons of fewer than three points" in note and f"7 of {BUSY}" in note
+    assert samples(coco, "boxes")[BUSY].mask is not None
+
+
+@pytest.mark.parametrize(
+    ("polygon", "seen"),
+    [
+        ([52, 12, 58, 12, 58, 18], "a polygon lies outside the image"),
+        ([12, 12, 180, 12, 180, 18], r"a polygon reaches far beyond the image \(got x 180, y 12\)"),
+        ([12, 12, float("nan"), 12, 18, 18], r"not a segmentation of COCO \(got a point that is no number\)"),
+        ([12, 12, 10**400, 12, 18, 18], "not a segmentation of COCO"),
+        ([0.1, 0.1, 0.5, 0.1, 0.5, 0.9], r"a polygon of shares of the image \(0\.\.1\)"),
+    ],
+)
+def test_polygons_that_do_not_fit_their_image_are_refused_by_name(coco, polygon, seen):
+    change(coco, annotations=[instance(7, 9, 17, [polygon], [12, 12, 6, 6])])
+    with pytest.raises(DataError, match=f"image {BUSY}, annotation 7: {seen}"):
+        samples(coco, "masks")
+
+
+def test_run_lengths_that_fill_less_than_the_image_are_refused(coco):
+    text = rle.encode(np.asfortranarray(rectangle(5, 3, 9, 30)))["counts"].decode()
+    for counts in (text[:-3], "", "~~~", "oooo"):
+        change(coco, annotations=[instance(7, 9, 17, {"counts": counts, "size": [30, 40]}, [1, 1, 9, 9])])
+        with pytest.raises(DataError, match="annotation 7: not a segmentation of COCO"):
+            samples(coco, "masks")
+
+
+@pytest.mark.parametrize("name", ["background", "Background", "_background_"])
+def test_a_category_called_background_is_the_background(coco, name):
+    others = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
+    change(coco, categories=[{"id": 17, "name": name}, *others])
+    recipe = open_coco(coco, "val2017", "masks")
+    assert recipe.classes == ("background", "person", "dog")
+    sample = recipe.sample(BUSY)
+    assert sample.tags == (1, 2) and (sample.semantic[12:18, 12:18] == 0).all()
+    assert samples(coco, "tags")[BUSY].tags == (1, 2)
+    with pytest.raises(DataError, match=rf"image {BUSY}: a box of the background"):
+        samples(coco, "boxes")
+
+
+@pytest.mark.parametrize(
+    ("categories", "seen"),
+    [
+        (
+            [{"id": 1, "name": "cat"}, {"id": 1, "name": "box"}],
+            r"a category id is there twice \(got 1 is cat and box\)",
+        ),
+        (
+            [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat "}],
+            r"two categories of one name \(got cat: ids 1, 2\)",
+        ),
+        ([{"id": 1, "name": "é"}, {"id": 2, "name": "e\u0301"}], "two categories of one name"),
+        ([{"id": 0, "name": "background"}, {"id": 2, "name": "Background"}], "two categories of one name"),
+        ([{"id": 1, "name": " "}], "category 1: name"),
+        ([{"id": True, "name": "cat"}], "id of category"),
+        ([{"name": "cat"}], "id of category"),
+        (["cat"], "categories are no list of objects"),
+    ],
+)
+def test_categories_that_are_no_classes_of_their_own_are_refused(coco, categories, seen):
+    change(coco, categories=categories, annotations=[])
+    with pytest.raises(DataError, match=rf"instances_val2017\.json: .*{seen}") as raised:
+        open_coco(coco, "val2017", "masks")
+    assert raised.value.remedy
+
+
+def test_ids_and_names_may_be_digits_as_numbers_or_text(coco):
+    content = json.loads((coco / INSTANCES).read_text())
+    images = [image | {"id": f"{image['id']:012d}"} for image in content["images"]]
+    annotations = [each | {"image_id": BUSY, "category_id": "a"} for each in content["annotations"]]
+    change(coco, images=images, annotations=annotations, categories=[{"id": "a", "name": 7}])
+    recipe = open_coco(coco, "val2017", "tags")
+    assert recipe.classes == ("background", "7") and recipe.sample(BUSY).tags == (1,)
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations", "seen"),
+    [
+        (
+            [("000123", "a.jpg")],
+            [123],
+            r'annotation 0 is of image 123, which .*images has "000123": write both alike',
+        ),
+        ([(1, "a.jpg")], [1, 99], r"annotation 1 is of image 99, which .*\(got 1 such of 2 annotations\)"),
+        ([(1, "a.jpg"), (1, "a.jpg")], [1], r"image 1: .*\(got a\.jpg and a\.jpg\); list it once"),
+        (
+            [(1, "a.jpg"), (2, "a.jpg")],
+            [1],
+            r"two images of one id \(got a\.jpg and a\.jpg\).*list it once",
+        ),
+        ([(1, 7)], [1], r"image 1: file_name \(got 7\)"),
+        ([(None, "a.jpg")], [], "id of image"),
+    ],
+)
+def test_images_and_annotations_that_do_not_go_together_are_named(coco, images, annotations, seen):
+    Image.fromarray(random_image(0)).save(coco / "val2017/a.jpg")
+    told = [instance(n, image, 17, [], [1, 1, 9, 9]) for n, image in enumerate(annotations)]
+    change(coco, images=[{"id": id_, "file_name": file} for id_, file in images], annotations=told)
+    with pytest.raises(DataError, match=seen):
+        open_coco(coco, "val2017", "tags")
+
+
+def test_a_category_id_of_another_type_is_told(coco):
+    rewrite(coco / INSTANCES, '"category_id": 17', '"category_id": "17"')
+    with pytest.raises(
+        DataError, match=r'unknown category \(got "17"\); annotation 1: use .* has: 1, 17, 18'
+    ):
+        samples(coco, "tags")
+
+
+def test_images_are_found_below_folders_that_windows_writes_and_in_either_spelling(coco):
+    name = "Bäume é"
+    (coco / "val2017/day").mkdir()
+    os.rename(coco / f"val2017/{BUSY}.jpg", coco / f"val2017/day/{BUSY}.jpg")
+    os.rename(coco / f"val2017/{EMPTY}.jpg", coco / f"val2017/{unicodedata.normalize('NFD', name)}.jpg")
+    content = (coco / INSTANCES).read_text().replace(f'"{BUSY}.jpg"', f'"day\\\\{BUSY}.jpg"')
+    (coco / INSTANCES).write_text(content.replace(f'"{EMPTY}.jpg"', f'"{name}.jpg"'))
+    recipe = open_coco(coco, "val2017", "masks")
+    assert [unicodedata.normalize("NFC", each) for each in recipe.ids] == [BUSY, name]
+    assert [sample.tags for sample in recipe.samples()] == [(1, 2, 3), ()]
+
+
 def categories(root: Path, kind: str, number: int) -> None:
     content = json.loads((root / kind).read_text())
-    told = [
-        {"id": 100 + each, "name": f"class {each}"} for each in range(number - len(content["categories"]))
-    ]
+    known = len(content["categories"])
+    told = [{"id": 1000 + each, "name": f"class {each}"} for each in range(known, number)]
     write_json(root / kind, content | {"categories": [*content["categories"], *told]})
 
 
@@ -262,6 +488,11 @@ def rewrite(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def keep_one_annotation(path: Path) -> None:
+    content = json.loads(path.read_text())
+    write_json(path, content | {"annotations": content["annotations"][:1]})
+
+
 BAD = {
     "unknown labels": ("dots", "instances", lambda root: None, "dots of instances.*masks, boxes, tags"),
     "boxes of stuff": ("boxes", "panoptic", lambda root: None, "boxes of panoptic.*take boxes of instances"),
@@ -290,7 +521,7 @@ BAD = {
         "cannot be read as JSON.*download",
     ),
     "captions": (
-        "tags",
+        "masks",
         "instances",
         lambda root: rewrite(root / INSTANCES, '"segmentation"', '"caption"'),
         "without segmentation",
@@ -305,7 +536,7 @@ BAD = {
         "tags",
         "instances",
         lambda root: rewrite(root / INSTANCES, '"image_id": 9', '"image_id": 8'),
-        "not in COCO's format",
+        r"annotation 1 is of image 8, which images does not list \(got 3 such of 3 annotations\)",
     ),
     "unknown category": (
         "tags",
@@ -358,10 +589,8 @@ BAD = {
     "no polygon": (
         "masks",
         "instances",
-        lambda root: rewrite(
-            root / INSTANCES, "[[12.0, 12.0, 18.0, 12.0, 18.0, 18.0, 12.0, 18.0]]", "[[1, 1]]"
-        ),
-        "annotation 1: not a segmentation",
+        lambda root: rewrite(root / INSTANCES, "[[12.0, 12.0, 18.0, 12.0, 18.0, 18.0, 12.0, 18.0]]", "[]"),
+        r"annotation 1: not a segmentation of COCO \(got no segmentation\).*--labels boxes or tags",
     ),
     "no panoptic PNG": (
         "masks",
@@ -378,8 +607,20 @@ BAD = {
     "image without segments": (
         "masks",
         "panoptic",
-        lambda root: rewrite(root / PANOPTIC, '"image_id": 25', '"image_id": 9'),
+        lambda root: keep_one_annotation(root / PANOPTIC),
         f"{EMPTY}: no panoptic annotation",
+    ),
+    "image with two lists of segments": (
+        "masks",
+        "panoptic",
+        lambda root: rewrite(root / PANOPTIC, '"image_id": 25', '"image_id": 9'),
+        rf"{BUSY}: annotated twice \(got 2 annotations\)",
+    ),
+    "segment that is there twice": (
+        "masks",
+        "panoptic",
+        lambda root: rewrite(root / PANOPTIC, '"id": 259,', '"id": 5,'),
+        r"image 9: a segment is there twice \(got 5\)",
     ),
     "segment without a number": (
         "masks",

@@ -65,7 +65,7 @@ def people(tmp_path: Path) -> Path:
         Image.new("RGB", (WIDTH, HEIGHT), (90, 120, 60)).save(root / f"val2014/{name}.jpg")
     annotations = [
         person(1, 42, [20.5, 20.0, 32.0, 64.9], True),
-        person(2, 73, [10.0, 40.0, 32.0, 100.0], True),
+        person(2, 73, [10.0, 40.0, 32.0, 80.0], True),
         person(3, 73, [120.0, 10.0, 30.0, 40.0], False),
     ]
     categories = [{"supercategory": "person", "id": 1, "name": "person"}]
@@ -92,9 +92,10 @@ def test_parts_are_scaled_from_their_square_into_the_persons_box(people):
     assert sample.tags == (TORSO, HEAD) and np.array_equal(sample.mask, sample.semantic)
 
 
-def test_a_person_reaching_beyond_the_image_is_cut_at_its_border(people):
+def test_a_person_less_than_a_pixel_over_the_border_is_cut_there(people):
+    write_people(people, [person(1, 73, [10.0, 40.0, 32.0, 80.9], True)])
     sample = packed(people, "masks", CROWDED)
-    assert (sample.semantic[40:65, 10:42] == HEAD).all() and sample.semantic[119, 12] == TORSO
+    assert (sample.semantic[40:60, 10:42] == HEAD).all() and sample.semantic[119, 12] == TORSO
 
 
 def test_where_people_overlap_the_smaller_is_in_front_whatever_their_order(people):
@@ -105,14 +106,27 @@ def test_where_people_overlap_the_smaller_is_in_front_whatever_their_order(peopl
         assert (semantic[40:50, 50:70] == HEAD).all() and semantic[45, 45] == TORSO
 
 
-@pytest.mark.parametrize("box", [[WIDTH + 5, 20, 30, 40], [20, HEIGHT + 5, 30, 40], [WIDTH, HEIGHT, 9, 9]])
-def test_a_person_beside_the_image_has_no_centres(people, box):
-    write_people(people, [person(1, 42, box, True)])
-    assert (packed(people, "points").semantic == 254).all() and not packed(people, "masks").semantic.any()
+@pytest.mark.parametrize(
+    ("box", "seen"),
+    [
+        ([WIDTH + 5, 20, 30, 40], "lies outside the image"),
+        ([WIDTH, HEIGHT, 9, 9], "lies outside the image"),
+        ([10, 40, 32, 100], "reaches beyond the image"),
+        ([60, 50, -40, -35], "its size is negative"),
+        ([0.1, 0.2, 0.3, 0.4], "shares of the image"),
+    ],
+)
+def test_a_person_whose_box_does_not_fit_the_image_is_refused_by_name(people, box, seen):
     write_people(people, [person(1, 42, box, True), person(2, 42, [40, 20, 60, 80], True)])
-    both = packed(people, "points").semantic
-    write_people(people, [person(2, 42, [40, 20, 60, 80], True)])
-    assert np.array_equal(both, packed(people, "points").semantic) and (both == HEAD).any()
+    for labels in ("masks", "points"):
+        with pytest.raises(DataError, match=rf"{DRAWN}, annotation 1: .*{seen}"):
+            packed(people, labels)
+
+
+def test_an_image_of_another_size_than_the_file_says_is_refused_with_both(people):
+    Image.new("RGB", (WIDTH // 2, HEIGHT // 2)).save(people / f"val2014/{DRAWN}.jpg")
+    with pytest.raises(DataError, match=rf"{DRAWN}: drawn on .* \(got 160×120, the image is 80×60\)"):
+        packed(people, "points")
 
 
 def test_people_whose_parts_nobody_drew_are_ignored_and_leave_the_tags_unknown(people):

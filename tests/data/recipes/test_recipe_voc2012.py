@@ -180,6 +180,41 @@ def test_tags_label_no_pixel(voc):
     assert (sample.semantic == 254).all() and sample.tags == (CAT, DOG)
 
 
+def test_an_image_without_objects_is_known_to_show_none(voc):
+    write_objects(voc / DEVKIT / f"Annotations/{TRAIN}.xml")
+    boxes, tags = packed(voc, "boxes"), packed(voc, "tags")
+    assert (boxes.tags, boxes.boxes, tags.tags) == ((), (), ()) and (boxes.semantic == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("corners", "box"),
+    [
+        ((1, 1, WIDTH, HEIGHT), (0, 0, WIDTH, HEIGHT)),
+        ((0, 0, WIDTH, HEIGHT), (0, 0, WIDTH, HEIGHT)),  # counted from 0
+        ((-0.3, 0.4, 39.6, 30.5), (0, 0, 39.6, HEIGHT)),
+        ((5, 5, 5, 5), (4, 4, 5, 5)),
+    ],
+)
+def test_boxes_at_the_border_are_cut_there(voc, corners, box):
+    write_objects(voc / DEVKIT / f"Annotations/{TRAIN}.xml", ("cat", corners))
+    assert packed(voc, "boxes").boxes == ((CAT, *box),)
+
+
+def test_annotations_of_an_image_before_it_was_turned_are_refused(voc):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.fromarray(image(0)).save(voc / DEVKIT / f"JPEGImages/{TRAIN}.jpg", exif=exif)
+    for labels in ("boxes", "tags", "scribbles"):
+        with pytest.raises(DataError, match=r"got 40×30, the image is 30×40\).*EXIF"):
+            packed(voc, labels)
+
+
+def test_a_size_of_nought_is_no_size(voc):
+    path = voc / DEVKIT / f"Annotations/{TRAIN}.xml"
+    path.write_text(path.read_text().replace(f"<width>{WIDTH}</width>", "<width>0</width>"))
+    assert packed(voc, "boxes").tags == (CAT,)
+
+
 def test_a_split_without_annotations_is_unlabelled(voc):
     (voc / DEVKIT / "ImageSets/Segmentation/test.txt").write_text("2008_000001\n")
     Image.fromarray(image(7)).save(voc / DEVKIT / "JPEGImages/2008_000001.jpg")
@@ -233,6 +268,10 @@ def test_the_help_says_what_to_download_from_where(capsys):
 def break_list(voc):
     with (voc / DEVKIT / "ImageSets/Segmentation/train.txt").open("a") as file:
         file.write("2099_000001\n2099_000002\n")
+
+
+def remove_mask(voc):
+    os.remove(voc / DEVKIT / f"SegmentationClass/{TRAIN}.png")
 
 
 def truncate(path):
@@ -291,6 +330,12 @@ BAD = {
         lambda voc: write_json(voc / CLICKS, {TRAIN: [[1, 2]]}),
         "not a list of clicks",
     ),
+    "clicks of half a class": (
+        "clicks",
+        "train",
+        lambda voc: write_json(voc / CLICKS, {TRAIN: [{"x": 3, "y": 4, "cls": 8.5}]}),
+        r"image 2007_000032: not a list of clicks \(got .*class 8\.5",
+    ),
     "truncated image": (
         "tags",
         "train",
@@ -345,11 +390,50 @@ BAD = {
         lambda voc: truncate(voc / XML),
         r"032\.xml: cannot be read as XML.*again",
     ),
-    "XML without objects": (
+    "scribbles as boxes": (
         "boxes",
         "train",
-        lambda voc: write_objects(voc / XML),
-        r"032\.xml: names no object",
+        lambda voc: write_scribbles(voc / XML, ("cat", [(1, 1)])),
+        r"032\.xml: no list of objects",
+    ),
+    "a page as boxes": (
+        "tags",
+        "train",
+        lambda voc: (voc / XML).write_text("<html><body>not found</body></html>"),
+        r"032\.xml: no list of objects \(got <html>\)",
+    ),
+    "a box with swapped corners": (
+        "boxes",
+        "train",
+        lambda voc: write_objects(voc / XML, ("dog", (30, 20, 11, 9))),
+        r"032\.xml: a box is empty: its corners are swapped .*\(got \('dog', 30\.0, 20\.0, 11\.0, 9\.0\)\)",
+    ),
+    "a box beyond the image": (
+        "boxes",
+        "train",
+        lambda voc: write_objects(voc / XML, ("dog", (30, 20, 90, 30))),
+        r"032\.xml: a box reaches beyond the image .*90.*the image is 40×30",
+    ),
+    "a box outside the image": (
+        "boxes",
+        "train",
+        lambda voc: write_objects(voc / XML, ("dog", (70, 20, 90, 30))),
+        r"032\.xml: a box lies outside the image",
+    ),
+    "boxes of shares": (
+        "boxes",
+        "train",
+        lambda voc: write_objects(voc / XML, ("dog", (0.1, 0.2, 0.5, 0.9))),
+        r"032\.xml: boxes are shares of the image \(0\.\.1\), not pixels",
+    ),
+    "objects of another size": (
+        "tags",
+        "train",
+        lambda voc: (
+            Image.fromarray(image(0)).resize((20, 15)).save(voc / DEVKIT / f"JPEGImages/{TRAIN}.jpg")
+            or remove_mask(voc)
+        ),
+        r"032\.xml: drawn on an image of another size \(got 40×30, the image is 20×15\)",
     ),
     "XML of another class": (
         "tags",

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 
+from spml_dist import comm
 from spml_dist.data.stream.loader import Stream
 from spml_dist.errors import DataError, RunError
 from spml_dist.records import IMAGENET, Batch, Normalisation
@@ -32,7 +33,7 @@ SETTINGS = {
 
 
 def steps(folder, count, **changes) -> list[tuple[list[Batch], dict]]:
-    return list(islice(Stream(folder, **{**SETTINGS, **changes}), count))
+    return list(islice(Stream(folder, **{**SETTINGS, **changes}).steps(), count))
 
 
 def assert_same(one: Batch, other: Batch) -> None:
@@ -51,6 +52,51 @@ def joined(batches: list[Batch]) -> Batch:
     assert len(set(epochs)) == 1
     tensors = {name: torch.cat(parts) for name, parts in values.items()}
     return Batch(keys=tuple(key for part in keys for key in part), epoch=epochs[0], **tensors)
+
+
+class TestPlainLoop:
+    def test_five_lines_give_batches_without_end(self, packed):
+        keys = []
+        for batch in Stream(packed(), batch=4, crop=24):
+            assert batch.image.shape == (4, 3, 24, 24)
+            keys += batch.keys
+            if batch.epoch == 2:
+                break
+        assert len(keys) == 4 * 5 and set(keys) == {f"beach-{number:03d}" for number in range(7)}
+
+    def test_they_are_those_of_the_steps_micro_batch_by_micro_batch(self, packed):
+        folder = packed()
+        expected = [batch for batches, _ in steps(folder, 3, accumulation=2) for batch in batches]
+        stream = Stream(folder, **SETTINGS, accumulation=2)
+        for one, other in zip(expected, islice(stream, 6), strict=True):
+            assert_same(one, other)
+
+    @pytest.mark.parametrize("processes", [0, 1])
+    def test_another_stream_goes_on_after_the_last_batch_of_this_one_and_so_does_itself(
+        self, packed, processes
+    ):
+        folder = packed()
+        expected = list(islice(Stream(folder, **SETTINGS), 4))
+        stream = Stream(folder, **SETTINGS, loader_processes=processes)
+        for batch, state in zip(islice(stream, 2), (1, 2), strict=True):
+            assert stream.state()["step"] == state and batch.keys == expected[state - 1].keys
+        other = Stream(folder, **SETTINGS, start_state=stream.state())
+        for going_on in (other, stream):
+            for one, another in zip(expected[2:], islice(going_on, 2), strict=True):
+                assert_same(one, another)
+
+    def test_a_new_stream_s_state_is_the_beginning_and_a_step_is_over_with_its_last_micro_batch(self, packed):
+        stream = Stream(packed(), **SETTINGS, accumulation=2)
+        assert stream.state() == {"step": 0, "fingerprint": stream.fingerprint, **asdict(IMAGENET)}
+        batches = iter(stream)
+        steps_over = [(next(batches), stream.state()["step"])[1] for _ in range(3)]
+        assert steps_over == [1, 1, 2]
+
+    def test_rank_and_world_are_those_of_the_process_group(self, packed, monkeypatch):
+        monkeypatch.setattr(comm, "rank", lambda: 1)
+        monkeypatch.setattr(comm, "world", lambda: 2)
+        (batch,) = islice(Stream(packed(), batch=4, crop=24), 1)
+        assert batch.position.tolist() == [2, 3]
 
 
 def test_a_stream_that_goes_on_normalises_as_it_began(packed):
@@ -247,7 +293,7 @@ def test_reading_draws_nothing_from_the_training_s_random_numbers(packed):
 
 KILLED = """
 import sys
-from tests.stream.test_loader import SETTINGS, Stream
+from tests.data.stream.test_loader import SETTINGS, Stream
 if __name__ == "__main__":
     import multiprocessing, time
     stream = iter(Stream(sys.argv[1], **SETTINGS, loader_processes=1))

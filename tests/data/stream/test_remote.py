@@ -10,7 +10,7 @@ import pytest
 
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.stream.reader import Reader, samples
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import DataError
 from tests import servers
 
@@ -18,11 +18,11 @@ from .test_loader import assert_same, steps
 
 
 @pytest.fixture
-def cache(tmp_path) -> Cache:
-    return Cache(str(tmp_path / "cache"), retry_seconds=5)
+def cache(tmp_path) -> ShardCache:
+    return ShardCache(str(tmp_path / "cache"), retry_seconds=5)
 
 
-def assert_streams_agree(folder: Path, url: str, cache: Cache) -> None:
+def assert_streams_agree(folder: Path, url: str, cache: ShardCache) -> None:
     for (expected, state), (batches, other) in zip(steps(folder, 4), steps(url, 4, cache=cache), strict=True):
         assert state == other, "a run may go on where its shards lie elsewhere"
         assert_same(expected[0], batches[0])
@@ -84,7 +84,7 @@ def test_local_shards_are_read_in_place(packed, cache):
 
 def test_a_server_that_goes_away_stops_the_stream_with_its_address(packed, cache):
     folder = packed(7, 3)
-    quick = Cache(cache.folder, retry_seconds=0.3)
+    quick = ShardCache(cache.folder, retry_seconds=0.3)
     with servers.http(folder.parent) as server:
         server.answer = lambda path: 200 if path.endswith("json") else 500
         with pytest.raises(DataError, match=rf"{server.url}/beach/beach-00000\d\.tar: cannot be read in"):

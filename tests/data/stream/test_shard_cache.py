@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from spml_dist.data.format.manifest import Shard
-from spml_dist.data.stream.shard_cache import Cache
+from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import DataError
-from spml_dist.files import address
+from spml_dist.files import retry
 from tests import servers
 
 SIZE = 10_000
@@ -22,7 +22,7 @@ SIZE = 10_000
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(address, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.02)
 
 
 @pytest.fixture
@@ -46,11 +46,11 @@ def shard(tmp_path, server):
 
 
 @pytest.fixture
-def cache(tmp_path) -> Cache:
-    return Cache(str(tmp_path / "cache"), retry_seconds=0.3)
+def cache(tmp_path) -> ShardCache:
+    return ShardCache(str(tmp_path / "cache"), retry_seconds=0.3)
 
 
-def kept(cache: Cache) -> list[str]:
+def kept(cache: ShardCache) -> list[str]:
     return sorted(path.name for path in Path(cache.folder).iterdir() if path.suffix != ".lock")
 
 
@@ -116,7 +116,7 @@ def test_less_room_than_a_shard_still_serves_it(cache, shard):
 def test_what_a_killed_process_left_is_written_over(cache, shard):
     url, known = shard(1)
     Path(cache.folder).mkdir()
-    (Path(cache.folder) / f"{known.sha256}.part").write_bytes(b"half")
+    (Path(cache.folder) / f"{known.sha256}.tar.tmp").write_bytes(b"half")
     assert len(cache.open(url, known).read()) == SIZE
     assert kept(cache) == [f"{known.sha256}.tar"]
 
@@ -138,6 +138,6 @@ def test_a_folder_that_cannot_be_made_names_the_key(cache, shard, tmp_path):
 
 def test_it_lies_in_the_temporary_folder_unless_told_otherwise(shard, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    pickle.loads(pickle.dumps(Cache())).open(*shard(1)).close()
+    pickle.loads(pickle.dumps(ShardCache())).open(*shard(1)).close()
     (folder,) = (tmp_path / "temporary").iterdir()
     assert folder.name.startswith("spml-dist-") and len(list(folder.glob("*.tar"))) == 1

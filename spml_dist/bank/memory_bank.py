@@ -1,0 +1,251 @@
+"""The memory bank for somebody else's trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spml_dist import comm
+from spml_dist.bank.rows import bitset, of_segments
+from spml_dist.bank.search.filters import Kind, Queries
+from spml_dist.bank.sharded import LookupPlan, ShardedBank
+from spml_dist.bank.snapshot_manifest import read_manifest
+from spml_dist.config.method_models import BankConfig
+from spml_dist.hashing import image_hash
+from spml_dist.method.kmeans import unit
+from spml_dist.records import (
+    UNLABELLED,
+    BankCandidates,
+    BatchImages,
+    BatchSegments,
+    Candidates,
+    Neighbours,
+    Segments,
+)
+
+KINDS: tuple[Kind, ...] = ("shares_tag", "shares_none", "same_class", "other_class")
+
+
+class MemoryBank:
+    """Every segment of a data set, by image: a `SegmentBank` in one process, or spread over many.
+
+        bank = MemoryBank(dim=64, classes=21)
+        for step, (prototypes, labels, keys) in enumerate(segments_of_my_trainer):
+            candidates = bank.candidates(bank.segments(prototypes, labels, keys), step)
+            ...                                       # contrast with candidates.rows.prototype
+            bank.add(prototypes, labels, keys, step=step)
+
+    An image that comes again replaces its segments. With torch.distributed every rank gives its own segments
+    and gets the same candidates; all methods but `len` are collectives.
+
+    `prototypes` are [P, C] floats of any norm and `labels` [P] integers, 0..K-1 an annotated class, anything
+    else none; `keys` name the image of each segment, and one rank gives all segments of an image in one call;
+    `tags`, [P, K] bool, are the classes known to be in each segment's image, and `tags_known`, [P] bool, says
+    for which images they are known (None: all; without tags: none).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int | Sequence[str],
+        *,
+        candidates: str = "nearest+sampled",
+        capacity: int = 200_000,
+        partitions: int = 64,
+        storage: str = "float32",
+        warmup: int = 0,
+        max_age: int | None = None,
+        queries: int = 256,
+        neighbours: int = 16,
+        max_candidates: int = 1024,
+        sampled: int = 1024,
+        own_images: bool = False,
+        exact_rows: int = 10_000,
+        gpu_index: bool = False,
+        min_recall: float = 0.95,
+        ignore_classes: Sequence[int] = (),
+        labelled: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ):
+        """dim: C; classes: K, or their names. The others are the configuration's `bank`, but for
+        ignore_classes, which do not count as shared tags; labelled: also give the annotated neighbours of
+        each segment, from which feature affinity propagates classes; seed: of the draws; device: of the rows.
+
+        Raises pydantic's ValidationError, a ValueError, for a value that the configuration does not take.
+        """
+        names = [str(each) for each in (range(classes) if isinstance(classes, int) else classes)]
+        settings = {
+            "candidates": candidates,
+            "steps": 0,
+            "capacity": capacity,
+            "partitions": partitions,
+            "storage": storage,
+            "warmup": warmup,
+            "max_age": max_age,
+            "queries": queries,
+            "neighbours": neighbours,
+            "max_candidates": max_candidates,
+            "sampled": sampled,
+            "own_images": own_images,
+            "exact_rows": exact_rows,
+            "gpu_index": gpu_index,
+            "min_recall": min_recall,
+            "encoder_momentum": None,
+        }
+        plan = LookupPlan(KINDS, votes=labelled, ignore_classes=tuple(ignore_classes))
+        self.bank = ShardedBank(
+            BankConfig.model_validate(settings), dim, len(names), plan, seed, torch.device(device), names
+        )
+
+    def __len__(self) -> int:
+        """Rows of this rank."""
+        return len(self.bank)
+
+    def segments(
+        self,
+        prototypes: Tensor,
+        labels: Tensor,
+        keys: Sequence[str],
+        tags: Tensor | None = None,
+        tags_known: Tensor | None = None,
+    ) -> Candidates:
+        """A step's segments of all ranks, as `candidates` takes them; prototypes keep their gradient."""
+        tags, tags_known = self._tags(len(labels), tags, tags_known)
+        semantic = self._semantic(labels)
+        columns = (unit(prototypes), semantic, tags, tags_known, image_hash(keys, labels.device), semantic)
+        counts = comm.gather_counts(len(labels), labels.device)
+        return Candidates(*(_gathered(column, counts) for column in columns))
+
+    def candidates(self, segments: Candidates, step: int, measure: bool = False) -> BankCandidates:
+        """`SegmentBank.candidates`. segments: of all ranks, from `segments` or `SPMLLoss.segments`."""
+        return self.bank.candidates(segments, step, measure)
+
+    def add(
+        self,
+        prototypes: Tensor,
+        labels: Tensor,
+        keys: Sequence[str],
+        tags: Tensor | None = None,
+        tags_known: Tensor | None = None,
+        *,
+        step: int,
+    ) -> None:
+        """Remember a step's segments, copied and without gradient.
+
+        Raises RunError on every rank for what no bank may hold, such as an embedding that is not finite: the
+        bank is what it was then.
+        """
+        tags, tags_known = self._tags(len(labels), tags, tags_known)
+        names = list(dict.fromkeys(keys))
+        number = {key: place for place, key in enumerate(names)}
+        image = torch.tensor([number[key] for key in keys], dtype=torch.int64, device=labels.device)
+        order = torch.argsort(image, stable=True)
+        # A segment's number in its image is its place among those of one key.
+        first = order[torch.searchsorted(image[order], torch.arange(len(names), device=image.device))]
+        before = sum(comm.gather_counts(len(names), image.device)[: comm.rank()])
+        images = BatchImages(
+            keys=tuple(names),
+            position=torch.arange(len(names), device=image.device) + before,
+            tags=tags[first],
+            tags_known=tags_known[first],
+            window=torch.tensor([0.0, 0.0, 1.0, 1.0], device=image.device).expand(len(names), 4),
+        )
+        vector, semantic = unit(prototypes.detach())[order], self._semantic(labels)[order]
+        nowhere = torch.zeros(len(order), device=image.device)
+        segments = Segments(
+            prototype=vector,
+            prototype_feature=vector,
+            semantic=semantic,
+            region=torch.zeros_like(order),
+            image=image[order],
+            box=nowhere[:, None].expand(-1, 4),
+            area=nowhere,
+        )
+        confidence = (semantic < self.bank.classes).float()
+        storage = self.bank.settings.storage
+        self.bank.add(of_segments(segments, images, semantic, confidence, step, storage), names)
+        self.bank.settle()
+
+    def publish(self, parts: Sequence[BatchSegments], step: int) -> None:
+        """`SegmentBank.publish`, of what `SPMLLoss` gives. Raises ValueError for images without keys."""
+        if any(len(part.images.keys) != len(part.images.position) for part in parts):
+            raise ValueError("a bank tells images by their keys: give keys= to SPMLLoss.segments")
+        self.bank.publish(parts, step)
+        self.bank.settle()
+
+    def search(
+        self,
+        vectors: Tensor,
+        k: int,
+        filter: Kind = "any",
+        *,
+        keys: Sequence[str] | None = None,
+        labels: Tensor | None = None,
+        tags: Tensor | None = None,
+    ) -> Neighbours:
+        """The k rows of all ranks nearest to each of this rank's vectors, best first.
+
+        vectors: [Q, C] of any norm; filter: "any" row, those "labelled", those of the "same_class" as labels
+        or of an "other_class", those whose image "shares_tag" or "shares_none" with tags, [Q, K] bool; keys:
+        images of the vectors, whose own rows are left out. Exact up to exact_rows rows of a rank; above, at a
+        recall of about min_recall.
+        """
+        count, device = len(vectors), vectors.device
+        image = image_hash(["" for _ in range(count)] if keys is None else keys, device)
+        tags, tags_known = self._tags(count, tags, None)
+        semantic = self._semantic(torch.full((count,), -1, device=device) if labels is None else labels)
+        label = torch.where(semantic < self.bank.classes, semantic, -1).short()
+        columns = (unit(vectors.detach()), image, label, bitset(tags).to(device), tags_known)
+        counts = comm.gather_counts(count, device)
+        found = self.bank.nearest(Queries(*(_gathered(column, counts) for column in columns)), filter, k)
+        first = sum(counts[: comm.rank()])
+        own = slice(first, first + count)
+        return Neighbours(found.similarity[own], found.image[own], found.segment[own], found.label[own])
+
+    def report(self, step: int) -> dict[str, float]:
+        """`SegmentBank.report`."""
+        return self.bank.report(step)
+
+    def save(self, folder: Path | str) -> None:
+        """`SegmentBank.save`: a snapshot, which `load` and `spml-dist bank inspect` read."""
+        self.bank.save(Path(folder))
+
+    def restore(self, folder: Path | str) -> None:
+        """`SegmentBank.restore`."""
+        self.bank.restore(Path(folder))
+
+    @classmethod
+    def load(cls, folder: Path | str, **options) -> MemoryBank:
+        """The bank that `save` wrote, on any number of ranks. options: arguments of the constructor, where
+        they are not the defaults; dim, classes, capacity, partitions and storage are the snapshot's."""
+        manifest = read_manifest(Path(folder))
+        saved = {
+            "capacity": manifest.capacity,
+            "partitions": manifest.shards,
+            "storage": manifest.storage,
+        }
+        bank = cls(manifest.dim, manifest.classes, **saved | options)
+        bank.restore(folder)
+        return bank
+
+    def _semantic(self, labels: Tensor) -> Tensor:
+        """[P] int64: annotated classes, 254 for none."""
+        known = (labels >= 0) & (labels < self.bank.classes)
+        return torch.where(known, labels.long(), UNLABELLED)
+
+    def _tags(self, count: int, tags: Tensor | None, known: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tags, [count, K] bool, and for which they are known, [count] bool."""
+        if tags is None:
+            return torch.zeros(count, self.bank.classes).bool(), torch.zeros(count).bool()
+        return tags.bool(), torch.ones(count).bool() if known is None else known.bool()
+
+
+def _gathered(column: Tensor, counts: Sequence[int]) -> Tensor:
+    """A column of all ranks, [sum, ...], in rank order; a collective."""
+    if column.is_floating_point():
+        return comm.gather_rows(column, counts)
+    return comm.gather_rows(column.long(), counts).to(column.dtype)  # gloo sends neither int16 nor bool

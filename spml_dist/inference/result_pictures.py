@@ -1,0 +1,58 @@
+"""An evaluation in pictures: confusion matrices, and images beside what was predicted for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spml_dist.data.format.keys import image_id_of
+from spml_dist.drawing import overlay
+from spml_dist.drawing.contact_sheet import Card, class_chips, sheet
+from spml_dist.inference.evaluate import EvaluatedImage
+from spml_dist.report import charts
+from spml_dist.run_folder import RunFolder
+
+
+def write(run: RunFolder, result: dict[str, Any], images: Sequence[EvaluatedImage]) -> list[Path]:
+    """Write the confusion matrices of both read-outs, and a sheet of the given images if there are any.
+
+    result: as `evaluate` gives it. Returns the files; raises DataError where they cannot be written.
+    """
+    readouts = {key: key.replace("_oracle", " (oracle)").capitalize() for key in result["readouts"]}
+    matrices = [
+        charts.picture(charts.confusion_figure(result["confusion"][key], result["classes"], title))
+        for key, title in readouts.items()
+    ]
+    files = [run.confusion(result["split"], result["oracle"])]
+    overlay.write_picture(files[0], np.concatenate(matrices, axis=1))
+    if images:
+        files.append(run.pictures(result["split"], result["oracle"]))
+        overlay.write_picture(files[1], _sheet(result, images, readouts))
+    return files
+
+
+def _sheet(result: dict[str, Any], images: Sequence[EvaluatedImage], readouts: dict[str, str]) -> np.ndarray:
+    """A card for each image: itself, its labels, its segments, both predictions, ground truth."""
+    classes = result["classes"]
+    colours = overlay.palette(len(classes), result["background"])
+    # A split packed with its masks has no weak labels to show.
+    weak = any((image.sample.semantic != image.mask).any() for image in images)
+    cards, labels = [], set(range(len(classes)))
+    for each in images:
+        image, semantic = each.sample.image, each.sample.semantic
+        views = {"Image": image}
+        if weak:
+            views["Weak labels"] = overlay.overlay(image, semantic, colours, 0.9)
+            labels |= set(np.unique(semantic).tolist())
+        views["Segments"] = overlay.outline(image, each.segments)
+        for key, title in readouts.items():
+            views[title] = overlay.overlay(image, each.predictions[key], colours)
+        views["Ground truth"] = overlay.overlay(image, each.mask, colours)
+        labels |= set(np.unique(each.mask).tolist())
+        cards.append(Card(image_id_of(each.sample.key), tuple(views.items())))
+    count = f"{len(images)} of {result['images']:,} images"
+    heading = f"{result['run']} · {result['split']} · {count}"
+    return sheet(heading, cards, class_chips(sorted(labels), classes, colours))

@@ -1,0 +1,120 @@
+"""Every file name of a run folder, OUTPUT/NAME. Names alone: what the files hold is their writers' matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+LATEST = "latest"
+"""in a folder of checkpoints, the file that names the newest whole one"""
+MODEL_WEIGHTS, MODEL_INFO = "model.safetensors", "model.json"
+"""in an export, the network's tensors, and what is needed to build it around them"""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder and the places in it, whether they exist or not."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration; a folder with it is a run folder."""
+        return self.path / "config.yaml"
+
+    @property
+    def labels(self) -> Path:
+        """Counts of the training set's annotations, and what they lack."""
+        return self.path / "labels.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def train_log(self) -> Path:
+        """The training in lines for people."""
+        return self.path / "train.log"
+
+    @property
+    def stop(self) -> Path:
+        """Its presence asks a training to save and stop."""
+        return self.path / "stop"
+
+    @property
+    def ray(self) -> Path:
+        """What Ray Train keeps."""
+        return self.path / "ray"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def export(self) -> Path:
+        """The trained network."""
+        return self.path / "export"
+
+    @property
+    def model_info(self) -> Path:
+        return self.export / MODEL_INFO
+
+    def preview(self, step: int) -> Path:
+        """Pictures of a batch after so many steps."""
+        return self.path / "previews" / f"step_{step:06d}.png"
+
+    def previews(self) -> list[Path]:
+        """Those that exist, oldest first."""
+        return sorted((self.path / "previews").glob("step_*.png"), key=preview_step)
+
+    def system(self, node: int) -> Path:
+        """How busy a machine of the run was, one JSON object a reading."""
+        return self.path / "system" / f"node_{node}.jsonl"
+
+    def systems(self) -> list[Path]:
+        """Those that exist, by name."""
+        return sorted((self.path / "system").glob("*.jsonl"))
+
+    def result(self, split: str, oracle: bool = False) -> Path:
+        """An evaluation's numbers; beside it lies the same as a table, with the suffix .md."""
+        name = evaluation(split, oracle)
+        return self.path / ("result.json" if name == "val" else f"result_{name}.json")
+
+    def results(self) -> Iterator[Path]:
+        """Those that exist."""
+        return self.path.glob("result*.json")
+
+    def evaluations(self) -> list[Path]:
+        """All files that evaluations have left, in a fixed order."""
+        patterns = ("result*.json", "result*.md", "pictures/*.png")
+        return [path for pattern in patterns for path in sorted(self.path.glob(pattern))]
+
+    def pictures(self, split: str, oracle: bool = False) -> Path:
+        """An evaluation's images, predictions and ground truth."""
+        return self.path / "pictures" / f"{evaluation(split, oracle)}.png"
+
+    def confusion(self, split: str, oracle: bool = False) -> Path:
+        """An evaluation's confusion matrices, drawn."""
+        return self.path / "pictures" / f"confusion_{evaluation(split, oracle)}.png"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def mlflow(self) -> Path:
+        """Which MLflow run this is, and what has arrived there."""
+        return self.path / "mlflow.json"
+
+
+def evaluation(split: str, oracle: bool) -> str:
+    """What the files of an evaluation are named after: the split, and whether neighbours' labels are true."""
+    return f"{split}_oracle" if oracle else split
+
+
+def preview_step(preview: Path) -> int:
+    """Steps that a preview's training had behind it, from its name."""
+    digits = preview.stem.removeprefix("step_")
+    return int(digits) if digits.isdigit() else 0

@@ -1,1 +1,0 @@
-"""The step, the loop around it, and what keeps a run: checkpoints, tracking, previews."""

@@ -1,0 +1,156 @@
+"""Checkpoints of a run, written aside and renamed into place.
+
+checkpoints/
+  latest                  name of the newest whole checkpoint
+  step_000400/
+    engine/               weights.safetensors (with batch-norm statistics), momentum.safetensors;
+                          slow.safetensors of a momentum encoder
+    bank/                 of the last steps: rows.safetensors; of the data set: manifest.json, a file for each
+                          virtual shard, and one for each rank's inverted file (spml_dist.bank.snapshot)
+    stream.json           where the stream goes on
+    config.yaml
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from spml_dist import comm
+from spml_dist.config import Config, dump
+from spml_dist.errors import RunError
+from spml_dist.files.write import flush, replacing
+from spml_dist.records import SegmentBank
+from spml_dist.run_folder import LATEST
+from spml_dist.training.engine import Engine, EngineState
+from spml_dist.training.momentum_encoder import SlowEncoder
+
+ENGINE, ENCODER = ("weights", "momentum"), "slow"
+BANK = "bank"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds beside the bank; nothing of it depends on the number of workers."""
+
+    engine: EngineState
+    """"weights" and "momentum" by name, and "slow" of a momentum encoder, on the CPU"""
+    stream: dict
+    """where the stream goes on"""
+
+
+def save(
+    engine: Engine,
+    bank: SegmentBank,
+    stream_state: dict,
+    config: Config,
+    folder: Path,
+    encoder: SlowEncoder | None = None,
+) -> Path:
+    """Write checkpoints/step_NNNNNN; a collective. Only whole checkpoints ever bear that name.
+
+    Raises RunError on every rank if one of them cannot write.
+    """
+    state = engine.state() | ({ENCODER: encoder.state()} if encoder else {})
+    final = folder / f"step_{stream_state['step']:06d}"
+    aside = folder / (final.name + ".tmp")
+
+    def write() -> None:
+        for part, tensors in state.items():
+            _tensors(aside / "engine" / f"{part}.safetensors", tensors)
+        (aside / "stream.json").write_text(json.dumps(stream_state) + "\n")
+        (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
+        for path in (*aside.rglob("*"), aside):
+            flush(path)  # before `latest` names it, lest a crash of the machine leave the name alone
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(aside, final)
+        with replacing(folder / LATEST, durable=True) as name:
+            name.write_text(final.name + "\n")
+        _prune(final, config.checkpoint.keep)
+
+    _on_rank_zero(lambda: _make_empty(aside), final)
+    bank.save(aside / BANK)
+    _on_rank_zero(write, final)
+    return final
+
+
+def _on_rank_zero(work: Callable[[], None], final: Path) -> None:
+    """Do what one rank does for all, before any goes on; its trouble is everybody's. A collective."""
+    trouble = None
+    if comm.rank() == 0:
+        try:
+            work()
+        except (OSError, SafetensorError) as problem:
+            remedy = "make room; the same command goes on from the checkpoint before"
+            trouble = RunError(f"{final} cannot be written", problem, remedy)
+    comm.agree(trouble)
+
+
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path)
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, or None."""
+    try:
+        path = folder / (folder / LATEST).read_text().strip()
+    except FileNotFoundError:
+        return None
+    if not (path / "stream.json").is_file():
+        raise RunError(
+            f"{path} is missing although {folder / 'latest'} names it", None, "restore it or remove the run"
+        )
+    return path
+
+
+def step_of(path: Path) -> int:
+    """Steps that a checkpoint has behind it."""
+    return int(path.name.removeprefix("step_"))
+
+
+def read(path: Path) -> Checkpoint:
+    """What `save` wrote beside the bank, whichever engine and number of workers wrote it."""
+    try:
+        files = {part: path / "engine" / f"{part}.safetensors" for part in (*ENGINE, ENCODER)}
+        if not files[ENCODER].exists():
+            del files[ENCODER]
+        engine = {part: load_file(file) for part, file in files.items()}
+    except (OSError, ValueError, SafetensorError) as problem:
+        raise _unreadable(path, problem) from problem
+    return Checkpoint(engine, stream_state(path))
+
+
+def stream_state(path: Path) -> dict:
+    """Where a checkpoint's stream of samples was. Raises RunError for a damaged file."""
+    try:
+        return json.loads((path / "stream.json").read_text())
+    except (OSError, ValueError) as problem:
+        raise _unreadable(path, problem) from problem
+
+
+def _unreadable(path: Path, problem: Exception) -> RunError:
+    return RunError(f"{path} cannot be read", problem, "remove it and name an older one in latest")
+
+
+def _prune(newest: Path, keep: int) -> None:
+    """Later ones than the newest are from before a return to an older one: they will be written again. Others
+    that somebody put there under a name of his own stay."""
+    steps = [path for path in newest.parent.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+    whole = [path for path in steps if step_of(path) <= step_of(newest)]
+    for old in (*sorted(whole, key=step_of)[:-keep], *newest.parent.glob("step_*.tmp")):
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,75 @@
+"""Whose a run folder is: one configuration's, from its first logged step on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from spml_dist.config import Config, differences, dump, load
+from spml_dist.errors import RunError
+from spml_dist.files.write import replacing
+from spml_dist.run_folder import RunFolder
+
+WORKERS = "engine.workers"
+FREE = (
+    WORKERS,
+    "engine.zero_stage",
+    "engine.device",
+    "engine.threads",
+    "stream.loader_processes",
+    "stream.skip_corrupt",
+    "stream.retry_seconds",
+    "stream.cache",
+    "checkpoint.",
+    "tracking.",
+    "evaluation.",
+    "data.val",
+    "data.test",
+)
+"""keys that may change between a run and its continuation: they do not change what is learnt"""
+
+
+def claim(run: RunFolder, config: Config, origins: Mapping[str, str] | None = None) -> None:
+    """Make the run folder and write config.yaml, or check that it belongs to this configuration.
+
+    origins: dotted key → where its value comes from, for config.yaml to show; it keeps those that it has as
+    long as no value changes.
+    A folder where no step was ever logged is free: what stopped that run is perhaps what is changed now.
+    Raises RunError for a folder of another configuration, naming the keys, and for one that cannot be made.
+    """
+    text = dump(config, origins)
+    if run.config.exists() and begun(run):
+        known = load(run.config)
+        _require_same(run, known, config)
+        if known == config:
+            text = run.config.read_text(encoding="utf-8")
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        if not begun(run):
+            run.mlflow.unlink(missing_ok=True)  # MLflow's parameters cannot be changed
+        with replacing(run.config) as aside:
+            aside.write_text(text, encoding="utf-8")
+    except OSError as problem:
+        what = f"{run.path} cannot be written"
+        raise RunError(what, problem.strerror, "choose another output=") from problem
+
+
+def begun(run: RunFolder) -> bool:
+    """Whether a step was logged."""
+    return run.metrics.exists() and run.metrics.stat().st_size > 0
+
+
+def exported_step(run: RunFolder) -> int | None:
+    """Step of the exported network; None before there is one."""
+    info = run.model_info
+    return json.loads(info.read_text(encoding="utf-8"))["step"] if info.exists() else None
+
+
+def _require_same(run: RunFolder, known: Config, config: Config) -> None:
+    # Where every rank takes its own mean, the number of workers decides what is learnt.
+    free = FREE if config.loss.reduction == "global" else tuple(key for key in FREE if key != WORKERS)
+    other = [item for item in differences(known, config) if not item[0].startswith(free)]
+    if other:
+        keys = ", ".join(f"{key} ({there} there, {here} here)" for key, there, here in other[:5])
+        remedy = "give another name= or remove it"
+        raise RunError(f"{run.path} belongs to another configuration", keys, remedy)

@@ -1,0 +1,73 @@
+"""The first look at a training's data, before anything is started or written."""
+
+from __future__ import annotations
+
+from spml_dist.config import Config
+from spml_dist.data.format.compatibility import require_same_classes, require_tars
+from spml_dist.data.format.manifest import Manifest, read_manifest
+from spml_dist.errors import ConfigError, DataError, RunError
+from spml_dist.run_folder import RunFolder
+
+
+def check(config: Config, network: str = "segmenter") -> Manifest:
+    """The manifest of data.train. network: "segmenter", or "cam", which learns from tags alone.
+
+    Raises DataError, naming the file, for a split that cannot be read, tars that are not as their manifest
+    says, splits of other classes than the training's, and a CAM training without tags; ConfigError for more
+    workers than samples, a pack without classes and class ids that it has not.
+    """
+    train = config.data.train
+    manifest = read_manifest(train)
+    require_tars(train, manifest)
+    if manifest.samples < config.engine.workers:
+        raise ConfigError(
+            "engine.workers",
+            config.engine.workers,
+            f"data.train, {train}, holds no more than {manifest.samples} samples: ask for fewer workers",
+        )
+    for key, folder in (("data.val", config.data.val), ("data.test", config.data.test)):
+        if folder is not None:
+            _check_split(key, folder, train, manifest)
+    _check_classes(config, manifest)
+    if network == "cam" and not any(manifest.counts.images_tagged):
+        remedy = "pack with tags, such as `--labels tags`"
+        raise DataError(f"{train}: no image is known to show a class", None, remedy)
+    return manifest
+
+
+def require_same_data(config: Config, manifest: Manifest, run: RunFolder) -> None:
+    """Raise RunError for a pack that was written anew since the run learnt from it, as when it is resumed."""
+    from spml_dist.data.stream.loader import fingerprint, start_of
+    from spml_dist.training import checkpoint
+
+    try:
+        last = checkpoint.latest(run.checkpoints)
+    except RunError:  # removed, since a finished run needs none
+        return
+    if last:
+        stream = config.stream
+        now = fingerprint(manifest, stream.batch, config.seed, stream.window_shards)
+        start_of(config.data.train, checkpoint.stream_state(last), now)
+
+
+def _check_split(key: str, folder: str, train: str, manifest: Manifest) -> None:
+    try:
+        other = read_manifest(folder)
+    except DataError as error:
+        remedy = f"{error.remedy}, or change {key}; null = none"
+        raise DataError(f"{key}: {error.what}", error.value, remedy) from error
+    require_tars(folder, other)
+    require_same_classes(folder, other, train, manifest)
+
+
+def _check_classes(config: Config, manifest: Manifest) -> None:
+    if not manifest.classes:
+        raise ConfigError("data.train is a pack without classes", config.data.train, "pack with --classes")
+    last = len(manifest.classes) - 1
+    labels_of = {
+        "relations.cooccurrence.ignore_classes": config.relations.cooccurrence.ignore_classes,
+        "stream.mirror_swaps": [label for pair in config.stream.mirror_swaps for label in pair],
+    }
+    for key, labels in labels_of.items():
+        if beyond := [label for label in labels if label > last]:
+            raise ConfigError(f"{key} names no class of data.train", beyond, f"its class ids are 0 to {last}")

@@ -1,0 +1,153 @@
+"""The training loop of one rank: stream -> network -> losses -> optimiser -> bank, until the last step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from spml_dist import comm
+from spml_dist.errors import Stopped
+from spml_dist.model import export
+from spml_dist.records import Batch, BatchSegments
+from spml_dist.tensor_records import moved
+from spml_dist.tracking.metrics_log import Stopwatch, memory_mb
+from spml_dist.training import checkpoint, run_bank, stopping
+from spml_dist.training.build import PRECISION, TrainingRun
+from spml_dist.training.optimizer import learning_rate
+from spml_dist.training.task import Outputs, StepContext
+
+
+def train(run: TrainingRun) -> None:
+    """Make the remaining steps, then export the network. Every rank makes the same collectives."""
+    last, first = run.config.schedule.steps, run.stream.start_step + 1
+    done, stopwatch = run.stream.start_step, Stopwatch(run.stream.start_step)
+    # A run that only lacks its export begins no stream, whose loader processes would decode for nothing.
+    if done < last:
+        for batches, state in run.stream.steps():
+            stopwatch.phase("data")
+            done = state["step"]
+            saved = done % run.config.checkpoint.every == 0 or done == last
+            logged = saved or done % run.config.tracking.every == 0 or done == first
+            micro_losses = make_step(run, done - 1, batches, stopwatch, logged)
+            if logged:
+                run.engine.finite_check.require_finite()  # only finite numbers become a checkpoint
+                _log(run, done, micro_losses, stopwatch)
+                _save(run, state, saved, stopwatch)
+            if done == last:
+                break
+    _export(run, done)
+
+
+def make_step(
+    run: TrainingRun, step: int, batches: Sequence[Batch], stopwatch: Stopwatch, logged: bool
+) -> list[Any]:
+    """One optimiser step over this rank's micro-batches; afterwards the bank knows their segments.
+
+    step: from 0; logged: whether it will be, so that the bank measures itself. Returns what each micro-batch
+    came to. A collective.
+    """
+    context = StepContext(run.config, run.bank, run.background, step, logged, stopwatch.phase)
+    run.engine.set_rate(learning_rate(step, run.config.optimizer.lr, run.config.schedule))
+    micro_losses: list[Any] = []
+    segments: list[tuple[Batch, BatchSegments]] = []
+    for number, batch in enumerate([moved(batch, run.device) for batch in batches]):
+        outputs, losses = _micro_step(run, batch, context)
+        micro_losses.append(losses)
+        if losses.segments is not None:
+            segments.append((batch, losses.segments))
+        if number == 0:
+            _preview(run, step + 1, batch, outputs, stopwatch)
+    if run.encoder:
+        # After the step: its activations are gone, and the next step meets vectors of its own encoder.
+        run.encoder.update()
+        segments = [(batch, run_bank.reembedded(run.encoder, batch, own)) for batch, own in segments]
+        stopwatch.phase("encoder")
+    # Once a step, after all micro-batches: what these are contrasted with is the bank before the step.
+    run.bank.publish([own for _, own in segments], step)
+    stopwatch.phase("bank")
+    return micro_losses
+
+
+def _micro_step(run: TrainingRun, batch: Batch, context: StepContext) -> tuple[Outputs, Any]:
+    """Forward, losses and backward of one micro-batch; the last one of a step moves the weights."""
+    config, engine, phase = run.config, run.engine, context.phase
+    images = batch.image.to(PRECISION[config.engine.precision], memory_format=torch.channels_last)
+    outputs = engine(*run.task.inputs(images, batch, config))
+    phase("forward")
+    losses = run.task.losses(outputs, batch, context)
+    phase("loss")
+    engine.finite_check.observe(losses.total)
+    engine.backward(losses.total)
+    engine.finite_check.agree(context.step, batch.keys)
+    phase("backward")
+    engine.step()
+    phase("optimizer")
+    return outputs, losses
+
+
+def _preview(run: TrainingRun, done: int, batch: Batch, outputs: Outputs, stopwatch: Stopwatch) -> None:
+    """Draw the first images of rank 0's batch, where that is due."""
+    tracking = run.config.tracking
+    due = done % tracking.previews_every == 0 or done == run.config.schedule.steps
+    if not (run.task.preview and tracking.previews and due and comm.rank() == 0 and len(batch)):
+        return
+    detached = (output.detach() for output in outputs)
+    path = run.folder.preview(done)
+    facts = (run.classes, run.background, run.stream.normalisation)
+    run.task.preview(path, *detached, batch, run.config, *facts)
+    stopwatch.phase("preview")
+
+
+def _log(run: TrainingRun, done: int, micro_losses: list[Any], stopwatch: Stopwatch) -> None:
+    """A step in numbers; a collective."""
+    config, (phases, seconds) = run.config, stopwatch.lap(done)
+    numbers = run.task.summary(micro_losses, config)
+    if config.stream.skip_corrupt:
+        skipped = comm.sum_all(torch.tensor(run.stream.skipped.total(), device=run.device))
+        numbers["stream/skipped"] = int(skipped)
+    numbers |= run.engine.clipping.report()
+    numbers |= run.bank.report(done)
+    # The first step pays for starting up and says nothing about the rest.
+    starting = done == run.stream.start_step + 1
+    run.log.step(
+        {
+            "step": done,
+            **numbers,
+            "lr": learning_rate(done - 1, config.optimizer.lr, config.schedule),
+            "images_per_s": config.stream.batch / seconds,
+            "workers": comm.world(),
+            **{f"time/{phase}": spent for phase, spent in phases.items()},
+            "memory_mb": memory_mb(),
+            "eta_s": None if starting else (config.schedule.steps - done) * seconds,
+        }
+    )
+    stopwatch.phase("logging")
+
+
+def _save(run: TrainingRun, state: dict[str, Any], due: bool, stopwatch: Stopwatch) -> None:
+    """Write a checkpoint where it is due, or somebody asks the training to stop, which raises Stopped.
+
+    state: where the stream goes on. A collective: rank 0 looks for the request, and all hear of it, since a
+    rank that stops alone would leave the others waiting.
+    """
+    done = state["step"]
+    stop = done < run.config.schedule.steps and comm.from_rank_zero(stopping.requested(run.folder.path))
+    if due or stop:
+        checkpoint.save(run.engine, run.bank, state, run.config, run.folder.checkpoints, run.encoder)
+        stopwatch.phase("checkpoint")
+    if stop:
+        raise Stopped(f"saved step {done} and stopped", None, "the same command goes on")
+
+
+def _export(run: TrainingRun, done: int) -> None:
+    """Write RUN/export; a collective."""
+    weights = run.engine.state()["weights"]
+    if comm.rank() == 0:
+        weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+        folder, network = run.folder.export, run.task.network
+        facts = (run.config.model, run.classes, run.background, done, network, run.stream.normalisation)
+        export.save(weights, folder, *facts)
+        run.log.line(f"exported the network to {folder}")
+    comm.barrier()

@@ -1,0 +1,51 @@
+"""Stopping a training that will go on later: a file RUN/stop asks for it, whoever launched the workers.
+
+The process that the user started makes the file on SIGTERM or Ctrl-C. Rank 0 looks for it at logged
+steps; the ranks agree, save, and leave with exit status 75. A second signal ends everything at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from spml_dist.run_folder import RunFolder
+
+
+@contextmanager
+def on_signals(folder: Path) -> Iterator[None]:
+    """While the block runs, a first SIGTERM or SIGINT asks for a stop, and a second one kills this process
+    and all that it started. Python hears of signals in the main thread alone: in another one, only the file
+    asks."""
+    request = RunFolder(folder).stop
+    request.unlink(missing_ok=True)
+
+    def answer(number: int, frame: FrameType | None) -> None:
+        if request.exists():
+            for child in psutil.Process().children(recursive=True):
+                child.kill()
+            os._exit(128 + number)
+        request.touch()
+        os.write(2, b"saving and stopping after the next logged step; once more to stop at once\n")
+
+    main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+    before = {number: signal.signal(number, answer) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        request.unlink(missing_ok=True)
+
+
+def requested(folder: Path) -> bool:
+    """Whether the run in this folder is asked to stop."""
+    return RunFolder(folder).stop.exists()

@@ -1,0 +1,54 @@
+"""What every training process runs, whoever launched it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from spml_dist import comm
+from spml_dist.config import Config
+from spml_dist.data.format.manifest import read_manifest
+from spml_dist.errors import Stopped
+from spml_dist.tracking import system_metrics
+from spml_dist.training.build import build
+from spml_dist.training.loop import train
+from spml_dist.training.task import CAM, SEGMENTER
+
+
+def work(payload: dict[str, Any]) -> None:
+    """Train one rank to the end.
+
+    payload: {"config": the resolved configuration as plain data, "network": "cam" for the CAM classifier,
+    and nothing or "segmenter" for the segmenter, "device": "cuda" or "cpu" as all ranks were told, and
+    nothing for what engine.device means on this machine}.
+
+    With DeepSpeed where there is a process group already, else alone and without it. Raises SpmlError for
+    what a user can mend, and Stopped once the run is saved because it was asked to stop.
+    """
+    config = Config.model_validate(payload["config"], strict=False)
+    device = _device(payload.get("device", config.engine.device))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL's collectives compute on the current one
+    # Threads beyond a machine's cores wait for one another, so its ranks share them out.
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", comm.world()))
+    torch.set_num_threads(config.engine.threads or max(1, (os.cpu_count() or 1) // beside))
+    task = CAM if payload.get("network") == CAM.network else SEGMENTER
+    run = build(config, read_manifest(config.data.train), device, task)
+    status = "FAILED"
+    try:
+        with system_metrics.watched(run.folder.path):
+            train(run)
+        status = "FINISHED"
+    except Stopped:
+        status = "KILLED"
+        raise
+    finally:
+        run.log.close(status)
+
+
+def _device(name: str) -> torch.device:
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count()))

@@ -1,0 +1,67 @@
+"""RUN/config.yaml: every value with where it came from, as long as the run is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spml_dist.config import Config, explain, load
+from spml_dist.errors import RunError
+from spml_dist.run_folder import RunFolder
+from spml_dist.training.claim import claim
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+def claimed(run: RunFolder, *overrides: str, path: Path = QUICKSTART) -> Config:
+    config, origins = explain(path, overrides)
+    claim(run, config, origins)
+    return config
+
+
+def lines(run: RunFolder) -> dict[str, str]:
+    """Value and origin of each line, by its key without the section."""
+    return dict(line.strip().split(": ", 1) for line in run.config.read_text().splitlines() if "  # " in line)
+
+
+def test_a_run_s_file_shows_origins_and_loads_to_the_same(run):
+    config = claimed(run, "seed=7")
+    assert load(run.config) == config
+    shown = lines(run)
+    assert shown["seed"].split() == ["7", "#", "override"]
+    assert shown["lr"].split()[:2] == ["0.02", "#"] and f"{QUICKSTART}:" in shown["lr"]
+    assert shown["momentum"].split() == ["0.9", "#", "default"]
+
+
+def test_going_on_from_the_run_s_own_file_keeps_the_origins(run):
+    claimed(run, "seed=7")
+    run.metrics.write_text("{}\n")
+    before = run.config.read_text()
+    claimed(run, path=run.config)
+    assert run.config.read_text() == before
+    claimed(run, "tracking.every=3", path=run.config)
+    assert (
+        lines(run)["every"] and "override" in run.config.read_text() and load(run.config).tracking.every == 3
+    )
+
+
+def test_a_configuration_without_origins_is_written_without(run):
+    claim(run, load(QUICKSTART))
+    assert load(run.config) == load(QUICKSTART) and "#" not in run.config.read_text()
+
+
+def test_a_run_that_logged_a_step_is_one_configuration_s(run):
+    claimed(run)
+    claimed(run, "stream.batch=4")  # nothing is logged: the folder is free
+    run.metrics.write_text("{}\n")
+    with pytest.raises(
+        RunError, match=r"belongs to another configuration \(got stream.batch \(4 there, 8 here\)"
+    ):
+        claimed(run)
+    assert load(run.config).stream.batch == 4
