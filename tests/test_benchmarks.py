@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from spml_dist.config import load
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 COMMANDS = [path.stem for path in sorted(BENCHMARKS.glob("*.py")) if "__main__" in path.read_text()]
 
@@ -49,3 +51,42 @@ def test_a_comparison_repeats_no_run_that_is_there(tmp_path, monkeypatch):
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def test_the_study_of_learning_tells_what_is_there_and_repeats_nothing(tmp_path, monkeypatch, capsys):
+    """A row of the table is a mean over the seeds; runs that are not finished stay out."""
+    learning = importlib.import_module("benchmarks.learning")
+    monkeypatch.setattr(learning.training, "verb", lambda out, *words: pytest.fail(f"started {words}"))
+    for part in ("scribble30/train", "masks/val"):
+        _write(tmp_path / "data" / f"gid15_{part}" / "manifest.json", "{}")
+    finished = {"nearest_sampled_7": 500, "nearest_sampled_11": 500, "recent_7": 500, "recent_11": 400}
+    for name, step in finished.items():
+        run = tmp_path / "runs" / f"gid15_scribble30_{name}"
+        readouts = {way: {"miou": int(name.rpartition("_")[2]) / 100} for way in ("classifier", "neighbours")}
+        _write(run / "result.json", json.dumps({"step": step, "readouts": readouts}))
+        _write(run / "cpu.txt", "300\n100\n")
+    words = ["--set", "gid15", "--labels", "scribble30", "--row", "nearest+sampled", "--seed", "7", "11"]
+    assert learning.main([*words, "--data", str(tmp_path), "--out", str(tmp_path)]) == 0
+    assert learning.main(["--table", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "learning.md").read_text().splitlines()[2:] == [
+        "| gid15 | scribble30 | recent | 1 | 7.0 | 7.0 | 400.0 |",
+        "| gid15 | scribble30 | nearest+sampled | 2 | 9.0 ± 2.8 | 9.0 ± 2.8 | 400.0 ± 0.0 |",
+    ]
+    recent, whole = json.loads((tmp_path / "learning.json").read_text())
+    assert whole["seeds"] == [7, 11] and whole["classifier"]["values"] == pytest.approx([7, 11])
+    assert whole["classifier"]["deviation"] == pytest.approx(8**0.5)
+    assert recent["neighbours"]["deviation"] is None
+    assert learning.main(["--list"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if not line.startswith("|")]
+    assert listed == list(learning.ROWS)
+
+
+def test_every_row_of_the_study_is_an_experiment_that_can_be_loaded():
+    learning = importlib.import_module("benchmarks.learning")
+    configs = BENCHMARKS.parent / "configs"
+    plain = load(configs / "gid15_scribble.yaml", learning.WORDS)
+    for name, words in learning.ROWS.items():
+        config = load(configs / "gid15_scribble.yaml", [*learning.WORDS, *words])
+        assert (config == plain) == (name == "nearest+sampled"), name
+    for name in learning.SETS.values():
+        assert load(configs / name, learning.WORDS).model == plain.model

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb
 from spml_dist.config import dump, explain, reference
 from spml_dist.config.flatten import leaves
+from spml_dist.config.notices import unreached_dilations
 from spml_dist.files.write import write_text
 
 EXAMPLES = """\
@@ -55,4 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
         rows = {key: {"value": value, "origin": origins[key]} for key, value in leaves(config).items()}
         write_text(arguments.json, json.dumps(rows, indent=2) + "\n")
     print(dump(config, origins), end="")
+    if notice := unreached_dilations(config):
+        print(f"spml-dist: {notice}", file=sys.stderr)
     return 0

@@ -199,13 +199,13 @@ def _cluster(
 @contextmanager
 def _found(address: str, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """How Ray is told of somebody's cluster. RunError: nobody answers, or nobody that speaks as Ray does."""
-    from ray._raylet import GcsClient
+    from ray import _raylet
 
     sockets.require_answer(address, ANSWER_SECONDS)
     if re.fullmatch(r"[^/]+:\d+", address):
         say(f"looking for the Ray cluster at {address}")
         try:
-            GcsClient(address=address)
+            _raylet.GcsClient(address=address)  # type: ignore[attr-defined]  # compiled, without stubs
         except Exception as problem:  # Ray itself would ask for minutes, and not say so
             remedy = "give HOST:PORT of the head, as `ray start` has printed it, with Ray of the same version"
             raise RunError(

@@ -24,6 +24,7 @@ def check(config: Config) -> None:
         _warmup,
         _policy,
         _decays,
+        _clip,
         _weights,
         _tracking,
         _precision,
@@ -126,6 +127,14 @@ def _decays(config: Config) -> None:
             "schedule.decays",
             decays,
             f"steps must rise and stay below schedule.steps, which is {schedule.steps}",
+        )
+
+
+def _clip(config: Config) -> None:
+    optimizer = config.optimizer
+    if optimizer.clip == "apart" and optimizer.clip_norm is None:
+        raise ConfigError(
+            "optimizer.clip", "apart", "optimizer.clip_norm is null: set it to a norm, or clip to together"
         )
 
 

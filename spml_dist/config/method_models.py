@@ -51,6 +51,11 @@ class SegmentsConfig(Section):
         description="Factor of the unit embedding beside its local features in relations that use these; "
         "clustering takes it whole; 0.1 for DensePose.",
     )
+    labels: Literal["nearest", "majority"] = Field(
+        default="nearest",
+        description="Which label a cell of 4×4 pixels has: that of its top left pixel, as in the release, or "
+        "that of most of its labelled pixels; a thin scribble then labels every cell that it crosses.",
+    )
 
 
 # A class each, although most have the same fields: a file that gives a weight alone keeps the relation's own

@@ -46,7 +46,8 @@ class ModelConfig(Section):
     )
     pretrained: bool = Field(
         default=True,
-        description="Whether timm fetches its own weights, learned on ImageNet, which needs a network.",
+        description="Whether to start from weights learned on ImageNet: timm's own where its hub can be "
+        "reached, else those of an installed package (extra `weights`).",
     )
     output_stride: Annotated[int, Field(ge=4)] | None = Field(
         default=8,
@@ -152,6 +153,11 @@ class OptimizerConfig(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
         description="Norm above which a step's whole gradient is scaled down to it; null for no clipping.",
+    )
+    clip: Literal["together", "apart"] = Field(
+        default="together",
+        description="Whether clip_norm limits the gradient of all weights together, or that of backbone and "
+        "head and that of the classifier apart, so that neither's size decides on the other's step.",
     )
     head_multiplier: float = Field(
         default=10.0, gt=0, description="Learning rate of head and classifier over the backbone's."

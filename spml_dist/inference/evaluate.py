@@ -83,8 +83,8 @@ def evaluate_model(
     split takes the majority label of its nearest prototypes (SPML paper, section 3.5). With `oracle` the
     prototypes carry ground truth, and the read-out is called `neighbours_oracle`.
 
-    Raises DataError for images without ground truth, for classes other than the model's, and for a
-    training split without any label.
+    Raises DataError for images without ground truth, for one that is ignored everywhere, for classes other
+    than the model's, and for a training split without any label.
     """
     classes = list(info["classes"])
     for folder in (split_folder, train_folder):
@@ -100,8 +100,13 @@ def evaluate_model(
         image = readouts.add(number, sample, sample.mask)
         if each is not None:
             each(image)
-    summaries = readouts.summaries(classes)
     confusion = readouts.confusion
+    if not confusion["classifier"].any():
+        remedy = "give whole masks: a pixel of value 255 is ignored"
+        raise DataError(
+            f"{split_folder}: no pixel of its masks has a class", f"{readouts.images} images", remedy
+        )
+    summaries = readouts.summaries(classes)
     present = metrics.present(confusion["classifier"])
     return {
         "split": split,

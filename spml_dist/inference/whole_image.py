@@ -75,7 +75,7 @@ def embed(model: Segmenter, image: np.ndarray, longer_side: int | None = None) -
     padded = _padded(resized[0]), _padded(resized[1])
     # Zeros are the mean colour after normalisation, as crops are padded in training.
     canvas = np.zeros((3, *padded), np.float32)
-    canvas[:, : resized[0], : resized[1]] = normalise(scaled)
+    canvas[:, : resized[0], : resized[1]] = normalise(scaled, model.normalisation)
     device = next(model.parameters()).device
     raw = model.embed(torch.from_numpy(canvas)[None].to(device))
     grid = raw.shape[2], raw.shape[3]

@@ -50,7 +50,7 @@ def activations(
     small = image if size == (height, width) else cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
     total = torch.zeros(1, len(classes), *size, device=device)
     for scale in settings.scales:
-        view = torch.from_numpy(_view(small, scale, model.stride)).to(device)
+        view = torch.from_numpy(_view(small, scale, model)).to(device)
         # Both in one batch; the second map is mirrored back before the two are added.
         views = torch.stack([view, view.flip(-1)] if settings.mirror else [view])
         maps = model.activate(views)[:, list(classes)].float()
@@ -128,9 +128,10 @@ def _affordable(scale: float, height: int, width: int) -> float:
     return min(scale, sqrt(MOST_PIXELS / (height * width)))
 
 
-def _view(image: np.ndarray, scale: float, stride: int) -> np.ndarray:
+def _view(image: np.ndarray, scale: float, model: Cam) -> np.ndarray:
     """[3, h, w] float32, normalised, at a scale or as near to it as MOST_PIXELS allow."""
-    scale = _affordable(scale, *image.shape[:2])
+    scale, stride = _affordable(scale, *image.shape[:2]), model.stride
     height, width = (max(1, round(side * scale / stride)) * stride for side in image.shape[:2])
     floats = image.astype(np.float32) / np.float32(255)
-    return normalise(cv2.resize(floats, (width, height), interpolation=cv2.INTER_LINEAR))
+    resized = cv2.resize(floats, (width, height), interpolation=cv2.INTER_LINEAR)
+    return normalise(resized, model.normalisation)

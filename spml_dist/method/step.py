@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, interpolate
 from spml_dist import comm
 from spml_dist.config import Config
 from spml_dist.method.batch_segments import exchange
+from spml_dist.method.cell_labels import majority_labels
 from spml_dist.method.colour import colours
 from spml_dist.method.location import location
 from spml_dist.method.relational_loss import RELATIONS, relational_loss
@@ -86,10 +87,12 @@ def losses(
 
 def segments_of(raw: Tensor, batch: Batch, config: Config) -> tuple[Pixels, Segments]:
     """The batch's pixels and segments on the embedding's grid."""
-    settings = config.segments
+    settings, labels = config.segments, batch.semantic
+    if settings.labels == "majority":
+        labels = majority_labels(labels, (raw.shape[2], raw.shape[3]))
     return segment(
         raw.to(torch.promote_types(raw.dtype, torch.float32)),
-        batch.semantic,
+        labels,
         batch.regions,
         grid=settings.grid,
         iterations=settings.iterations,

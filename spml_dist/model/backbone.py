@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -11,7 +13,9 @@ from torch import Tensor, nn
 
 from spml_dist.config.models import ModelConfig
 from spml_dist.errors import ConfigError
+from spml_dist.model import pretrained as packages
 from spml_dist.model import weights
+from spml_dist.records import IMAGENET, Normalisation
 
 ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
 """Options of timm's transformers that let them take images of any size"""
@@ -20,7 +24,18 @@ UNFIT = (RuntimeError, TypeError, NotImplementedError, AssertionError, IndexErro
 """What timm raises for a wish that a network cannot fulfil"""
 
 
-def from_config(config: ModelConfig) -> nn.Module:
+@dataclass(frozen=True)
+class Start:
+    """A network with the weights that its training starts from."""
+
+    net: nn.Module
+    normalisation: Normalisation
+    """how images are normalised for these weights"""
+    origin: str
+    """where they come from, for people"""
+
+
+def from_config(config: ModelConfig) -> Start:
     """The backbone that a configuration asks for; as `build`."""
     return build(
         config.backbone, config.output_stride, config.feature_level, config.weights, config.pretrained
@@ -29,12 +44,14 @@ def from_config(config: ModelConfig) -> nn.Module:
 
 def build(
     name: str, output_stride: int | None, level: int, file: str | None = None, pretrained: bool = False
-) -> nn.Module:
+) -> Start:
     """A network whose `features` are feature map number `level`; its parameters carry timm's names.
 
     output_stride: image pixels per pixel of the network's last map. None takes the network's own; another
     value turns the strides beyond it into dilations, which convolutional networks can do and transformers
-    cannot. file: of backbone weights (`spml_dist.model.weights`).
+    cannot. file: of backbone weights (`spml_dist.model.weights`); images are normalised as a JSON beside it
+    says under "mean" and "deviation", else by ImageNet's. pretrained: timm's own weights where its hub can be
+    reached, those of a package where it cannot (`spml_dist.model.pretrained`).
 
     Stochastic depth and dropout are switched off: their draws would depend on the number of workers.
     Raises ConfigError for an unknown name, a stride or level that the network lacks, a network that is tied
@@ -54,19 +71,63 @@ def build(
     # On the meta device first: a network that does not fit is told before any weights are fetched.
     options = _options(name, output_stride, level)
     _try_out(name, options)
-    try:
-        net = timm.create_model(name, pretrained=pretrained and file is None, **options)
-    except (OSError, *UNFIT) as problem:
-        remedy = f"timm cannot fetch weights: {problem}; set it to false, or name a file in model.weights"
-        raise ConfigError("model.pretrained", pretrained, remedy) from problem
-    for module in net.modules():
+    if file is not None:
+        start = _from_file(_plain_net(name, options), file, file)
+    elif pretrained:
+        start = _pretrained(name, options)
+    else:
+        start = Start(_plain_net(name, options), IMAGENET, "no weights")
+    for module in start.net.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         elif isinstance(module, DropPath):
             module.drop_prob = 0.0
-    if file is not None:
-        _load(net, file)
-    return net
+    return start
+
+
+def _plain_net(name: str, options: dict[str, Any]) -> nn.Module:
+    import timm
+
+    return timm.create_model(name, **options)
+
+
+def _pretrained(name: str, options: dict[str, Any]) -> Start:
+    """With timm's own weights; where its hub does not answer, with those of an installed package."""
+    import timm
+
+    network = name.partition(".")[0]  # without the tag that chooses among timm's own weights
+    packed = packages.installed(network)
+    if packed and not packages.hub_answers():
+        return _from_package(name, network, options)
+    try:
+        net = timm.create_model(name, pretrained=True, **options)
+    except (OSError, *UNFIT) as problem:
+        if packed:
+            return _from_package(name, network, options)
+        remedy = (
+            f"timm cannot fetch weights: {problem}; {packages.remedy(network)}set it to false, or name a "
+            "file in model.weights"
+        )
+        raise ConfigError("model.pretrained", True, remedy) from problem
+    known = cast(Any, timm.get_pretrained_cfg(name))  # there is one: its weights have been fetched
+    normalisation = Normalisation(tuple(known.mean), tuple(known.std))
+    return Start(net, normalisation, f"timm's weights {known.hf_hub_id or known.url}")
+
+
+def _from_package(name: str, network: str, options: dict[str, Any]) -> Start:
+    import timm
+
+    with torch.device("meta"):
+        whole = timm.create_model(network).state_dict()
+    path = packages.cached(network, whole)
+    facts = packages.described(path)
+    origin = f"the weights of package {facts['package']} {facts['version']} ({facts['licence']})"
+    return _from_file(_plain_net(name, options), str(path), origin)
+
+
+def _from_file(net: nn.Module, path: str, origin: str) -> Start:
+    _load(net, path)
+    return Start(net, Normalisation.of(packages.described(Path(path))), origin)
 
 
 def _last(address: str) -> str:

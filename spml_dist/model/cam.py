@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 from spml_dist.config.models import ModelConfig
 from spml_dist.model import backbone
 from spml_dist.model.segmenter import prepare
+from spml_dist.records import IMAGENET, Normalisation
 
 
 class Cam(nn.Module):
@@ -18,6 +19,11 @@ class Cam(nn.Module):
     linear classifier of pooled features, so a map shows what its class was recognised by (Zhou et al.,
     Learning deep features for discriminative localization, CVPR 2016).
     """
+
+    normalisation: Normalisation = IMAGENET
+    """of the images that it is shown"""
+    origin = "no weights"
+    """where the backbone's weights come from, for people"""
 
     def __init__(self, net: nn.Module, features: int, num_classes: int):
         super().__init__()
@@ -48,7 +54,8 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Cam:
     """The network with fresh (seeded) or given weights, on the CPU. Raises ConfigError as the segmenter's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = backbone.from_config(config)
-        model = Cam(net, backbone.channels(net), num_classes)
-    prepare(model, net, config)
+        start = backbone.from_config(config)
+        model = Cam(start.net, backbone.channels(start.net), num_classes)
+    model.normalisation, model.origin = start.normalisation, start.origin
+    prepare(model, start.net, config)
     return model

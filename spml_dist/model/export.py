@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -16,6 +17,7 @@ from spml_dist.files.write import replacing, write_json
 from spml_dist.model import cam, segmenter
 from spml_dist.model.cam import Cam
 from spml_dist.model.segmenter import Segmenter
+from spml_dist.records import IMAGENET, Normalisation
 from spml_dist.run_folder import MODEL_INFO, MODEL_WEIGHTS
 
 VERSION = 1
@@ -36,8 +38,10 @@ def save(
     background: int | None,
     step: int,
     network: Network = "segmenter",
+    normalisation: Normalisation = IMAGENET,
 ) -> None:
-    """Write a state dict of full float tensors and what is needed to build the network around it."""
+    """Write a state dict of full float tensors and what is needed to build the network around it and to
+    show it images."""
     folder.mkdir(parents=True, exist_ok=True)
     info = {
         "version": VERSION,
@@ -46,6 +50,7 @@ def save(
         "classes": classes,
         "background": background,
         "model": config.model_dump(mode="json"),
+        **asdict(normalisation),
     }
     with replacing(folder / MODEL_WEIGHTS) as aside:
         save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, aside)
@@ -90,6 +95,7 @@ def load(folder: Path, network: Network = "segmenter") -> tuple[Segmenter | Cam,
         raise RunError(
             f"{folder / MODEL_WEIGHTS} does not fit {path}", problem, "take both files of one export"
         ) from problem
+    model.normalisation = Normalisation.of(info)
     return model.eval(), info
 
 

@@ -15,6 +15,7 @@ from spml_dist.errors import ConfigError
 from spml_dist.model import backbone
 from spml_dist.model.batch_norm import GlobalBatchNorm, globalise
 from spml_dist.model.heads import ClassifierHead, DeepLabHead, PSPNetHead
+from spml_dist.records import IMAGENET, Normalisation
 
 GRID_STRIDE = 4
 """Image pixels per cell of the embedding grid, along each side"""
@@ -26,6 +27,11 @@ class Segmenter(nn.Module):
     The classifier sees the unit embedding, detached unless it is the plain cross-entropy baseline that
     is being trained.
     """
+
+    normalisation: Normalisation = IMAGENET
+    """of the images that it is shown"""
+    origin = "no weights"
+    """where the backbone's weights come from, for people"""
 
     def __init__(self, net: nn.Module, head: nn.Module, classifier: nn.Module, detached: bool):
         super().__init__()
@@ -67,11 +73,12 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Segmenter:
     # Its own draws alone: what else was drawn in this process before must not change a seeded network.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = backbone.from_config(config)
-        head = _head(config, backbone.channels(net))
+        start = backbone.from_config(config)
+        head = _head(config, backbone.channels(start.net))
         classifier = ClassifierHead(config.embedding_dim, num_classes, config.classifier_dropout)
-    model = Segmenter(net, head, classifier, config.classifier_detached)
-    prepare(model, net, config)
+    model = Segmenter(start.net, head, classifier, config.classifier_detached)
+    model.normalisation, model.origin = start.normalisation, start.origin
+    prepare(model, start.net, config)
     return model
 
 

@@ -11,11 +11,13 @@ from torch import nn
 
 from spml_dist import comm
 from spml_dist.config import Config
+from spml_dist.config.models import ModelConfig
 from spml_dist.data.format.manifest import Manifest
 from spml_dist.data.stream.loader import Stream
 from spml_dist.data.stream.shard_cache import ShardCache
+from spml_dist.errors import ConfigError
 from spml_dist.model.segmenter import Segmenter
-from spml_dist.records import SegmentBank
+from spml_dist.records import IMAGENET, Normalisation, SegmentBank
 from spml_dist.run_folder import RunFolder
 from spml_dist.training import checkpoint, deepspeed_engine, label_summary, momentum_encoder, run_bank
 from spml_dist.training.deepspeed_engine import DeepSpeedEngine
@@ -72,20 +74,36 @@ def build(
     engine_state, stream_state = (saved.engine, saved.stream) if saved else (None, None)
 
     dtype = torch.float64 if config.engine.precision == "float64" else torch.float32
-    model = task.build(config.model, len(manifest.classes), config.seed).to(device, dtype)
+    model = task.build(_to_build(config.model, saved), len(manifest.classes), config.seed).to(device, dtype)
     # Before the engine, which casts the network it is given and hooks into it. Only a segmenter has one: an
     # experiment of CAM keeps no bank that its vectors could go to.
     segmenter = cast(Segmenter, model)
+    _require_one_origin(segmenter.origin)
+    if not saved:
+        log.line(f"the backbone starts from {segmenter.origin}")
     encoder = momentum_encoder.build(config, segmenter, PRECISION[config.engine.precision], engine_state)
     engine = _engine(model, config, engine_state, log)
     bank = run_bank.build(config, len(manifest.classes), device, manifest.classes)
     if last:
         bank.restore(last / checkpoint.BANK)
-    stream = training_stream(config, manifest, stream_state)
+    stream = training_stream(config, manifest, stream_state, segmenter.normalisation)
     if comm.rank() == 0:
         label_summary.write(folder.path, manifest, config.relations, task.network)
     log.track(folder, config)
     return TrainingRun(config, folder, manifest, device, engine, encoder, bank, stream, log, task)
+
+
+def _to_build(model: ModelConfig, saved: checkpoint.Checkpoint | None) -> ModelConfig:
+    """A checkpoint holds all weights: those that the run started from need not be there any more."""
+    return model.model_copy(update={"weights": None, "pretrained": False}) if saved else model
+
+
+def _require_one_origin(origin: str) -> None:
+    """A collective. Raises ConfigError on every rank where some have started from other weights."""
+    origins = dict.fromkeys(comm.from_every_rank(origin))
+    if len(origins) > 1:
+        remedy = "give every machine a network or none, or name a file in model.weights"
+        raise ConfigError("model.pretrained gives the workers different weights", ", ".join(origins), remedy)
 
 
 def _engine(model: nn.Module, config: Config, state: EngineState | None, log: RunLog) -> Engine:
@@ -96,7 +114,12 @@ def _engine(model: nn.Module, config: Config, state: EngineState | None, log: Ru
     return TorchEngine(model, config, state)
 
 
-def training_stream(config: Config, manifest: Manifest, state: dict[str, Any] | None = None) -> Stream:
+def training_stream(
+    config: Config,
+    manifest: Manifest,
+    state: dict[str, Any] | None = None,
+    normalisation: Normalisation = IMAGENET,
+) -> Stream:
     """This rank's part of a training's batches. state: where it goes on; None = the beginning."""
     settings = config.stream
     return Stream(
@@ -115,5 +138,6 @@ def training_stream(config: Config, manifest: Manifest, state: dict[str, Any] | 
         accumulation=config.engine.accumulation,
         skip_corrupt=settings.skip_corrupt,
         cache=ShardCache(settings.cache, settings.cache_gb, settings.retry_seconds),
+        normalisation=normalisation,
         start_state=state,
     )

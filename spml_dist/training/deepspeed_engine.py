@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from spml_dist.config import Config
+from spml_dist.training.clipping import Clipping, divided_by_part, is_classifier
 from spml_dist.training.engine import EngineState
 from spml_dist.training.finite_check import FiniteCheck
 from spml_dist.training.optimizer import Sgd, parameter_groups, set_rate, trainable
@@ -66,6 +67,7 @@ class DeepSpeedEngine:
         )
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=self._sgd, config=_settings(config))
         self.device = self._engine.device
+        self.clipping = Clipping(settings, self.device)
         if state:
             self._restore(state)
 
@@ -76,7 +78,25 @@ class DeepSpeedEngine:
         self._engine.backward(loss)  # which divides it by the number of micro-batches
 
     def step(self) -> None:
+        if self._engine.is_gradient_accumulation_boundary():
+            self.clipping.apply(*divided_by_part(self._gradients()), divided=self._stage > 0)
         self._engine.step()
+
+    def _gradients(self) -> Iterator[tuple[bool, Tensor]]:
+        """(whether it is the classifier's, the gradient that the step will take), of this rank: whole at
+        stage 0, else its share. DeepSpeed has averaged them over the ranks in the last backward pass, and
+        takes what stands there: in its step it only flattens it."""
+        names = {parameter: name for name, parameter in self._engine.module.named_parameters()}
+        if self._stage == 0:
+            for parameter, name in names.items():
+                if parameter.grad is not None:
+                    yield is_classifier(name), parameter.grad
+            return
+        inner = self._engine.optimizer
+        groups = inner.fp16_groups if self._stage == 3 else inner.bit16_groups
+        for number, parameters in enumerate(groups):
+            for gradient in inner.averaged_gradients[number]:
+                yield is_classifier(names[parameters[0]]), gradient
 
     def set_rate(self, rate: float) -> None:
         set_rate(self._engine.optimizer, rate)
@@ -142,6 +162,8 @@ class DeepSpeedEngine:
 def _settings(config: Config) -> dict[str, Any]:
     """DeepSpeed's own configuration."""
     micro = config.stream.batch // config.engine.accumulation
+    # Apart, `Clipping` does it before DeepSpeed's step, whose own default is 1.
+    limit = config.optimizer.clip_norm if config.optimizer.clip == "together" else None
     return {
         # DeepSpeed wants equal parts; ours may be ragged. It uses the number for nothing else here.
         "train_micro_batch_size_per_gpu": max(1, micro // dist.get_world_size()),
@@ -149,7 +171,7 @@ def _settings(config: Config) -> dict[str, Any]:
         "zero_optimization": {"stage": config.engine.zero_stage},
         # It knows its own and torch's optimisers; the release's SGD is neither.
         "zero_allow_untested_optimizer": True,
-        "gradient_clipping": config.optimizer.clip_norm or 0.0,  # DeepSpeed's own default is 1
+        "gradient_clipping": limit or 0.0,
         "bf16": {"enabled": config.engine.precision == "bfloat16"},
         "steps_per_print": sys.maxsize,
         "wall_clock_breakdown": False,

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from spml_dist.training.clipping import Clipping
 from spml_dist.training.finite_check import FiniteCheck
 
 EngineState = dict[str, dict[str, Tensor]]
@@ -19,6 +20,9 @@ class Engine(Protocol):
     device: torch.device
     finite_check: FiniteCheck
     """watches what `backward` computes, and keeps `step` from following it where it is not finite"""
+
+    clipping: Clipping
+    """measures the gradients that `step` follows, and limits them apart where that is asked for"""
 
     def __call__(self, *inputs: Any) -> tuple[Tensor, Tensor]:
         """What the network gives for a micro-batch."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from spml_dist import cluster
 from spml_dist.config import Config, explain
+from spml_dist.config.notices import unreached_dilations
 from spml_dist.errors import ConfigError, RunError
 from spml_dist.run_folder import RunFolder
 from spml_dist.training import data_check, stopping
@@ -91,6 +92,8 @@ def launch(
         return False
     claim(run, config, origins)
     show(f"run folder {run.path}")
+    if network == "segmenter" and (notice := unreached_dilations(config)):
+        show(f"spml-dist: {notice}")
     if complete:
         data_check.require_sound(config, manifest, run)
         show(f"already trained to step {exported}; for another run give another name=")

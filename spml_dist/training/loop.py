@@ -95,7 +95,8 @@ def _preview(run: TrainingRun, done: int, batch: Batch, outputs: Outputs, stopwa
         return
     detached = (output.detach() for output in outputs)
     path = run.folder.preview(done)
-    run.task.preview(path, *detached, batch, run.config, run.classes, run.background)
+    facts = (run.classes, run.background, run.stream.normalisation)
+    run.task.preview(path, *detached, batch, run.config, *facts)
     stopwatch.phase("preview")
 
 
@@ -106,6 +107,7 @@ def _log(run: TrainingRun, done: int, micro_losses: list[Any], stopwatch: Stopwa
     if config.stream.skip_corrupt:
         skipped = comm.sum_all(torch.tensor(run.stream.skipped.total(), device=run.device))
         numbers["stream/skipped"] = int(skipped)
+    numbers |= run.engine.clipping.report()
     numbers |= run.bank.report(done)
     # The first step pays for starting up and says nothing about the rest.
     starting = done == run.stream.start_step + 1
@@ -145,6 +147,7 @@ def _export(run: TrainingRun, done: int) -> None:
     if comm.rank() == 0:
         weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
         folder, network = run.folder.export, run.task.network
-        export.save(weights, folder, run.config.model, run.classes, run.background, done, network)
+        facts = (run.config.model, run.classes, run.background, done, network, run.stream.normalisation)
+        export.save(weights, folder, *facts)
         run.log.line(f"exported the network to {folder}")
     comm.barrier()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spml_dist.config.models import OptimizerConfig, ScheduleConfig
+from spml_dist.training.clipping import is_classifier
 
 
 class Sgd(torch.optim.Optimizer):
@@ -78,14 +79,16 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
-    """Up to four groups: weights and biases of the backbone, of the two heads. Biases decay by nothing.
+    """Up to six groups: weights and biases of the backbone, of the head, of the classifier. Biases decay by
+    nothing.
 
     `multiplier` scales the scheduled rate: head_multiplier for the heads, times bias_multiplier for biases.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (not name.startswith("backbone."), name.endswith("bias"))
+            # Head and classifier learn alike; apart, each part of the gradient is whole groups of it.
+            key = (not name.startswith("backbone."), is_classifier(name), name.endswith("bias"))
             groups.setdefault(key, []).append(parameter)
     return [
         {
@@ -93,7 +96,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
             "multiplier": (config.head_multiplier if head else 1) * (config.bias_multiplier if bias else 1),
             "weight_decay": 0.0 if bias else config.weight_decay,
         }
-        for (head, bias), params in sorted(groups.items())
+        for (head, _, bias), params in sorted(groups.items())
     ]
 
 

@@ -11,12 +11,12 @@ from torch.nn.functional import interpolate
 
 from spml_dist.config import Config
 from spml_dist.data.format.keys import image_id_of
-from spml_dist.data.stream.augment import DEVIATION, MEAN
+from spml_dist.data.stream.augment import denormalise
 from spml_dist.drawing import contact_sheet, overlay
 from spml_dist.drawing.contact_sheet import Card, class_chips
 from spml_dist.method.segments import resize_labels
 from spml_dist.method.step import segments_of
-from spml_dist.records import IGNORED, Batch
+from spml_dist.records import IGNORED, IMAGENET, Batch, Normalisation
 
 
 @torch.no_grad()
@@ -28,10 +28,12 @@ def write(
     config: Config,
     classes: list[str],
     background: int | None,
+    normalisation: Normalisation = IMAGENET,
 ) -> None:
     """Draw crop, weak labels, segments and the joint classifier's prediction of a batch's first images.
 
-    raw, logits: [B, C, h, w] and [B, K, h, w], what the network gave for the batch.
+    raw, logits: [B, C, h, w] and [B, K, h, w], what the network gave for the batch; normalisation: of
+    the batch's images.
     """
     count = min(len(batch), config.tracking.previews)
     size = batch.semantic.shape[1], batch.semantic.shape[2]
@@ -42,7 +44,7 @@ def write(
     colours = overlay.palette(len(classes), background)
     cards, labels = [], set(range(len(classes)))
     for i in range(count):
-        floats = batch.image[i].cpu().numpy().transpose(1, 2, 0) * DEVIATION + MEAN
+        floats = denormalise(batch.image[i].cpu().numpy(), normalisation)
         image = (floats.clip(0, 1) * 255).astype(np.uint8)
         weak = batch.semantic[i].cpu().numpy()
         # Padding is nobody's prediction.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from spml_dist import comm
 from spml_dist.config import Config
+from spml_dist.training.clipping import Clipping, divided_by_part, is_classifier
 from spml_dist.training.engine import EngineState
 from spml_dist.training.finite_check import FiniteCheck
 from spml_dist.training.optimizer import Sgd, parameter_groups, set_rate, trainable
@@ -25,7 +26,8 @@ class TorchEngine:
         self.device = next(model.parameters()).device
         self.finite_check = FiniteCheck(model, self.device)
         settings = config.optimizer
-        self._clip_norm = settings.clip_norm
+        self._clip_norm = settings.clip_norm if settings.clip == "together" else None
+        self.clipping = Clipping(settings, self.device)
         self._sgd = Sgd(
             parameter_groups(model, settings), settings.lr, settings.momentum, stop=self.finite_check.stop
         )
@@ -44,6 +46,12 @@ class TorchEngine:
             for parameter in self._model.parameters():
                 if parameter.grad is not None:
                     parameter.grad = comm.sum_all(parameter.grad) / comm.world()
+            gradients = (
+                (is_classifier(name), parameter.grad)
+                for name, parameter in self._model.named_parameters()
+                if parameter.grad is not None
+            )
+            self.clipping.apply(*divided_by_part(gradients), divided=False)
             # After the ranks' mean, as DeepSpeed does: each rank alone would clip another gradient.
             if self._clip_norm:
                 nn.utils.clip_grad_norm_(self._model.parameters(), self._clip_norm)

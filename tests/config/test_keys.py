@@ -46,6 +46,7 @@ segments.grid
 segments.iterations
 segments.colour
 segments.embedding_scale
+segments.labels
 relations.image_similarity.weight
 relations.image_similarity.concentration
 relations.image_similarity.local_features
@@ -84,6 +85,7 @@ optimizer.lr
 optimizer.momentum
 optimizer.weight_decay
 optimizer.clip_norm
+optimizer.clip
 optimizer.head_multiplier
 optimizer.bias_multiplier
 schedule.steps

@@ -252,7 +252,7 @@ class TestRulesBetweenFields:
         ("overrides", "part"),
         [
             (["model.dilations=[]"], "model.dilations (got []); model.head deeplab needs at least one"),
-            (["model.head=pspnet"], "(got [6, 12, 18, 24]); model.head pspnet has none: set it to []"),
+            (["model.head=pspnet"], "(got [2, 3, 5, 6]); model.head pspnet has none: set it to []"),
             (["stream.batch=9", "engine.accumulation=2"], "stream.batch (got 9); it must be a multiple of"),
             (["stream.batch=4", "engine.accumulation=4"], "needs an image for each of the 2 engine.workers"),
             (["stream.scale=[1.5, 0.5]"], "stream.scale (got [1.5, 0.5])"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, normalize
 
 from spml_dist.data.pack.pack import pack
-from spml_dist.records import UNLABELLED, Sample
+from spml_dist.records import IMAGENET, UNLABELLED, Sample
 
 CLASSES = ("red", "green", "blue")
 COLOURS = np.array([(210, 40, 40), (40, 210, 40), (40, 40, 210)], np.uint8)
@@ -21,6 +21,8 @@ COLOURS = np.array([(210, 40, 40), (40, 210, 40), (40, 40, 210)], np.uint8)
 
 class ColourNet(nn.Module):
     """Embeds an image as its colours on a quarter grid; scores are cosines with the classes' colours."""
+
+    normalisation = IMAGENET
 
     def __init__(self):
         super().__init__()

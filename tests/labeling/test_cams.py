@@ -20,7 +20,7 @@ from spml_dist.errors import RunError
 from spml_dist.labeling import cams
 from spml_dist.labeling.cam_seeds import box_seeds, mapped_classes, seeds, tag_seeds
 from spml_dist.labeling.seed_quality import measure
-from spml_dist.records import IGNORED, UNLABELLED, Sample
+from spml_dist.records import IGNORED, IMAGENET, UNLABELLED, Sample
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 CONFIG = load(QUICKSTART).cam
@@ -185,6 +185,7 @@ class Colours(nn.Module):
     """Class 1 is where the image is red, class 2 where it is blue, of cells of 4 pixels a side."""
 
     stride = 4
+    normalisation = IMAGENET
 
     def __init__(self):
         super().__init__()

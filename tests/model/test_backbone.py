@@ -92,7 +92,7 @@ def test_a_transformer_under_the_pyramid_head():
 def test_the_features_are_those_of_the_whole_timm_network(kind):
     """At the network's own image size; Swin's map comes with channels in the middle, as all others."""
     name, output_stride, level, _ = KINDS[kind]
-    net = backbone.build(name, output_stride, level).eval()
+    net = backbone.build(name, output_stride, level).net.eval()
     stride = {} if output_stride is None else {"output_stride": output_stride}
     whole = timm.create_model(name, **stride).eval()
     state = {backbone._plain(key): value for key, value in net.state_dict().items()}
@@ -153,7 +153,7 @@ def test_weights_that_cannot_be_fetched_are_an_error(monkeypatch):
 
 
 def loaded(weights, name: str = "resnet18", **options) -> nn.Module:
-    return backbone.build(name, 8, -1, str(weights), **options)
+    return backbone.build(name, 8, -1, str(weights), **options).net
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_weights_of_a_whole_network_fit_where_timm_names_features_otherwise(tmp_
     torch.manual_seed(1)
     whole = timm.create_model(name).state_dict()
     save_file(whole, tmp_path / "w.safetensors")
-    net = backbone.build(name, None, -1, str(tmp_path / "w.safetensors"))
+    net = backbone.build(name, None, -1, str(tmp_path / "w.safetensors")).net
     names = {backbone._plain(key): value for key, value in whole.items()}
     assert all(torch.equal(value, names[backbone._plain(key)]) for key, value in net.state_dict().items())
     save_file(net.state_dict(), tmp_path / "again.safetensors")

@@ -14,6 +14,7 @@ from spml_dist.config.models import ModelConfig
 from spml_dist.errors import ConfigError, RunError
 from spml_dist.model import export
 from spml_dist.model.segmenter import Segmenter, build
+from spml_dist.records import IMAGENET, Normalisation
 
 CLASSES = ["nothing", "cat", "dög"]
 
@@ -47,6 +48,17 @@ def test_what_is_loaded_is_what_was_saved(folder, model):
         assert torch.equal(ours, theirs)
     state = loaded.state_dict()
     assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+
+
+def test_the_normalisation_goes_with_the_network(folder, tmp_path, model, config):
+    """Exports of earlier releases say nothing of it and were made with ImageNet's."""
+    own = Normalisation((0.5, 0.25, 0.125), (0.1, 0.2, 0.3))
+    export.save(model.state_dict(), tmp_path / "own", config, CLASSES, 0, 400, normalisation=own)
+    assert export.load(tmp_path / "own")[0].normalisation == own
+    info = json.loads((folder / "model.json").read_text())
+    assert (info.pop("mean"), info.pop("deviation")) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    (folder / "model.json").write_text(json.dumps(info))
+    assert export.load(folder)[0].normalisation == IMAGENET
 
 
 def test_two_files_and_nothing_else(folder):

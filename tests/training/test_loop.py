@@ -111,7 +111,8 @@ def test_a_logged_step_is_one_object_with_everything_in_it(metrics):
     expected = {"step", "loss", "lr", "images_per_s", "memory_mb", "eta_s", "candidates", "bank/rows"}
     expected |= {"pixels", "pixels_without_positive", *(f"loss/{term}" for term in TERMS)}
     expected |= {f"without_positive/{term}" for term in TERMS[:3]}
-    expected |= {"timestamp", "workers"}
+    expected |= {"timestamp", "workers", "gradient/encoder", "gradient/classifier"}
+    expected |= {"clipped/encoder", "clipped/classifier"}
     phases = {"data", "forward", "loss", "backward", "optimizer", "bank"}
     expected |= {f"time/{phase}" for phase in phases}
     for entry in entries:

@@ -97,7 +97,7 @@ class Network(nn.Module):
         self.classifier = nn.Sequential(nn.Conv2d(2, 2, 1, bias=False), nn.BatchNorm2d(2))
 
 
-def test_groups_weights_and_biases_of_backbone_and_heads():
+def test_groups_weights_and_biases_of_backbone_head_and_classifier():
     model = Network()
     names = {p: name for name, p in model.named_parameters()}
     found = {
@@ -107,8 +107,10 @@ def test_groups_weights_and_biases_of_backbone_and_heads():
     assert found == {
         frozenset({"backbone.stem.weight", "backbone.bn.weight"}): (1, 0.01),
         frozenset({"backbone.stem.bias", "backbone.bn.bias"}): (2, 0.0),
-        frozenset({"head.weight", "classifier.0.weight", "classifier.1.weight"}): (10, 0.01),
-        frozenset({"head.bias", "classifier.1.bias"}): (20, 0.0),
+        frozenset({"head.weight"}): (10, 0.01),
+        frozenset({"head.bias"}): (20, 0.0),
+        frozenset({"classifier.0.weight", "classifier.1.weight"}): (10, 0.01),
+        frozenset({"classifier.1.bias"}): (20, 0.0),
     }
 
 
@@ -117,7 +119,7 @@ def test_frozen_parameters_are_in_no_group():
     for p in model.backbone.parameters():
         p.requires_grad_(False)
     groups = parameter_groups(model, settings())
-    assert [group["multiplier"] for group in groups] == [10, 20]
+    assert [group["multiplier"] for group in groups] == [10, 20, 10, 20]
 
 
 def schedule(**changes) -> ScheduleConfig:

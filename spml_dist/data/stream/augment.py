@@ -8,15 +8,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from spml_dist.records import IGNORED
+from spml_dist.records import IGNORED, IMAGENET, Normalisation
 
 # One thread an image: loader processes and workers share the cores already.
 cv2.setNumThreads(0)
-
-MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
-"""ImageNet's mean colour, RGB in [0, 1]; crops are padded with it, which is 0 after normalisation"""
-DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
-"""ImageNet's standard deviation, RGB in [0, 1]"""
 
 Augmented = tuple[np.ndarray, tuple[np.ndarray, ...], np.ndarray]
 """a view: image, labels, window"""
@@ -36,12 +31,14 @@ def augment(
     scale: tuple[float, float],
     mirror: bool,
     swaps: Sequence[tuple[int, int]] = (),
+    normalisation: Normalisation = IMAGENET,
 ) -> Augmented:
     """A random view of an image and its label maps.
 
     image: [H, W, 3] RGB, uint8 or float32 in [0, 1]; labels: [H, W] maps, uint8 or uint16, the semantic one
     first; crop: height and width in pixels; scale: bounds of the uniform factor; mirror: flip left and right
-    in half of the views; swaps: pairs of classes that change places in a flipped view (left and right hand).
+    in half of the views; swaps: pairs of classes that change places in a flipped view (left and right hand);
+    normalisation: of the network that is trained. Its mean colour pads the view: 0 once normalised.
     Returns the image as [3, *crop] float32, normalised, the labels as [*crop] of their own dtypes, and the
     window, [4] float32: where the view lies in the image, as (top, left, bottom, right) in shares of its
     height and width; left > right in a flipped view. The view is padded at the bottom and on the right
@@ -66,15 +63,28 @@ def augment(
     image, *resized = (_resize(array, height, width) for array in maps)
     view = slice(top, top + crop[0]), slice(left, left + crop[1])
     return (
-        normalise(_pad(image[view], crop, MEAN.tolist())),
+        normalise(_pad(image[view], crop, mean_colour(normalisation).tolist()), normalisation),
         tuple(_pad(label[view], crop, IGNORED) for label in resized),
         _window(view, height, width, mirrored),
     )
 
 
-def normalise(image: np.ndarray) -> np.ndarray:
-    """[H, W, 3] RGB, uint8 or float32 in [0, 1] → [3, H, W] float32 by ImageNet's mean and deviation."""
-    return np.ascontiguousarray(((_as_float(image) - MEAN) / DEVIATION).transpose(2, 0, 1))
+def normalise(image: np.ndarray, normalisation: Normalisation = IMAGENET) -> np.ndarray:
+    """[H, W, 3] RGB, uint8 or float32 in [0, 1] → [3, H, W] float32, (image - mean) / deviation."""
+    deviation = np.array(normalisation.deviation, dtype=np.float32)
+    normalised = (_as_float(image) - mean_colour(normalisation)) / deviation
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+
+
+def denormalise(image: np.ndarray, normalisation: Normalisation = IMAGENET) -> np.ndarray:
+    """[3, H, W] float32 normalised → [H, W, 3] float32 RGB in [0, 1]."""
+    deviation = np.array(normalisation.deviation, dtype=np.float32)
+    return image.transpose(1, 2, 0) * deviation + mean_colour(normalisation)
+
+
+def mean_colour(normalisation: Normalisation) -> np.ndarray:
+    """[3] float32, RGB in [0, 1]: what is 0 once it is normalised."""
+    return np.array(normalisation.mean, dtype=np.float32)
 
 
 def _window(view: tuple[slice, slice], height: int, width: int, mirrored: bool) -> np.ndarray:

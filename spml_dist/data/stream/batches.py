@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from spml_dist.data.stream.augment import MEAN, Augmented, augment, rng_for
+from spml_dist.data.stream.augment import Augmented, augment, mean_colour, rng_for
 from spml_dist.data.stream.plan import Draw, Plan
 from spml_dist.data.stream.reader import CorruptSample, Reader
 from spml_dist.errors import DataError
-from spml_dist.records import IGNORED, Batch, Sample
+from spml_dist.records import IGNORED, IMAGENET, Batch, Normalisation, Sample
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Augmentation:
     scale: tuple[float, float]
     mirror: bool
     swaps: tuple[tuple[int, int], ...] = ()
+    normalisation: Normalisation = IMAGENET
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class MicroBatches(Dataset):
         how, labels = self.augmentation, (sample.semantic, sample.regions)
         # By key and epoch, not by rank, step or process: whoever makes the view makes the same.
         rng = rng_for(self.plan.seed, draw.epoch, sample.key)
-        return augment(sample.image, labels, rng, (how.crop, how.crop), how.scale, how.mirror, how.swaps)
+        size = (how.crop, how.crop)
+        return augment(sample.image, labels, rng, size, how.scale, how.mirror, how.swaps, how.normalisation)
 
     def _with_tags_of(self, sample: Sample, view: Augmented) -> Sample:
         """The sample with the tags of its view: in a mirrored one classes change places."""
@@ -94,7 +96,7 @@ class MicroBatches(Dataset):
         except CorruptSample as error:
             self._require_few(draw.shard, error)
             left_out.append(error.what)
-            return _blank(error.key)
+            return _blank(error.key, self.augmentation.normalisation)
 
     def _require_few(self, shard: int, error: CorruptSample) -> None:
         if not self.skip_corrupt:
@@ -145,7 +147,7 @@ def _stacked(arrays: Sequence[np.ndarray], shape: tuple[int, ...], dtype: type) 
     return default_collate([torch.from_numpy(array.astype(dtype, copy=False)) for array in arrays])
 
 
-def _blank(key: str) -> Sample:
+def _blank(key: str, normalisation: Normalisation) -> Sample:
     """An image of one pixel that takes no part."""
     ignored = np.full((1, 1), IGNORED, np.uint8)
-    return Sample(key, MEAN[None, None], ignored, ignored.astype(np.uint16), tags=None)
+    return Sample(key, mean_colour(normalisation)[None, None], ignored, ignored.astype(np.uint16), tags=None)

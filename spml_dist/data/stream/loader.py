@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from spml_dist.data.stream.plan import Plan
 from spml_dist.data.stream.reader import OPEN_SHARDS, Reader
 from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import DataError, RunError
-from spml_dist.records import Batch
+from spml_dist.records import IMAGENET, Batch, Normalisation
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +43,17 @@ class Stream:
     whatever the manifest says; scale, mirror, mirror_swaps: see `augment`; window_shards, seed: see `Plan`;
     loader_processes: processes that decode ahead, 0 decodes in this one; skip_corrupt: see `MicroBatches`;
     cache: for shards at addresses; rank, world: this rank's place among all, None for that in the process
-    group, if there is one; accumulation: micro-batches of a step; start_state: the state to resume from, None
-    for the beginning.
+    group, if there is one; accumulation: micro-batches of a step; normalisation: of the images, by the
+    network's weights; start_state: the state to resume from, whose normalisation holds then, None for the
+    beginning.
 
     Batches are bitwise the same for any number of loader processes, and their images for any world.
     DataError: an unusable shard or manifest (raised here also when a loader process found it); RunError:
     a state that belongs to another stream.
     """
 
+    normalisation: Normalisation
+    """of its images"""
     start_step: int
     """the first step of this stream"""
     skipped: Counter[str]
@@ -74,6 +78,7 @@ class Stream:
         rank: int | None = None,
         world: int | None = None,
         accumulation: int = 1,
+        normalisation: Normalisation = IMAGENET,
         start_state: dict | None = None,
     ):
         manifest = read_manifest(folder)
@@ -83,11 +88,13 @@ class Stream:
         self.accumulation = accumulation
         self.start_step = self._step = start_of(folder, start_state, self.fingerprint)
         self.skipped = Counter()
+        # A checkpoint's weights go on with the images that they were trained on, whatever is there now.
+        self.normalisation = normalisation if start_state is None else Normalisation.of(start_state)
         self._batches = MicroBatches(
             plan,
             # A batch may take samples of two windows.
             Reader(folder, manifest, False, cache, open_shards=max(OPEN_SHARDS, 2 * window_shards)),
-            Augmentation(crop, (scale[0], scale[1]), mirror, tuple(mirror_swaps)),
+            Augmentation(crop, (scale[0], scale[1]), mirror, tuple(mirror_swaps), self.normalisation),
             comm.rank() if rank is None else rank,
             comm.world() if world is None else world,
             accumulation,
@@ -118,7 +125,7 @@ class Stream:
 
         It holds no place within a step: of a step of several micro-batches all are over.
         """
-        return {"step": self._step, "fingerprint": self.fingerprint}
+        return {"step": self._step, "fingerprint": self.fingerprint, **asdict(self.normalisation)}
 
     def _counted(self, loaded: MicroBatch | DataError) -> Batch:
         if isinstance(loaded, DataError):

@@ -8,9 +8,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_dist.data.stream.augment import DEVIATION, MEAN, augment, normalise, rng_for
+from spml_dist.data.stream.augment import augment, denormalise, normalise, rng_for
+from spml_dist.records import IMAGENET, Normalisation
 
 from .conftest import make_sample
+
+MEAN, DEVIATION = np.float32(IMAGENET.mean), np.float32(IMAGENET.deviation)
 
 
 def view(sample, seed=0, crop=(32, 32), scale=(1.0, 1.0), mirror=False, swaps=()):
@@ -152,3 +155,18 @@ def test_random_numbers_depend_on_seed_epoch_and_key_alone():
     assert first[0] == first[1] == 0.8975365291860495, "saved runs resume with these numbers"
     others = [rng_for(2, 2, "key"), rng_for(1, 3, "key"), rng_for(1, 2, "kez"), rng_for(12, 2, "key")]
     assert len({rng.uniform() for rng in others} | {first[0]}) == 5
+
+
+def test_a_network_has_a_mean_and_deviation_of_its_own():
+    """With them the image is whole again, and the padding is 0, as the network was trained to see it."""
+    own = Normalisation((0.25, 0.5, 0.75), (0.5, 0.25, 0.125))
+    sample, labels = make_sample(1), ()
+    height, width = sample.image.shape[:2]
+    crop = (height + 4, width + 2)
+    image, _, _ = augment(
+        sample.image, labels, np.random.RandomState(0), crop, (1.0, 1.0), False, normalisation=own
+    )
+    inside = image[:, :height, :width].transpose(1, 2, 0) * own.deviation + own.mean
+    np.testing.assert_allclose(inside, sample.image / 255, atol=1e-6)
+    assert (image[:, height:] == 0).all() and (image[:, :, width:] == 0).all()
+    np.testing.assert_allclose(denormalise(normalise(sample.image, own), own), sample.image / 255, atol=1e-6)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 from spml_dist import comm
 from spml_dist.data.stream.loader import Stream
 from spml_dist.errors import DataError, RunError
-from spml_dist.records import Batch
+from spml_dist.records import IMAGENET, Batch, Normalisation
 
 from .conftest import CLASSES, make_sample, spoil
 
@@ -87,7 +87,7 @@ class TestPlainLoop:
 
     def test_a_new_stream_s_state_is_the_beginning_and_a_step_is_over_with_its_last_micro_batch(self, packed):
         stream = Stream(packed(), **SETTINGS, accumulation=2)
-        assert stream.state() == {"step": 0, "fingerprint": stream.fingerprint}
+        assert stream.state() == {"step": 0, "fingerprint": stream.fingerprint, **asdict(IMAGENET)}
         batches = iter(stream)
         steps_over = [(next(batches), stream.state()["step"])[1] for _ in range(3)]
         assert steps_over == [1, 1, 2]
@@ -97,6 +97,18 @@ class TestPlainLoop:
         monkeypatch.setattr(comm, "world", lambda: 2)
         (batch,) = islice(Stream(packed(), batch=4, crop=24), 1)
         assert batch.position.tolist() == [2, 3]
+
+
+def test_a_stream_that_goes_on_normalises_as_it_began(packed):
+    """Whatever weights are there now; a state of an earlier release means ImageNet's mean and deviation."""
+    folder, own = packed(), Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    whole = steps(folder, 3, normalisation=own)
+    (batches, _), *_ = steps(folder, 1, normalisation=IMAGENET, start_state=whole[1][1])
+    assert_same(batches[0], whole[2][0][0])
+    old = {key: value for key, value in whole[1][1].items() if key not in ("mean", "deviation")}
+    (then, _), *_ = steps(folder, 1, normalisation=own, start_state=old)
+    assert_same(then[0], steps(folder, 3)[2][0][0])
+    assert not torch.equal(then[0].image, batches[0].image)
 
 
 def test_a_batch_has_the_promised_shapes_and_tags(packed):

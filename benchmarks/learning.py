@@ -1,0 +1,182 @@
+"""What learning from weak labels gains by: `python -m benchmarks.learning --out OUT --row NAME --seed N`.
+
+Trains rows of a study, named by --list: plain cross-entropy, the relations without a bank, with the last two
+steps and with a bank of the data set, and the last with one thing changed. All start from the same settings,
+those of WORDS: a network with ImageNet weights, 500 steps of 8 crops of 160 pixels, one process without
+DeepSpeed. Each run is evaluated on val by both read-outs.
+
+--set names folders under --data, which defaults to the environment's SPML_DATA, --labels kinds of annotation
+in them; both, --row and --seed take several. Runs that OUT already holds are not repeated and a broken-off
+one goes on from its checkpoint: the same command goes on, and a table can be filled over days. After every
+run OUT/learning.md has the table of all runs there are, means and deviations over the seeds, and
+OUT/learning.json the same with each seed's values; --table writes both without training. `cpu_s` is the
+processor time of a training in seconds, start included: beside other work it stays nearly the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+
+from benchmarks import training
+
+SETS = {"gid15": "gid15_scribble.yaml", "msrc21": "gid15_scribble.yaml", "ccp": "ccp_scribble.yaml"}
+"""folder → configuration; with WORDS they differ in the classes that co-occurrence ignores alone"""
+LABELS = ("scribble30", "points1", "masks")
+SEEDS = (235, 7, 11)
+STEPS = 500
+WORDS = (
+    "model.backbone=mobilenetv2_100",
+    "model.pretrained=true",
+    "model.output_stride=16",
+    "model.feature_level=3",
+    "model.dilations=[1, 2, 3, 4]",
+    "model.embedding_dim=64",
+    "model.norm_momentum=0.01",
+    "stream.batch=8",
+    "stream.crop=160",
+    "schedule.warmup=25",
+    "optimizer.lr=0.003",
+    "optimizer.head_multiplier=10",
+    "optimizer.clip_norm=null",
+    "bank.candidates=nearest+sampled",
+    "checkpoint.every=100",
+)
+RECENT = ("bank.candidates=recent", "bank.steps=2")
+NO_BANK = ("bank.candidates=recent", "bank.steps=0")
+NO_RELATIONS = tuple(
+    f"relations.{name}.weight=0"
+    for name in ("image_similarity", "annotation", "cooccurrence", "feature_affinity")
+)
+PLAIN = (*NO_RELATIONS, *NO_BANK, "model.classifier_detached=false")
+SCRATCH = ("model.pretrained=false", "model.norm_momentum=0.1")
+
+ROWS: dict[str, tuple[str, ...]] = {
+    "cross_entropy": PLAIN,
+    "no_bank": NO_BANK,
+    "recent": RECENT,
+    "nearest+sampled": (),
+    "both_losses": ("model.classifier_detached=false",),
+    "clip_together": ("optimizer.clip_norm=1.0",),
+    "clip_apart": ("optimizer.clip_norm=1.0", "optimizer.clip=apart"),
+    "labels_majority": ("segments.labels=majority",),
+    "dilations_paper": ("model.dilations=[6, 12, 18, 24]",),
+    "dilations_paper_cross_entropy": (*PLAIN, "model.dilations=[6, 12, 18, 24]"),
+    "scratch": SCRATCH,
+    "scratch_cross_entropy": (*PLAIN, *SCRATCH),
+    "lite0": ("model.backbone=tf_efficientnet_lite0",),
+    "lite0_cross_entropy": (*PLAIN, "model.backbone=tf_efficientnet_lite0"),
+    "momentum_encoder": ("bank.encoder_momentum=0.99",),
+    "bank_warmup_100": ("bank.warmup=100",),
+    "bank_warmup_250": ("bank.warmup=250",),
+    "max_age_100": ("bank.max_age=100",),
+    "own_images": ("bank.own_images=true",),
+    "sampled_256": ("bank.sampled=256",),
+    "image_similarity_0": ("relations.image_similarity.weight=0",),
+    "image_similarity_1": ("relations.image_similarity.weight=1.0",),
+    "annotation_0": ("relations.annotation.weight=0",),
+    "annotation_2": ("relations.annotation.weight=2.0",),
+    "annotation_alone": ("relations.image_similarity.weight=0", "relations.cooccurrence.weight=0"),
+    "annotation_kappa_12": ("relations.annotation.concentration=12",),
+    "cooccurrence_0": ("relations.cooccurrence.weight=0",),
+    "cooccurrence_0.1": ("relations.cooccurrence.weight=0.1",),
+}
+"""row → what it changes in WORDS; the first four answer whether the method and its bank are worth it"""
+COLUMNS = ("classifier", "neighbours", "cpu_s")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.learning", description=__doc__)
+    parser.add_argument("--out", type=Path, help="packs, runs and the results")
+    parser.add_argument("--data", type=Path, default=os.environ.get("SPML_DATA"), metavar="DIR")
+    parser.add_argument("--row", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
+    parser.add_argument("--set", nargs="+", choices=SETS, default=list(SETS), metavar="NAME", dest="sets")
+    parser.add_argument("--labels", nargs="+", choices=LABELS, default=list(LABELS), metavar="KIND")
+    parser.add_argument("--seed", nargs="+", type=int, default=list(SEEDS), metavar="N", dest="seeds")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--list", action="store_true", help="name the rows and what each changes")
+    parser.add_argument("--table", action="store_true", help="write the table of what is there")
+    args = parser.parse_args(argv)
+    if args.list:
+        print("\n".join(f"{name:<30} {' '.join(words)}".rstrip() for name, words in ROWS.items()))
+        return 0
+    if args.out is None or not (args.table or args.data):
+        parser.error("--out is needed, and to train --data or the environment's SPML_DATA")
+    args.out.mkdir(parents=True, exist_ok=True)
+    if not args.table:
+        for seed, name, labels, row in product(args.seeds, args.sets, args.labels, args.row):
+            train(args.out, args.data / name, labels, row, seed, args.steps)
+            write(args.out, args.steps)
+    write(args.out, args.steps)
+    return 0
+
+
+def train(out: Path, folder: Path, labels: str, row: str, seed: int, steps: int) -> None:
+    """Pack, train and evaluate one run, or what is left of it."""
+    name = folder.name
+    packs = {
+        split: training.pack(out, folder, split, f"{name}_{kind}/{split}", "--labels", kind)
+        for split, kind in (("train", labels), ("val", "masks"))
+    }
+    packs["test"] = packs["val"]
+    words = (f"seed={seed}", *WORDS, *ROWS[row])
+    training.train(
+        out, SETS[name], f"{run_name(name, labels, row, steps)}_{seed}", steps, "val", packs, *words
+    )
+
+
+def run_name(name: str, labels: str, row: str, steps: int) -> str:
+    """Of a run but for its seed, which is behind it and a '_'."""
+    return f"{name}_{labels}_{row.replace('+', '_')}" + ("" if steps == STEPS else f"_steps{steps}")
+
+
+def write(out: Path, steps: int) -> None:
+    """The table and its JSON, of every run that OUT holds."""
+    rows = []
+    for name, labels, row in product(SETS, LABELS, ROWS):
+        stem = run_name(name, labels, row, steps)
+        seeds = _seeds(out / "runs", stem)
+        found = {seed: values for seed in seeds if (values := _run(out, f"{stem}_{seed}", steps))}
+        if found:
+            rows.append({"set": name, "labels": labels, "row": row, "steps": steps, **_columns(found)})
+    table = [("set", "labels", "row", "seeds", *COLUMNS)]
+    for each in rows:
+        values = (training.mean(each[column]["values"], 1) for column in COLUMNS)
+        table.append((each["set"], each["labels"], each["row"], str(len(each["seeds"])), *values))
+    training.write(out, "learning", rows, table)
+
+
+def _seeds(runs: Path, stem: str) -> list[int]:
+    ends = (path.name.removeprefix(f"{stem}_") for path in runs.glob(f"{stem}_*"))
+    return sorted(int(end) for end in ends if end.isdigit())
+
+
+def _run(out: Path, run: str, steps: int) -> dict[str, float] | None:
+    """Mean IoU by each read-out in per cent and processor seconds; None for a run that is not finished."""
+    result = training.result(out, run, "val")
+    if result is None or result["step"] != steps:
+        return None
+    readouts = {way: 100 * result["readouts"][way]["miou"] for way in ("classifier", "neighbours")}
+    return readouts | {"cpu_s": training.cpu_seconds(out, run)}
+
+
+def _columns(found: dict[int, dict[str, float]]) -> dict:
+    """The seeds, and each column's mean, deviation and values in their order."""
+    columns = {column: [run[column] for run in found.values()] for column in COLUMNS}
+    return {"seeds": list(found)} | {
+        column: {"mean": statistics.mean(values), "deviation": _deviation(values), "values": values}
+        for column, values in columns.items()
+    }
+
+
+def _deviation(values: Iterable[float]) -> float | None:
+    values = list(values)
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
