@@ -7,15 +7,19 @@ import resource
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 ROOM = 2 << 30
 """bytes that an input may cost"""
 
-for _name, _examples in (("quick", 25), ("long", 20_000)):
+# An hour is for finding; the blob that a failure prints is made smaller in the quick profile.
+_FINDING = (Phase.explicit, Phase.reuse, Phase.generate)
+
+for _name, _examples, _phases in (("quick", 25, tuple(Phase)), ("long", 20_000, _FINDING)):
     settings.register_profile(
         _name,
         max_examples=_examples,
+        phases=_phases,
         deadline=30_000,  # milliseconds; a hang, not a slow machine
         database=None,
         suppress_health_check=list(HealthCheck),

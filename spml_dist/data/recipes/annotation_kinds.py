@@ -246,12 +246,13 @@ def read_by_image(path: Path, entry: str = "annotation") -> dict[str, Any]:
 
 
 def _form(kind: str, entries: dict[str, Any]) -> Form | None:
-    """What a JSON file holds: tags by its name, points and boxes by its first entry, empty ones by name."""
+    """What a JSON file holds: tags by its name, points and boxes by its first entry, else by its name."""
     forms = (tags, keypoints, points, boxes)
     named = next((form for form in forms if kind.startswith(form.__name__)), None)
     listed = [entry for entry in entries.values() if isinstance(entry, list) and entry]
     length = len(listed[0][0]) if listed and isinstance(listed[0][0], list) else 0
-    if named is tags or length not in (3, 5):
+    lengths = {len(mark) for entry in listed for mark in entry if isinstance(mark, list)}
+    if named is tags or length not in (3, 5) or (named and {3, 5} <= lengths):
         return named
     return boxes if length == 5 else keypoints if named is keypoints else points
 

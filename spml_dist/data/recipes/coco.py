@@ -8,6 +8,7 @@ panoptic_SPLIT.json and the folder panoptic_SPLIT/ of its PNGs (Lin et al., ECCV
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +107,7 @@ class Coco:
             raise DataError(f"{self.file.names(image_id)}: annotated twice", seen, "keep one of them")
         for entry in entries:
             path = spelt(self.root / "annotations" / f"panoptic_{self.split}", entry["file_name"])
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise DataError(f"{path}: no such file", None, _FROM["panoptic"])
             red, green, blue = np.moveaxis(read_image(path).astype(np.int64), -1, 0)
             segments = red + 256 * green + 65536 * blue

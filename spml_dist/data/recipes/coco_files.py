@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -122,7 +123,7 @@ def _found(folder: Path, file: str) -> str:
     if file.isascii() and "\\" not in file:
         return file
     for name in (file, file.replace("\\", "/")):
-        if (path := spelt(folder, name)).is_file():
+        if os.path.isfile(path := spelt(folder, name)):
             return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
     return file.replace("\\", "/")
 

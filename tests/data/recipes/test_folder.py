@@ -85,6 +85,14 @@ def test_the_background_and_one_class_in_one_order_are_ids(root):
     assert [packed(root, "tags")[key].tags for key in "abc"] == [(1,), (1,), ()]
 
 
+def test_in_a_file_of_points_and_boxes_the_name_decides_and_the_others_are_refused(root):
+    write_json(root / "weak/boxes.json", {"a": [[1, 9, 7]], "b": [[2, 0, 0, 14, 10]]})
+    recipe = open_folder(root, "train", "boxes")
+    assert recipe.forms == {"boxes"} and recipe.sample("b").tags == (2,)
+    with pytest.raises(DataError, match=r"image a: not a box \(got \[1, 9, 7\]\)"):
+        recipe.sample("a")
+
+
 def test_tags_come_from_the_labels(root):
     found = packed(root, "lines")
     assert (found["a"].tags, found["b"].tags, found["d"].tags) == ((1,), (2,), None)

@@ -569,6 +569,12 @@ BAD = {
         lambda root: rewrite(root / INSTANCES, f'"{EMPTY}.jpg"', f'"{EMPTY * 30}.jpg"'),
         r"instances_val2017\.json: 1 of its 2 images have no image",
     ),
+    "such a name with other letters": (
+        "tags",
+        "instances",
+        lambda root: rewrite(root / INSTANCES, f'"{EMPTY}.jpg"', f'"é\\\\{EMPTY * 30}.jpg"'),
+        r"instances_val2017\.json: 1 of its 2 images have no image",
+    ),
     "two images of one number": (
         "tags",
         "instances",
