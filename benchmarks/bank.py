@@ -13,7 +13,7 @@ every passing row compared: by one product with all rows under a mask, or by gat
 each image first, whichever is faster. `publish_ms` is publish and settle of 16 images that replace their
 predecessors, `upkeep_ms` what indexing them adds on average; `count_ms` and `draw_ms` are what
 `nearest+sampled` asks of every row at every step. Then all images are published again, `--rounds`
-times, in large batches, indexed and gauged by the bank's own rules, and recall is measured again.
+times, in large batches, indexed and recall_measured by the bank's own rules, and recall is measured again.
 `bytes_per_row` is the growth of the workers' unique set size (USS) from before the bank to after its index,
 divided by the rows; free memory is handed back before (malloc_trim), and how much a worker had of it, which
 its searches and large batches work in, is `buffers_mb`. Each time is a median of several repetitions with a
@@ -47,8 +47,8 @@ from spml_dist import comm
 from spml_dist.bank import exchange, sampling
 from spml_dist.bank.counts import count
 from spml_dist.bank.rows import as_candidates
-from spml_dist.bank.search.exact import Found
-from spml_dist.bank.search.filters import Kind
+from spml_dist.bank.search.exact import SlotNeighbours
+from spml_dist.bank.search.filters import Kind, segment_queries
 from spml_dist.bank.search.index_cache import PROBES
 from spml_dist.bank.search.lookup import lookup
 from spml_dist.records import BankRows
@@ -126,7 +126,9 @@ def _searched(filled: Filled, kind: Kind) -> dict:
     return with_index | {"exact_ms": exact, "ratio": exact / with_index["lookup_ms"]}
 
 
-def _timed(filled: Filled, way: Callable[[Kind], Found], kind: Kind, repetitions: int) -> dict[str, float]:
+def _timed(
+    filled: Filled, way: Callable[[Kind], SlotNeighbours], kind: Kind, repetitions: int
+) -> dict[str, float]:
     """Median milliseconds from queries to merged answers, and of the parts."""
     turns, begun = [], time.perf_counter()
     while len(turns) < repetitions and (len(turns) < 3 or most(time.perf_counter() - begun) < PATIENCE):
@@ -135,22 +137,22 @@ def _timed(filled: Filled, way: Callable[[Kind], Found], kind: Kind, repetitions
     return dict(zip(names, map(statistics.median, zip(*turns, strict=True)), strict=True))
 
 
-def _turn(filled: Filled, way: Callable[[Kind], Found], kind: Kind) -> list[float]:
+def _turn(filled: Filled, way: Callable[[Kind], SlotNeighbours], kind: Kind) -> list[float]:
     spent = []
 
     def timed_exchange(values: Sequence[Tensor]) -> list[Tensor]:
         start = time.perf_counter()
-        everyones = side_by_side(values)
+        of_all_ranks = columns_of_all_ranks(values)
         spent.append(time.perf_counter() - start)
-        return everyones
+        return of_all_ranks
 
-    side_by_side = exchange.side_by_side
-    with patch.object(exchange, "side_by_side", timed_exchange):
+    columns_of_all_ranks = exchange.columns_of_all_ranks
+    with patch.object(exchange, "columns_of_all_ranks", timed_exchange):
         comm.barrier()
         start = time.perf_counter()
         found = way(kind)
         searched = time.perf_counter()
-        filled.bank._merged([found])
+        exchange.merge_neighbours(filled.bank.store.rows, [found])
         end = time.perf_counter()
     whole, search, passed = end - start, searched - start, spent[0]
     all_ranks = comm.from_every_rank([whole, search, passed, whole - search - passed])
@@ -187,10 +189,10 @@ def _whole(filled: Filled) -> dict:
     counted, drew = [], []
     for step in range(LOOKUPS):
         start = time.perf_counter()
-        count(bank._facts(), eligible, queries, bank.classes)
+        count(bank.store.written_rows(), eligible, queries, bank.classes)
         counted.append(time.perf_counter() - start)
         start = time.perf_counter()
-        sampling.drawn(bank.store, eligible.nonzero()[:, 0], (1e-3, 1e-3), bank.seed, step)
+        sampling.draw_rows(bank.store, eligible.nonzero()[:, 0], (1e-3, 1e-3), bank.seed, step)
         drew.append(time.perf_counter() - start)
     return {
         f"{name}_ms": 1e3 * most(statistics.median(spent))
@@ -201,10 +203,12 @@ def _whole(filled: Filled) -> dict:
 def _self_found(filled: Filled, rows: BankRows) -> float:
     """Share of rows that are the nearest to their own vectors, asked by an image that is not theirs."""
     candidates = as_candidates(rows, filled.source.classes, torch.float32)
-    queries = replace(filled.bank._queries(candidates), image=torch.zeros_like(rows.image))
+    queries = replace(
+        segment_queries(candidates, filled.bank.classes, ()), image=torch.zeros_like(rows.image)
+    )
     store = filled.bank.store
     found = lookup(store, filled.bank.cache, queries, ["any"], K, store.alive[: store.used])["any"]
-    (near,) = filled.bank._merged([found])
+    (near,) = exchange.merge_neighbours(filled.bank.store.rows, [found])
     same = (near.image[:, 0] == rows.image) & (near.segment[:, 0] == rows.segment)
     return same.double().mean().item()
 

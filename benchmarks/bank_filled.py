@@ -15,12 +15,13 @@ from torch import Tensor
 
 from benchmarks.bank_rows import SHARDS, STORAGE, Source
 from spml_dist import comm
+from spml_dist.bank.exchange import merge_neighbours
 from spml_dist.bank.rows import as_candidates
-from spml_dist.bank.search.exact import Found, nearest, ranked
-from spml_dist.bank.search.filters import Kind, Queries
+from spml_dist.bank.search.exact import SlotNeighbours, nearest, ranked
+from spml_dist.bank.search.filters import Kind, Queries, segment_queries
 from spml_dist.bank.search.lookup import _groups, lookup
-from spml_dist.bank.search.recall import gauge
-from spml_dist.bank.sharded import GAUGE, LookupPlan, ShardedBank
+from spml_dist.bank.search.recall import measure_recall
+from spml_dist.bank.sharded import RECALL_EVERY, LookupPlan, ShardedBank
 from spml_dist.config import load
 from spml_dist.records import BankRows, Neighbours
 from spml_dist.tensor_records import take
@@ -34,7 +35,7 @@ FILTERS: dict[str, Kind] = {
 }
 K = 16
 MIN_RECALL = 0.993
-"""what the gauge is asked for, which knows 64 queries: 0.99 of all is what is wanted"""
+"""what the measure_recall is asked for, which knows 64 queries: 0.99 of all is what is wanted"""
 
 
 class Filled:
@@ -61,7 +62,7 @@ class Filled:
         self.bank._upkeep()
         self.build_s = most(time.perf_counter() - start)
         self.rows = int(total(len(self.bank)))
-        self._gauge()
+        self._measure_recall()
 
     def memory(self) -> tuple[float, float]:
         """Bytes a row, and megabytes of the largest worker's buffers."""
@@ -69,13 +70,13 @@ class Filled:
         return total(resident - self._before) / self.rows, most(free / 1e6)
 
     def publish_all(self) -> None:
-        """Every image anew, in large batches, indexed and gauged as in training."""
+        """Every image anew, in large batches, indexed and recall_measured as in training."""
         for rows in self.source.batches(self.visit):
             self.publish(rows)
             if self.visit:
                 self.bank._upkeep()
-                if self.step % GAUGE == 0:
-                    self._gauge()
+                if self.step % RECALL_EVERY == 0:
+                    self._measure_recall()
                     self.bank.report(self.step)
         self.visit += 1
         self._say(f"{int(total(len(self.bank)))} rows published, visit {self.visit}")
@@ -89,18 +90,18 @@ class Filled:
         """Images from all over the source as of the next visit, and which rows may answer them."""
         block = self.source.draw(self.source.blocks // 2, self.visit + 1000)
         rows = as_candidates(block, self.source.classes, torch.float32)
-        return self.bank._queries(rows), self.bank._eligible(rows)
+        return segment_queries(rows, self.source.classes, ()), self.bank._eligible(rows)
 
-    def indexed(self, kind: Kind) -> Found:
+    def indexed(self, kind: Kind) -> SlotNeighbours:
         queries, eligible = self.asked
         return lookup(self.bank.store, self.bank.cache, queries, [kind], K, eligible)[kind]
 
-    def masked(self, kind: Kind) -> Found:
+    def masked(self, kind: Kind) -> SlotNeighbours:
         """Every row compared, by one product for all queries."""
         queries, eligible = self.asked
         return lookup(self.bank.store, None, queries, [kind], K, eligible)[kind]
 
-    def gathered(self, kind: Kind) -> Found:
+    def gathered(self, kind: Kind) -> SlotNeighbours:
         """Every passing row compared, by a product for each group of queries with equal rights."""
         queries, eligible = self.asked
         slots = torch.full((len(queries), K), -1)
@@ -115,14 +116,16 @@ class Filled:
         self.asked = self.queries()
         seen = {}
         for name, kind in FILTERS.items():
-            found, exact = self.bank._merged([way(kind) for way in (self.indexed, self.masked)])
+            found, exact = merge_neighbours(
+                self.bank.store.rows, [way(kind) for way in (self.indexed, self.masked)]
+            )
             seen[name] = hits(found, exact) / max(1, int((exact.segment >= 0).sum()))
         return seen
 
-    def _gauge(self) -> None:
+    def _measure_recall(self) -> None:
         queries, eligible = self.queries()
         kinds, bank = list(FILTERS.values()), self.bank
-        gauge(bank.store, bank.cache, queries, kinds, K, eligible, MIN_RECALL)
+        measure_recall(bank.store, bank.cache, queries, kinds, K, eligible, MIN_RECALL)
 
 
 def hits(found: Neighbours, exact: Neighbours) -> int:

@@ -46,7 +46,7 @@ class Source:
             yield concatenate([none, *(self.draw(block, visit) for block in own)])
 
     def capacity(self) -> int:
-        """Rows in all, if every virtual shard is to hold what the fullest one does."""
+        """Rows in all, if every partition is to hold what the fullest one does."""
         counts = torch.zeros(SHARDS, dtype=torch.int64)
         for block in range(self.blocks):
             counts += torch.bincount(partition_of(self.draw(block, 0).image, SHARDS), minlength=SHARDS)

@@ -35,9 +35,10 @@ from torch.nn.functional import normalize
 
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.rows import ANNOTATED, PROPAGATED, as_candidates, bitset, by_identity
-from spml_dist.bank.sharded import RECENT, LookupPlan, ShardedBank
+from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.bank.snapshot import read_shards
 from spml_dist.bank.snapshot_manifest import read_manifest
+from spml_dist.bank.statistics import RECENT
 from spml_dist.config import Config, load
 from spml_dist.hashing import image_check, image_hash
 from spml_dist.method.relational_loss import across_images, denominators

@@ -10,10 +10,15 @@ from pathlib import Path
 # as they compute. Libraries read this when they are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 
 from spml_dist import cli
 from spml_dist.config import load
+
+# A machine that is busy with something else is no mistake of the code.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 

@@ -23,6 +23,8 @@ ROOMS = (
     "hashing",
     "comm",
     "files",
+    "signatures",
+    "decoding",
     "progress",
     "tables",
     "run_folder",

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from spml_dist import comm
 from spml_dist.bank.rows import ANNOTATED
-from spml_dist.bank.search.filters import Facts, Queries, groups, passing
+from spml_dist.bank.search.filters import Filterable, Queries, passing, query_groups
 
 
 @dataclass(frozen=True)
-class Counts:
+class RowCounts:
     """Numbers of rows; K classes, Q queries."""
 
     rows: Tensor
@@ -28,9 +28,9 @@ class Counts:
     """[Q] int64: rows known to share none; 0 where its tags are unknown"""
 
 
-def count(rows: Facts, eligible: Tensor, queries: Queries, classes: int) -> Counts:
+def count(rows: Filterable, eligible: Tensor, queries: Queries, classes: int) -> RowCounts:
     """Count the eligible among some rows, [n] bool."""
-    group, members = groups("shares_tag", queries)
+    group, members = query_groups("shares_tag", queries)
     known = eligible & (rows.label >= 0)
     by_class, by_propagated = (
         torch.bincount(rows.label[which].long(), minlength=classes)
@@ -42,13 +42,13 @@ def count(rows: Facts, eligible: Tensor, queries: Queries, classes: int) -> Coun
     sharing = torch.stack([torch.count_nonzero(each) for each in shared] or [members.sum()])[: len(members)]
     apart = (eligible & rows.tags_known).sum() - sharing  # who shares a tag has known ones
     sharing, apart = (_of_queries(each, group) for each in (sharing, apart))
-    return Counts(eligible.sum()[None], by_class, by_propagated, sharing, apart)
+    return RowCounts(eligible.sum()[None], by_class, by_propagated, sharing, apart)
 
 
-def over_all_ranks(counts: Counts) -> Counts:
+def sum_over_ranks(counts: RowCounts) -> RowCounts:
     """The sums of every rank's counts for the same queries; a collective."""
     ours = list(vars(counts).values())
-    return Counts(*comm.sum_all(torch.cat(ours)).split([len(each) for each in ours]))
+    return RowCounts(*comm.sum_all(torch.cat(ours)).split([len(each) for each in ours]))
 
 
 def _of_queries(by_group: Tensor, group: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""The bank's collectives: rows to their owners, answers and chosen rows to everybody.
+"""The bank's collectives: rows to their owners, answers and chosen rows to all ranks.
 
-Every rank calls the same functions in the same order, with nothing to say too.
+Every rank calls the same functions in the same order, also with nothing to send.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from torch import Tensor
 from spml_dist import comm
 from spml_dist.bank.partitions import owner_of, partition_of
 from spml_dist.bank.rows import pack
+from spml_dist.bank.search.exact import SlotNeighbours, in_order
 from spml_dist.errors import RunError
-from spml_dist.records import BankRows
+from spml_dist.records import BankRows, Neighbours
 from spml_dist.tensor_records import take
 
 
 @dataclass(frozen=True)
-class Sending:
+class RowsInTransit:
     """Rows on their way to this rank."""
 
     packed: Tensor
     """[n, bytes a row] uint8, whole once `work` is done"""
-    work: object | None
+    work: dist.Work | None
 
     def receive(self) -> Tensor:
         """Wait for the rows."""
@@ -35,59 +36,94 @@ class Sending:
         return self.packed
 
 
-def own_group() -> object | None:
+def background_group() -> dist.ProcessGroup | None:
     """A group of all ranks for what travels while the step's own collectives go on; a collective."""
-    return dist.new_group() if comm.world() > 1 else None
+    if comm.world() == 1:
+        return None
+    group = dist.new_group()
+    assert isinstance(group, dist.ProcessGroup)  # every rank is a member
+    return group
 
 
 def send(
-    rows: BankRows, shards: int, capacity: int, group: object | None, trouble: RunError | None = None
-) -> Sending:
-    """Send every row to the owner of its virtual shard, in one uneven all-to-all that runs on; a collective.
+    rows: BankRows,
+    partitions: int,
+    capacity: int,
+    group: dist.ProcessGroup | None,
+    trouble: RunError | None = None,
+) -> RowsInTransit:
+    """Send every row to the owner of its partition, in one uneven all-to-all that runs on; a collective.
 
-    capacity: bank.capacity, of which every virtual shard has an equal part; trouble: what this rank has to
-    say against its own rows. Raises it, or RunError if the rows of all ranks together exceed the capacity, on
-    every rank: nothing was sent then.
+    capacity: bank.capacity, of which every partition has an equal part; trouble: what is wrong
+    with this rank's own rows. Raises it, or RunError if the rows of all ranks together exceed the capacity,
+    on every rank: nothing was sent then.
     """
-    owner = owner_of(partition_of(rows.image, shards), shards, comm.world())
+    owner = owner_of(partition_of(rows.image, partitions), partitions, comm.world())
     order = torch.argsort(owner, stable=True)
     going = torch.bincount(owner, minlength=comm.world())
     table = comm.gather_table(torch.cat([going, going.new_tensor([trouble is not None])]))
     counts, troubled = table[:, :-1], table[:, -1]
     if troubled.any():
         comm.agree(trouble)
-    if counts.sum() > capacity // shards * shards:
-        least = -(-counts.sum().item() // shards) * shards
+    if counts.sum() > capacity // partitions * partitions:
+        least = -(-counts.sum().item() // partitions) * partitions
         remedy = f"raise it to at least {least}, a multiple of that to remember earlier steps"
         remedy += " (and give another name=)"
         raise RunError("bank.capacity is too small for one global batch", capacity, remedy)
     outgoing = pack(take(rows, order))
     if comm.world() == 1:
-        return Sending(outgoing, None)
+        return RowsInTransit(outgoing, None)
     mine = counts[:, comm.rank()].tolist()
     incoming = outgoing.new_empty(sum(mine), outgoing.shape[1])
     work = dist.all_to_all_single(
         incoming, outgoing, mine, counts[comm.rank()].tolist(), group=group, async_op=True
     )
+    assert work is not None  # as async_op promises
     if incoming.device.type != "cpu":
         work.wait()  # NCCL's groups take turns on a device; the wait is the stream's, not this process's
-    return Sending(incoming, work)
+    return RowsInTransit(incoming, work)
 
 
-def everyones(rows: Tensor) -> Tensor:
+def of_all_ranks(rows: Tensor) -> Tensor:
     """The rows of all ranks, [sum, ...] in rank order; a collective."""
     return comm.gather_rows(rows, comm.gather_counts(len(rows), rows.device))
 
 
-def side_by_side(values: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors [q, k] of any types, those of all ranks as [q, world · k]; q and k are the same on all."""
+def columns_of_all_ranks(values: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors [q, k] of any types, those of all ranks as [q, world · k]; a collective.
+
+    q and k are the same on all ranks. The tensors travel as bytes, in one message.
+    """
     if comm.world() == 1:
         return list(values)
     widths = [value.element_size() for value in values]
-    sent = torch.cat([v.contiguous().unsqueeze(2).view(torch.uint8) for v in values], dim=2)
-    parts = comm.gather_rows(sent, [len(sent)] * comm.world()).view(comm.world(), *sent.shape)
+    packed = torch.cat([v.contiguous().unsqueeze(2).view(torch.uint8) for v in values], dim=2)
+    parts = comm.gather_rows(packed, [len(packed)] * comm.world()).view(comm.world(), *packed.shape)
     parts = parts.permute(1, 0, 2, 3).flatten(1, 2)
     return [
         part.clone(memory_format=torch.contiguous_format).view(value.dtype).squeeze(2)
         for part, value in zip(parts.split(widths, dim=2), values, strict=True)
     ]
+
+
+def merge_neighbours(rows: BankRows, answers: Sequence[SlotNeighbours]) -> list[Neighbours]:
+    """The best of every rank's answers to the same lookups; a collective.
+
+    rows: of this rank, which its slots name; answers: [Q, k] each, the same lookups in the same order on
+    every rank. Each has its k best already, so the k best of all ranks are among them: merging is exact.
+    """
+    if not answers:
+        return []
+    k, queries = answers[0].slot.shape[1], [len(one.slot) for one in answers]
+    similarity, slot = (torch.cat([getattr(one, name) for one in answers]) for name in ("similarity", "slot"))
+    there, at = slot >= 0, slot.clamp(min=0)
+    image, segment, label = (
+        torch.where(there, getattr(rows, name)[at], missing)
+        for name, missing in (("image", 0), ("segment", -1), ("label", -1))
+    )
+    columns = columns_of_all_ranks([similarity, image, segment, label])
+    if comm.world() > 1:
+        order = in_order(*columns[:3])[:, :k]
+        columns = [column.gather(1, order) for column in columns]
+    parts = zip(*(column.split(queries) for column in columns), strict=True)
+    return [Neighbours(best.float(), *others) for best, *others in parts]

@@ -13,8 +13,8 @@ from spml_dist import tables
 from spml_dist.bank.rows import ANNOTATED, PROPAGATED
 from spml_dist.bank.snapshot import read_shards, verify_indexes
 from spml_dist.bank.snapshot_folder import MANIFEST, RECENT_ROWS
-from spml_dist.bank.snapshot_manifest import Manifest, read_manifest
-from spml_dist.bank.staleness import AGES
+from spml_dist.bank.snapshot_manifest import SnapshotManifest, read_manifest
+from spml_dist.bank.statistics import AGES
 from spml_dist.errors import RunError
 from spml_dist.progress import progress_bar
 from spml_dist.records import BankRows
@@ -81,7 +81,7 @@ def _bank_folder(path: Path) -> Path:
     return folder
 
 
-def _count_rows(manifest: Manifest, parts: Iterable[BankRows]) -> dict[str, Any]:
+def _count_rows(manifest: SnapshotManifest, parts: Iterable[BankRows]) -> dict[str, Any]:
     """Everything that is counted from the rows, beside what the manifest has."""
     names = manifest.classes
     by_source = np.zeros((3, len(names) + 1), np.int64)  # the last class is none
@@ -104,7 +104,7 @@ def _count_rows(manifest: Manifest, parts: Iterable[BankRows]) -> dict[str, Any]
     }
 
 
-def _shape(manifest: Manifest) -> dict[str, Any]:
+def _shape(manifest: SnapshotManifest) -> dict[str, Any]:
     """What the manifest says, which every file was compared with."""
     rows = [file.rows for file in manifest.files.values()]
     size = sum(file.bytes for file in (*manifest.files.values(), *manifest.indexes.values()))

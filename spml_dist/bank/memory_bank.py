@@ -201,10 +201,10 @@ class MemoryBank:
         label = torch.where(semantic < self.bank.classes, semantic, -1).short()
         columns = (unit(vectors.detach()), image, label, bitset(tags).to(device), tags_known)
         counts = comm.gather_counts(count, device)
-        found = self.bank.nearest(Queries(*(_gathered(column, counts) for column in columns)), filter, k)
+        nearest = self.bank.nearest(Queries(*(_gathered(column, counts) for column in columns)), filter, k)
         first = sum(counts[: comm.rank()])
         own = slice(first, first + count)
-        return Neighbours(found.similarity[own], found.image[own], found.segment[own], found.label[own])
+        return Neighbours(*(column[own] for column in vars(nearest).values()))
 
     def report(self, step: int) -> dict[str, float]:
         """`SegmentBank.report`."""

@@ -119,6 +119,7 @@ def pack(rows: BankRows) -> Tensor:
 def unpack(packed: Tensor, dim: int, classes: int, storage: str) -> BankRows:
     """What `pack` was given."""
     words = -(-classes // BITS)
+    sizes: dict[str, tuple[torch.dtype, int, tuple[int, ...]]]
     sizes = {name: (dtype, size, ()) for name, (dtype, size) in _FIELDS.items()}
     sizes |= {"box": (torch.float16, 8, (4,)), "tags": (torch.int64, 8 * words, (words,))}
     sizes["vector"] = (STORAGE[storage], dim * STORAGE[storage].itemsize, (dim,))

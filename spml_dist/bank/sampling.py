@@ -1,4 +1,4 @@
-"""Which of the bank's rows join a step's candidates: a function of the global batch, whoever asks."""
+"""Choosing rows and queries: functions of the global batch, the same whichever rank computes them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from spml_dist.hashing import uniform
 from spml_dist.records import Neighbours
 
 
-def nearest_of_all(found: Sequence[Neighbours], most: int) -> tuple[Tensor, Tensor]:
-    """At most `most` rows out of everybody's neighbours: (image, segment), [m] each, sorted by both.
+def union_of_neighbours(neighbours: Sequence[Neighbours], most: int) -> tuple[Tensor, Tensor]:
+    """At most `most` rows out of all queries' neighbours: (image, segment), [m] each, sorted by both.
 
-    First come the rows that are somebody's nearest, then the second nearest, and so on; among equals the
+    First come the rows that are some query's nearest, then the second nearest, and so on; among equals the
     more similar ones, then by image and segment.
     """
-    if not found:
+    if not neighbours:
         return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int32)
     image, segment, similarity = (
-        torch.cat([getattr(each, name).flatten() for each in found]).cpu().numpy()
+        torch.cat([getattr(each, name).flatten() for each in neighbours]).cpu().numpy()
         for name in ("image", "segment", "similarity")
     )
-    place = np.concatenate([np.tile(np.arange(e.image.shape[1]), len(e.image)) for e in found])
-    met = segment >= 0
-    image, segment, similarity, place = image[met], segment[met], similarity[met], place[met]
+    place = np.concatenate([np.tile(np.arange(e.image.shape[1]), len(e.image)) for e in neighbours])
+    there = segment >= 0
+    image, segment, similarity, place = image[there], segment[there], similarity[there], place[there]
     # A row's best place comes first, and of the same place its best similarity.
     order = np.lexsort((-similarity, place, segment, image))
     image, segment, similarity, place = image[order], segment[order], similarity[order], place[order]
@@ -36,18 +36,25 @@ def nearest_of_all(found: Sequence[Neighbours], most: int) -> tuple[Tensor, Tens
     first[1:] = (np.diff(image) != 0) | (np.diff(segment) != 0)
     image, segment, similarity, place = image[first], segment[first], similarity[first], place[first]
     kept = np.sort(np.lexsort((segment, image, -similarity, place))[:most])
-    device = found[0].image.device
+    device = neighbours[0].image.device
     return torch.from_numpy(image[kept]).to(device), torch.from_numpy(segment[kept]).to(device)
 
 
-def turn(image: Tensor, segment: Tensor, most: int, seed: int, step: int) -> Tensor:
+def segment_numbers(image: Tensor) -> Tensor:
+    """[Q] int64: how many segments of its image come before each, in the order of the queries."""
+    order = torch.argsort(image, stable=True)
+    first = torch.searchsorted(image[order], image[order])
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(image), device=image.device) - first)
+
+
+def draw_queries(image: Tensor, segment: Tensor, most: int, seed: int, step: int) -> Tensor:
     """Which of a step's segments look up their neighbours, ascending: all, or a draw of `most` of them."""
     if len(image) <= most:
         return torch.arange(len(image), device=image.device)
     return torch.argsort(uniform(seed, step, image, segment), stable=True)[:most].sort().values
 
 
-def held(store: Store, image: Tensor, segment: Tensor) -> Tensor:
+def slots_of_rows(store: Store, image: Tensor, segment: Tensor) -> Tensor:
     """Slots of those of the rows that a store has, [≤ m] int64."""
     slots = []
     for number, which in zip(image.tolist(), segment.tolist(), strict=True):
@@ -57,7 +64,7 @@ def held(store: Store, image: Tensor, segment: Tensor) -> Tensor:
     return torch.tensor(slots, dtype=torch.int64, device=image.device)
 
 
-def shares(annotated: int, others: int, sampled: int) -> tuple[float, float]:
+def draw_probabilities(annotated: int, others: int, sampled: int) -> tuple[float, float]:
     """With which probability an annotated row is drawn, and any other, so that about `sampled` are in all.
 
     annotated, others: rows to draw from. Half of the drawn are annotated where there are as many: they alone
@@ -67,14 +74,17 @@ def shares(annotated: int, others: int, sampled: int) -> tuple[float, float]:
     return of_annotated / max(1, annotated), (sampled - of_annotated) / max(1, others)
 
 
-def drawn(store: Store, slots: Tensor, share: tuple[float, float], seed: int, step: int) -> Tensor:
-    """Those of the slots whose rows this step draws, each by its own hash. share: as `shares` gives them."""
+def draw_rows(store: Store, slots: Tensor, share: tuple[float, float], seed: int, step: int) -> Tensor:
+    """Those of the slots whose rows this step draws, each by its own hash.
+
+    share: probabilities of an annotated row and of any other, as `draw_probabilities` gives them.
+    """
     chance = uniform(seed, step, store.rows.image[slots], store.rows.segment[slots])
     of_kind = chance.new_tensor(share)[(store.rows.source[slots] != ANNOTATED).long()]
     return slots[chance < of_kind]
 
 
-def weights(source: Tensor, sure: int, annotated: int, others: int) -> Tensor:
+def row_weights(source: Tensor, sure: int, annotated: int, others: int) -> Tensor:
     """[n] float32: how many rows of the bank each candidate stands for.
 
     source: [n] uint8 of the candidates, of which the first `sure` stand for themselves and the rest was

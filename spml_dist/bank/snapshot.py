@@ -2,8 +2,8 @@
 
 FOLDER/
   manifest.json                     what the bank is, and the digest of every other file
-  shard_00017.safetensors           rows of a virtual shard, oldest image first; no file where there are none
-  index_00001_of_00002.safetensors  a rank's inverted file: centroids, and which of the rank's rows it knew
+  shard_00017.safetensors           rows of a partition, oldest image first; no file where there are none
+  index_00001_of_00002.safetensors  a rank's inverted file: centroids, and which rows have entries
 """
 
 from __future__ import annotations
@@ -24,9 +24,15 @@ from safetensors.torch import load_file, save_file
 from spml_dist import comm
 from spml_dist.bank.partitions import partition_of
 from spml_dist.bank.rows import digest, empty, written
-from spml_dist.bank.search.index_cache import Cache
-from spml_dist.bank.snapshot_folder import RECENT_ROWS, another_kind, damaged, unwritable
-from spml_dist.bank.snapshot_manifest import File, Manifest, read_manifest, sum_of, write_manifest
+from spml_dist.bank.search.index_cache import IndexCache
+from spml_dist.bank.snapshot_folder import MANIFEST, RECENT_ROWS, another_kind, damaged, unwritable
+from spml_dist.bank.snapshot_manifest import (
+    SnapshotFile,
+    SnapshotManifest,
+    read_manifest,
+    sum_of,
+    write_manifest,
+)
 from spml_dist.errors import RunError
 from spml_dist.records import BankRows
 from spml_dist.tensor_records import concatenate, take
@@ -34,31 +40,31 @@ from spml_dist.tensor_records import concatenate, take
 if TYPE_CHECKING:
     from spml_dist.bank.sharded import ShardedBank
 
-SHARD, INDEX = "shard_{:05d}.safetensors", "index_{:05d}_of_{:05d}.safetensors"
+PARTITION, INDEX = "shard_{:05d}.safetensors", "index_{:05d}_of_{:05d}.safetensors"
 
 
 @dataclass(frozen=True)
-class _Part:
+class _WrittenPart:
     """What one rank wrote."""
 
-    files: dict[str, File]
-    indexes: dict[str, File]
+    files: dict[str, SnapshotFile]
+    indexes: dict[str, SnapshotFile]
     images: int
     newest: int
     """step of its newest row, -1 = none"""
 
 
 @dataclass(frozen=True)
-class _Taken:
-    """What one rank took out of a snapshot."""
+class _RestoredPart:
+    """What one rank read of a snapshot."""
 
     digest: str
     rows: int
     """those that are its own"""
-    held: int
+    stored: int
     """those that its store had room for"""
     fullest: int
-    """most rows that belong into one virtual shard"""
+    """most rows that belong into one partition"""
 
 
 def save(bank: ShardedBank, folder: Path) -> None:
@@ -87,36 +93,57 @@ def save(bank: ShardedBank, folder: Path) -> None:
 def restore(bank: ShardedBank, folder: Path) -> None:
     """Fill an empty bank with what `save` wrote, on any number of ranks; a collective.
 
-    The inverted file comes back too, where ranks and virtual shards are as many as they were; elsewhere it is
+    The inverted file comes back too, where ranks and partitions are as many as they were; elsewhere it is
     made anew when it is needed. In main memory it answers as it would have, to the bit; on a GPU it comes
     without entries that were out of date, which leaves room for others. Raises RunError on every rank for a
     missing or damaged file, which is named, for a bank of other settings, and for rows that find no room.
     """
     comm.agree(another_kind(folder, RECENT_ROWS, bank.settings.candidates))
-    taken, trouble = None, None
+    restored, trouble = None, None
     try:
         manifest = read_manifest(folder)
         _require_alike(bank, manifest, folder)
-        taken = _fill(bank, manifest, folder)
+        restored = _fill(bank, manifest, folder)
         name = INDEX.format(comm.rank(), comm.world())
-        alike = (manifest.world, manifest.shards) == (comm.world(), bank.settings.partitions)
-        whole = taken.held == taken.rows  # else it is told below what does not fit
+        alike = (manifest.world, manifest.shards) == (comm.world(), bank.partitions)
+        whole = restored.stored == restored.rows  # else `_missing` names what does not fit
         if alike and whole and name in manifest.indexes and bank.indexes:
             bank.cache = _index(bank, folder / name, manifest.indexes[name])
     except RunError as error:
         trouble = error
     comm.agree(trouble)
-    comm.agree(_missing(bank, manifest, comm.from_every_rank(taken), folder))
+    comm.agree(_missing(bank, manifest, comm.from_every_rank(restored), folder))
 
 
 def read_shards(folder: Path) -> Iterator[BankRows]:
-    """The rows of a snapshot, a virtual shard at a time, oldest image first; in any process.
+    """The rows of a snapshot, a partition at a time, oldest image first; in any process.
 
     Raises RunError that names the file which is missing or damaged.
     """
     manifest = read_manifest(folder)
     for name, file in sorted(manifest.files.items()):
         yield _read(folder / name, file, manifest)
+
+
+def require_whole(folder: Path) -> None:
+    """Look, without reading them, whether the files of a bank of either kind are whole; in any process.
+
+    Raises RunError that names the file which is missing or cut.
+    """
+    if (folder / RECENT_ROWS).exists() or not (folder / MANIFEST).exists():
+        try:
+            with safe_open(folder / RECENT_ROWS, framework="pt"):  # compares the header with the size
+                return
+        except (OSError, SafetensorError) as problem:
+            raise damaged(folder / RECENT_ROWS, problem) from problem
+    manifest = read_manifest(folder)
+    for name, file in (manifest.files | manifest.indexes).items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError as problem:
+            raise damaged(folder / name, problem.strerror) from problem
+        if size != file.bytes:
+            raise damaged(folder / name, f"{size} of its {file.bytes} bytes are there")
 
 
 def verify_indexes(folder: Path) -> None:
@@ -128,36 +155,37 @@ def verify_indexes(folder: Path) -> None:
         _verify(folder / name, file)
 
 
-def _write(bank: ShardedBank, folder: Path) -> _Part:
-    store, files, indexes, images, newest = bank.store, {}, {}, 0, -1
-    for shard in store.owned:
-        rows = take(store.rows, store.live(shard))
+def _write(bank: ShardedBank, folder: Path) -> _WrittenPart:
+    store, images, newest = bank.store, 0, -1
+    files: dict[str, SnapshotFile] = {}
+    indexes: dict[str, SnapshotFile] = {}
+    for partition in store.owned:
+        rows = take(store.rows, store.live(partition))
         if len(rows):
-            name = SHARD.format(shard)
+            name = PARTITION.format(partition)
             save_file({f.name: getattr(rows, f.name).cpu() for f in fields(BankRows)}, folder / name)
-            files[name] = File((folder / name).stat().st_size, written(digest(rows)), len(rows))
+            files[name] = SnapshotFile((folder / name).stat().st_size, written(digest(rows)), len(rows))
             images += len(rows.image.unique())
-            newest = max(newest, rows.step.max().item())
+            newest = max(newest, int(rows.step.max()))
     if bank.cache:
         name = INDEX.format(comm.rank(), comm.world())
         indexes[name] = _write_index(bank, bank.cache, folder / name)
-    return _Part(files, indexes, images, newest)
+    return _WrittenPart(files, indexes, images, newest)
 
 
-def _write_index(bank: ShardedBank, cache: Cache, path: Path) -> File:
+def _write_index(bank: ShardedBank, cache: IndexCache, path: Path) -> SnapshotFile:
     known = torch.from_numpy(cache.current(bank.store.used))[bank.store.live().cpu()]
-    said = cache.state()
     tensors = {"centroids": torch.from_numpy(cache.inverted.centroids), "known": known}
     # One entry: safetensors writes several in any order, and the same bank is to be the same bytes.
-    save_file(tensors, path, {"cache": json.dumps(said, sort_keys=True)})
-    return File(path.stat().st_size, _checksum(path), len(known))
+    save_file(tensors, path, {"cache": json.dumps(cache.state(), sort_keys=True)})
+    return SnapshotFile(path.stat().st_size, _checksum(path), len(known))
 
 
-def _manifest(bank: ShardedBank, parts: list[_Part]) -> Manifest:
+def _manifest(bank: ShardedBank, parts: list[_WrittenPart]) -> SnapshotManifest:
     files = {name: file for part in parts for name, file in part.files.items()}
     settings, newest = bank.settings, max(part.newest for part in parts)
-    return Manifest(
-        shards=settings.partitions,
+    return SnapshotManifest(
+        shards=bank.partitions,
         capacity=settings.capacity,
         dim=bank.dim,
         classes=bank.names,
@@ -172,28 +200,28 @@ def _manifest(bank: ShardedBank, parts: list[_Part]) -> Manifest:
     )
 
 
-def _fill(bank: ShardedBank, manifest: Manifest, folder: Path) -> _Taken:
-    """Put this rank's rows into its store, those of the files whose images may meet in one virtual shard
+def _fill(bank: ShardedBank, manifest: SnapshotManifest, folder: Path) -> _RestoredPart:
+    """Put this rank's rows into its store, those of the files whose images may meet in one partition
     together: images that come oldest first are put without sorting."""
-    store, shards, digests, rows, fullest = bank.store, bank.settings.partitions, [], 0, 0
-    apart = gcd(manifest.shards, shards)
-    for residue in sorted({shard % apart for shard in store.owned}):
+    store, partitions, digests, rows, fullest = bank.store, bank.partitions, [], 0, 0
+    apart = gcd(manifest.shards, partitions)
+    for residue in sorted({partition % apart for partition in store.owned}):
         parts = [empty(0, bank.dim, bank.classes, bank.settings.storage)]
-        for name in map(SHARD.format, range(residue, manifest.shards, apart)):
+        for name in map(PARTITION.format, range(residue, manifest.shards, apart)):
             if name in manifest.files:
                 part = _read(folder / name, manifest.files[name], manifest)
-                shard = partition_of(part.image, shards)
-                own = (shard >= store.owned.start) & (shard < store.owned.stop)
+                partition = partition_of(part.image, partitions)
+                own = (partition >= store.owned.start) & (partition < store.owned.stop)
                 parts.append(part if own.all() else take(part, own))
                 digests.append(manifest.files[name].digest if own.all() else written(digest(parts[-1])))
         together = concatenate(parts)
         store.put(together)
         rows += len(together)
-        fullest = max([fullest, *torch.bincount(partition_of(together.image, shards)).tolist()])
-    return _Taken(sum_of(digests), rows, len(store), fullest)
+        fullest = max([fullest, *torch.bincount(partition_of(together.image, partitions)).tolist()])
+    return _RestoredPart(sum_of(digests), rows, len(store), fullest)
 
 
-def _read(path: Path, file: File, manifest: Manifest) -> BankRows:
+def _read(path: Path, file: SnapshotFile, manifest: SnapshotManifest) -> BankRows:
     try:
         values = load_file(path)
     except (OSError, SafetensorError) as problem:
@@ -209,24 +237,24 @@ def _read(path: Path, file: File, manifest: Manifest) -> BankRows:
     return rows
 
 
-def _index(bank: ShardedBank, path: Path, file: File) -> Cache:
-    """The inverted file as it was: what it did not know then it does not know now."""
+def _index(bank: ShardedBank, path: Path, file: SnapshotFile) -> IndexCache:
+    """The inverted file as it was: rows that had no entry have none now, and are searched exactly."""
     _verify(path, file)
     try:
         with safe_open(path, framework="pt") as opened:
-            said = json.loads(opened.metadata()["cache"])
+            state = json.loads(opened.metadata()["cache"])
             middles, known = (opened.get_tensor(name).numpy() for name in ("centroids", "known"))
     except (OSError, SafetensorError) as problem:
         raise damaged(path, problem) from problem
     unknown = np.ones(bank.store.used, bool)
     unknown[bank.store.live().cpu().numpy()] = ~known
-    cache = Cache(bank.store, middles)
-    cache.tell(but=unknown)
-    cache.resume(said)
+    cache = IndexCache(bank.store, middles)
+    cache.update(but=unknown)
+    cache.resume(state)
     return cache
 
 
-def _require_alike(bank: ShardedBank, manifest: Manifest, folder: Path) -> None:
+def _require_alike(bank: ShardedBank, manifest: SnapshotManifest, folder: Path) -> None:
     for key, ours, theirs in (
         ("bank.storage", bank.settings.storage, manifest.storage),
         ("model.embedding_dim", bank.dim, manifest.dim),
@@ -235,31 +263,31 @@ def _require_alike(bank: ShardedBank, manifest: Manifest, folder: Path) -> None:
             remedy = f"make it {theirs}, or start a new run"
             raise RunError(f"{key} is not that of the bank in {folder}, {theirs}", ours, remedy)
     if bank.names != manifest.classes:
-        theirs, ours = (", ".join(names) for names in (manifest.classes, bank.names))
+        saved, configured = (", ".join(names) for names in (manifest.classes, bank.names))
         remedy = "train on data with the same classes in the same order, or start a new run"
         raise RunError(
-            f"the classes of data.train are not those of the bank in {folder}, {theirs}", ours, remedy
+            f"the classes of data.train are not those of the bank in {folder}, {saved}", configured, remedy
         )
 
 
-def _missing(bank: ShardedBank, manifest: Manifest, taken: list[_Taken], folder: Path) -> RunError | None:
+def _missing(
+    bank: ShardedBank, manifest: SnapshotManifest, restored: list[_RestoredPart], folder: Path
+) -> RunError | None:
     """What is wrong with the whole, which no rank sees by itself."""
     settings = bank.settings
-    if sum_of(each.digest for each in taken) != manifest.digest:
+    if sum_of(each.digest for each in restored) != manifest.digest:
         remedy = "put the run folder on storage that all of them share"
         return RunError(f"{folder}: the ranks do not see the same files there", None, remedy)
-    if sum(each.held for each in taken) < sum(each.rows for each in taken):
-        least = max(each.fullest for each in taken) * settings.partitions
-        remedy = (
-            f"raise it to {least}, or go back to {manifest.capacity} with bank.partitions {manifest.shards}"
-        )
+    if sum(each.stored for each in restored) < sum(each.rows for each in restored):
+        least = max(each.fullest for each in restored) * bank.partitions
+        remedy = f"raise it to {least}, or go back to {manifest.capacity} with bank.shards {manifest.shards}"
         return RunError(
             f"bank.capacity has no room for the {manifest.rows} rows of {folder}", settings.capacity, remedy
         )
     return None
 
 
-def _verify(path: Path, file: File) -> None:
+def _verify(path: Path, file: SnapshotFile) -> None:
     try:
         same = _checksum(path) == file.digest
     except OSError as problem:

@@ -20,21 +20,21 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class File:
+class SnapshotFile:
     """A file of the snapshot."""
 
     bytes: NonNegativeInt
     digest: str
-    """32 hexadecimal digits: of the set of a shard's rows (`rows.digest`), of an index's bytes"""
+    """32 hexadecimal digits: of the set of a partition's rows (`rows.digest`), of an index's bytes"""
     rows: NonNegativeInt
 
 
 @dataclass(frozen=True)
-class Manifest:
+class SnapshotManifest:
     """What a snapshot holds."""
 
     shards: PositiveInt
-    """virtual shards of the bank, with and without rows"""
+    """partitions of the bank, with and without rows"""
     capacity: PositiveInt
     """rows that the whole bank had room for"""
     dim: PositiveInt
@@ -50,14 +50,14 @@ class Manifest:
     images: NonNegativeInt
     digest: str
     """of the set of all rows: the sum of those of the files"""
-    files: dict[str, File]
-    """shards by name"""
-    indexes: dict[str, File]
-    """inverted files by name"""
+    files: dict[str, SnapshotFile]
+    """of partitions, by name"""
+    indexes: dict[str, SnapshotFile]
+    """of inverted files, by name"""
     format: int = FORMAT
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> SnapshotManifest:
     """What a folder says that it holds. Raises RunError if the manifest is missing, damaged or of another
     format."""
     path = folder / MANIFEST
@@ -69,7 +69,7 @@ def read_manifest(folder: Path) -> Manifest:
         if content["format"] != FORMAT:
             remedy = f"this release reads format {FORMAT}: use the one that wrote it"
             raise RunError(f"{path} is of an unknown format", content["format"], remedy)
-        manifest = TypeAdapter(Manifest).validate_json(text, strict=True)
+        manifest = TypeAdapter(SnapshotManifest).validate_json(text, strict=True)
         files = manifest.files.values()
         whole = sum(file.rows for file in files), sum_of(file.digest for file in files)
         if whole != (manifest.rows, manifest.digest) or (manifest.step is None) != (manifest.rows == 0):
@@ -82,7 +82,7 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: SnapshotManifest) -> None:
     """Raises OSError."""
     text = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
     with replacing(folder / MANIFEST) as aside:

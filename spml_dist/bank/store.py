@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spml_dist.bank.drift import BoxedVectors, drift
 from spml_dist.bank.rows import empty
-from spml_dist.bank.staleness import Placed, drift
 from spml_dist.errors import RunError
 from spml_dist.records import BankRows
+from spml_dist.tensor_records import take
 
 
 @dataclass(frozen=True)
-class Entry:
+class ImageSlots:
     """An image in the store."""
 
     slots: np.ndarray
@@ -27,17 +28,17 @@ class Entry:
 
 
 class Store:
-    """Images of some virtual shards, each a set of rows that come and go together.
+    """Images of some partitions, each a set of rows that come and go together.
 
-    Memory is taken for `capacity` rows a virtual shard, once. A shard that is full gives up its oldest
-    images. Nothing that is asked of a store depends on which slots its rows are in.
+    Memory is taken for `capacity` rows a partition, once. A partition that is full gives up its oldest
+    images. No answer of a store depends on which slots its rows are in.
     """
 
     def __init__(
-        self, owned: range, shards: int, capacity: int, dim: int, classes: int, storage: str, device=None
+        self, owned: range, partitions: int, capacity: int, dim: int, classes: int, storage: str, device=None
     ):
-        """owned: virtual shards of this worker, of `shards` in all; capacity: rows of each."""
-        self.owned, self.shards, self.capacity = owned, shards, capacity
+        """owned: partitions of this worker, of `partitions` in all; capacity: rows of each."""
+        self.owned, self.partitions, self.capacity = owned, partitions, capacity
         self.rows: BankRows = empty(len(owned) * capacity, dim, classes, storage, device)
         self.alive = torch.zeros(len(owned) * capacity, dtype=torch.bool, device=device)
         self.used = 0
@@ -45,88 +46,94 @@ class Store:
         self.drift: list[float] = []
         """cosines of segments with what they replaced, since somebody emptied the list"""
         self._free: list[int] = []
-        self._images: dict[int, dict[int, Entry]] = {shard: {} for shard in owned}
-        """of each virtual shard, oldest first"""
-        self._held = dict.fromkeys(owned, 0)
+        self._images: dict[int, dict[int, ImageSlots]] = {partition: {} for partition in owned}
+        """of each partition, oldest first"""
+        self._row_counts = dict.fromkeys(owned, 0)
 
     def __len__(self) -> int:
-        return sum(self._held.values())
+        return sum(self._row_counts.values())
 
     def put(self, rows: BankRows) -> Tensor:
         """Remember whole images; the slots that were written, [n] int64.
 
         An image replaces what is known of it, unless that was written later. The order of `rows` does not
         matter; the rows of an image have one step and position.
-        Raises RunError when two keys have one hash, or an image is larger than a virtual shard; nothing is
+        Raises RunError when two keys have one hash, or an image is larger than a partition; nothing is
         remembered then.
         """
-        came = [(members, *_facts(rows, members[0])) for members in _by_image(rows)]
-        self._refuse(came)
-        slots = {}  # by image: indices of its rows, which end up in the slots of its entry
-        for members, image, check, written in came:
-            shard = image % self.shards
-            before = self._images[shard].get(image)
+        images = [(members, *_identity(rows, members[0])) for members in _by_image(rows)]
+        self._refuse(images)
+        # By image, the indices of its rows. They are written at the end: an image of this call may still
+        # be replaced or evicted by a later one.
+        slots: dict[int, np.ndarray] = {}
+        for members, image, check, written in images:
+            partition = image % self.partitions
+            before = self._images[partition].get(image)
             if before and before.written > written:
                 continue
             if before:
                 if image not in slots:
                     old = _placed(self.rows, self._on_device(before.slots))
                     self.drift += drift(old, _placed(rows, torch.from_numpy(members)))
-                self._forget(shard, image)
+                self._forget(partition, image)
                 slots.pop(image, None)
-            for gone in self._make_room(shard, written, len(members)):
+            for gone in self._make_room(partition, written, len(members)):
                 slots.pop(gone, None)
-            if self._held[shard] + len(members) <= self.capacity:
-                self._insert(shard, image, Entry(self._slots(len(members)), written, check))
+            if self._row_counts[partition] + len(members) <= self.capacity:
+                self._insert(partition, image, ImageSlots(self._slots(len(members)), written, check))
                 slots[image] = members
         return self._write(rows, slots)
 
     def expire(self, before: int) -> None:
         """Forget the images written before a step."""
-        for shard, images in self._images.items():
+        for partition, images in self._images.items():
             old = takewhile(lambda item: item[1].written[0] < before, images.items())
             for image, _ in list(old):
-                self._forget(shard, image)
+                self._forget(partition, image)
 
     def slots_of(self, image: int) -> np.ndarray:
         """Slots of an image's rows, int64; none if it is unknown or somebody else's."""
-        entry = self._images.get(image % self.shards, {}).get(image)
+        entry = self._images.get(image % self.partitions, {}).get(image)
         return entry.slots if entry else np.zeros(0, np.int64)
 
-    def live(self, shard: int | None = None) -> Tensor:
-        """[n] int64: the slots that hold rows, all of them or a virtual shard's, oldest image first."""
-        shards = self._images.values() if shard is None else [self._images[shard]]
-        slots = [entry.slots for images in shards for entry in images.values()]
+    def written_rows(self) -> BankRows:
+        """The rows of the slots that were ever written, as views; some are of forgotten images."""
+        return take(self.rows, slice(0, self.used))
+
+    def live(self, partition: int | None = None) -> Tensor:
+        """[n] int64: the slots that hold rows, all of them or a partition's, oldest image first."""
+        partitions = self._images.values() if partition is None else [self._images[partition]]
+        slots = [entry.slots for images in partitions for entry in images.values()]
         return self._on_device(np.concatenate([*slots, np.zeros(0, np.int64)]))
 
-    def _refuse(self, came: list[tuple[np.ndarray, int, int, tuple]]) -> None:
-        """Raise for a collision with what is held or among what came, and for an image that is too large."""
-        checks = {}
-        for members, image, check, _ in came:
-            held = self._images[image % self.shards].get(image)
-            if check != checks.setdefault(image, held.check if held else check):
+    def _refuse(self, images: list[tuple[np.ndarray, int, int, tuple]]) -> None:
+        """Raise for a collision with a known image or among these, and for an image that is too large."""
+        checks: dict[int, int] = {}
+        for members, image, check, _ in images:
+            known = self._images[image % self.partitions].get(image)
+            if check != checks.setdefault(image, known.check if known else check):
                 raise _collision(image)
             if len(members) > self.capacity:
-                raise too_large(len(members), self.capacity, self.shards)
+                raise too_large(len(members), self.capacity, self.partitions)
 
-    def _make_room(self, shard: int, written: tuple, count: int) -> list[int]:
+    def _make_room(self, partition: int, written: tuple, count: int) -> list[int]:
         """Forget images older than `written` until there is room or none is left; those that went."""
-        gone, images = [], self._images[shard]
-        while self._held[shard] + count > self.capacity:
+        gone, images = [], self._images[partition]
+        while self._row_counts[partition] + count > self.capacity:
             oldest = next(iter(images))
             if images[oldest].written > written:
                 break
-            self._forget(shard, oldest)
+            self._forget(partition, oldest)
             gone.append(oldest)
         return gone
 
-    def _insert(self, shard: int, image: int, entry: Entry) -> None:
-        images = self._images[shard]
+    def _insert(self, partition: int, image: int, entry: ImageSlots) -> None:
+        images = self._images[partition]
         late = images and next(reversed(images.values())).written > entry.written
         images[image] = entry
-        self._held[shard] += len(entry.slots)
+        self._row_counts[partition] += len(entry.slots)
         if late:
-            self._images[shard] = dict(sorted(images.items(), key=lambda item: item[1].written))
+            self._images[partition] = dict(sorted(images.items(), key=lambda item: item[1].written))
 
     def _slots(self, count: int) -> np.ndarray:
         reused = [self._free.pop() for _ in range(min(count, len(self._free)))]
@@ -134,17 +141,17 @@ class Store:
         self.used += len(fresh)
         return np.array([*reused, *fresh], np.int64)
 
-    def _forget(self, shard: int, image: int) -> None:
-        slots = self._images[shard].pop(image).slots
-        self._held[shard] -= len(slots)
+    def _forget(self, partition: int, image: int) -> None:
+        slots = self._images[partition].pop(image).slots
+        self._row_counts[partition] -= len(slots)
         self._free += slots.tolist()
         self.alive[self._on_device(slots)] = False
 
     def _write(self, rows: BankRows, members: dict[int, np.ndarray]) -> Tensor:
-        source = np.concatenate([*members.values(), np.zeros(0, np.int64)])
-        slots = [self.slots_of(image) for image in members]
-        source, slots = torch.from_numpy(source), self._on_device(np.concatenate([*slots, source[:0]]))
-        source = source.to(rows.image.device)
+        nothing = np.zeros(0, np.int64)
+        taken = np.concatenate([*(self.slots_of(image) for image in members), nothing])
+        slots = self._on_device(taken)
+        source = torch.from_numpy(np.concatenate([*members.values(), nothing])).to(rows.image.device)
         for field in fields(BankRows):
             getattr(self.rows, field.name)[slots] = getattr(rows, field.name)[source].to(slots.device)
         self.alive[slots] = True
@@ -154,17 +161,17 @@ class Store:
         return torch.from_numpy(slots).to(self.alive.device)
 
 
-def too_large(count: int, capacity: int, shards: int) -> RunError:
-    """An image that no virtual shard can hold."""
+def too_large(count: int, capacity: int, partitions: int) -> RunError:
+    """An image that no partition can hold."""
     return RunError(
-        f"an image has {count} segments, and each of the bank's {shards} parts holds {capacity} rows",
+        f"an image has {count} segments, and each of the bank's {partitions} parts holds {capacity} rows",
         None,
-        f"raise bank.capacity to {count * shards} or more, or lower bank.partitions (and give another name=)",
+        f"raise bank.capacity to {count * partitions} or more, or lower bank.shards (and give another name=)",
     )
 
 
-def _placed(rows: BankRows, index: Tensor) -> Placed:
-    return Placed(rows.vector[index], rows.box[index])
+def _placed(rows: BankRows, index: Tensor) -> BoxedVectors:
+    return BoxedVectors(rows.vector[index], rows.box[index])
 
 
 def _collision(image: int) -> RunError:
@@ -172,7 +179,7 @@ def _collision(image: int) -> RunError:
     return RunError("two sample keys have the same 64-bit hash", image, remedy)
 
 
-def _facts(rows: BankRows, row: int) -> tuple[int, int, tuple[int, int, int]]:
+def _identity(rows: BankRows, row: int) -> tuple[int, int, tuple[int, int, int]]:
     """Image, check and place in the order of writing of a row."""
     image, check, *written = (
         getattr(rows, name)[row].item() for name in ("image", "check", "step", "position")

@@ -14,10 +14,12 @@ from spml_dist.hashing import image_hash
 from spml_dist.records import BankRows
 
 
-def refusal(rows: BankRows, classes: int, largest: int, shards: int, keys: Sequence[str]) -> RunError | None:
+def refusal(
+    rows: BankRows, classes: int, largest: int, partitions: int, keys: Sequence[str]
+) -> RunError | None:
     """What is wrong with the rows of whole images, or None. keys: sample keys of the images, for the message.
 
-    largest: rows that a virtual shard can hold, of `shards` in all.
+    largest: rows that a partition can hold, of `partitions` in all.
     """
     faults = {
         "an embedding that is not finite": ~torch.isfinite(rows.vector).all(dim=1),
@@ -37,7 +39,7 @@ def refusal(rows: BankRows, classes: int, largest: int, shards: int, keys: Seque
         visits = torch.stack([rows.image, rows.position.long()])  # an image may be twice in a batch
         most = torch.unique(visits, dim=1, return_counts=True)[1].max().item()
         if most > largest:
-            return too_large(most, largest, shards)
+            return too_large(most, largest, partitions)
     return None
 
 

@@ -100,8 +100,10 @@ examples:
   spml-dist pack densepose DIR --labels masks --split minival2014 --out data/densepose_point/val
 """
 IMAGES = """\
-Takes every .jpg, .jpeg and .png below DIR, whatever the folders; nothing else has to be there. The image id
-is the path without its suffix. --classes gives the pack the classes that a training and a network have.
+Takes every JPEG, PNG, WebP, TIFF, BMP and GIF file below DIR, whatever the folders (links are followed once);
+nothing else has to be there. Of an animation or several pages the first is taken. What is left out is counted
+and named. The image id is the path without its suffix. --classes gives the pack the classes that a training
+and a network have.
 
 FOLDER holds classes.txt and meta.json, as for `spml-dist pack folder`.
 
@@ -197,7 +199,10 @@ def _densepose(arguments: argparse.Namespace) -> Recipe:
 def _images(arguments: argparse.Namespace) -> Recipe:
     from spml_dist.data.recipes.images import open_images
 
-    return open_images(arguments.dir, arguments.split, arguments.classes)
+    recipe = open_images(arguments.dir, arguments.split, arguments.classes)
+    for note in recipe.notes:
+        print(f"{recipe.split}: {note}", file=sys.stderr)
+    return recipe
 
 
 def _say_reading(arguments: argparse.Namespace) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import signal
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from spml_dist.cluster import capacity
+import psutil
+
+from spml_dist.cluster import capacity, sockets
 from spml_dist.cluster.local_processes import ONE_THREAD
 from spml_dist.errors import RunError, SpmlError
 
@@ -28,6 +32,12 @@ WORKER_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
+
+ANSWER_SECONDS = 20
+"""how long an address may be tried at which nobody answers"""
+_PATIENCE = 10
+"""seconds that Ray's processes have to end before they are killed"""
+_SOCKET = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.00")
 
 GROWTH_SECONDS = 600
 """how long nodes may take to join a cluster: those of a job that has just begun, or of an autoscaler"""
@@ -57,7 +67,7 @@ def train(
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     if not os.environ.get("RAY_ADDRESS"):  # nobody preempts a machine's own cluster
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    with _cluster(workers):
+    with _cluster(workers, say=say):
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -150,33 +160,95 @@ def _unpacked(reference: Any) -> Callable[[Any], Any]:
 
 
 @contextmanager
-def _cluster(workers: int, environment: Mapping[str, str] = WORKER_ENVIRONMENT) -> Iterator[None]:
+def _cluster(
+    workers: int,
+    environment: Mapping[str, str] = WORKER_ENVIRONMENT,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
-    runtime = {"env_vars": dict(environment)}
-    options: dict[str, Any] = {"runtime_env": runtime, "log_to_driver": False, "logging_level": logging.ERROR}
+    address, before = os.environ.get("RAY_ADDRESS"), _children()
     terminated = signal.getsignal(signal.SIGTERM)
-    try:
-        if address:
-            ray.init(address=address, **options)
-        else:
-            cores = max(os.cpu_count() or 1, workers)
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
-    except (ConnectionError, RuntimeError, ValueError) as problem:
-        raise RunError(
-            "Ray cannot be started or reached", address or "a local cluster", str(problem)
-        ) from problem
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminated)  # Ray has put its own there, which aborts
-    for quiet in ("ray", "ray.train", "ray.data"):
-        logging.getLogger(quiet).setLevel(logging.ERROR)
+    with _found(address, say) if address else _own(workers, say) as where:
+        try:
+            with _without_termination():
+                ray.init(
+                    **where,
+                    runtime_env={"env_vars": dict(environment)},
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+        except Exception as problem:  # of a machine too busy to start it Ray says so by a plain Exception
+            seen = f"{address or 'a local cluster'}: {problem}"
+            remedy = "try again, or train without it: --alone or torchrun"
+            raise RunError("Ray cannot be started or reached", seen, remedy) from problem
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminated)  # Ray has put its own there, which aborts
+        for quiet in ("ray", "ray.train", "ray.data"):
+            logging.getLogger(quiet).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            started = _children() - before
+            ray.shutdown()
+            _end(started)
+
+
+@contextmanager
+def _found(address: str, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """How Ray is told of somebody's cluster. RunError: nobody answers, or nobody that speaks as Ray does."""
+    from ray import _raylet
+
+    sockets.require_answer(address, ANSWER_SECONDS)
+    if re.fullmatch(r"[^/]+:\d+", address):
+        say(f"looking for the Ray cluster at {address}")
+        try:
+            _raylet.GcsClient(address=address)  # type: ignore[attr-defined]  # compiled, without stubs
+        except Exception as problem:  # Ray itself would ask for minutes, and not say so
+            remedy = "give HOST:PORT of the head, as `ray start` has printed it, with Ray of the same version"
+            raise RunError(
+                "RAY_ADDRESS: no Ray cluster answers there", f"{address}: {problem}", remedy
+            ) from problem
+    yield {"address": address}
+
+
+@contextmanager
+def _own(workers: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """How Ray is told to start a cluster on this machine."""
+    usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    with sockets.folder(usual, _SOCKET, say) as folder:
+        cores = max(os.cpu_count() or 1, workers)
+        where = {"address": "local", "num_cpus": cores, "include_dashboard": False}
+        yield where | ({"_temp_dir": folder} if folder else {})
+
+
+@contextmanager
+def _without_termination() -> Iterator[None]:
+    """Processes that are started in the block never hear of SIGTERM, nor do those that they start.
+
+    srun, scancel, systemd and `docker stop` send it to all processes. Whoever started the training answers
+    it, and needs its workers to come to a step that can be saved; afterwards they are ended from here.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
     finally:
-        ray.shutdown()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+def _end(started: set[psutil.Process]) -> None:
+    """Wait for Ray's processes to end, as workers do when their node is gone, and kill what is left."""
+    _, alive = psutil.wait_procs(started, timeout=_PATIENCE)
+    for process in alive:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(alive, timeout=_PATIENCE)
 
 
 def _noted(worker: Callable[[dict], None], payload: dict) -> None:

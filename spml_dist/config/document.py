@@ -26,15 +26,30 @@ class Setting:
 
     value: Any
     origin: str
+    text: str | None = None
+    """how a number was written, where the value is one: as a text it is that"""
 
     @property
     def place(self) -> str:
         return "on the command line" if self.origin == OVERRIDE else f"at {self.origin}"
 
 
+UNREADABLE = (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
+"""what PyYAML raises for a text that is no YAML, and for values that are not what their tag says"""
+
+
 class _Loader(yaml.SafeLoader):
     # Emptied: PyYAML's own are those of YAML 1.1, by which `1e-3` is text, `on` true and `1:30` ninety.
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012
+
+    def compose_node(self, parent, index):
+        """Refuses what grows without end: a list inside itself, a list of lists of lists by their names."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            if isinstance(self.anchors.get(event.anchor), yaml.CollectionNode):
+                problem = f"*{event.anchor} stands for a list or a section: write it out"
+                raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
 
 
 for _tag, _pattern in {
@@ -47,26 +62,33 @@ for _tag, _pattern in {
 
 
 def parse(text: str) -> Any:
-    """The value that `text` stands for. Raises yaml.YAMLError."""
+    """The value that `text` stands for. Raises one of UNREADABLE."""
     return yaml.load(text, _Loader)
+
+
+def number_text(value: Any, written: str) -> str | None:
+    """How a number was written; None for any other value."""
+    return written.strip() if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def settings(path: Path) -> dict[str, Setting]:
     """The file's leaves in their order. Raises ConfigError for a file that is absent, is not YAML, is not a
     mapping, or has a key twice."""
-    loader = _Loader(_text(path))
+    text, loader = _text(path), None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path}", None, "a configuration is a mapping of sections")
         return dict(_leaves(loader, node, "", path))
-    except yaml.YAMLError as error:
+    except UNREADABLE as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else f"{path}"
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or error
         raise ConfigError(f"{place} is not YAML: {reason}", None, "correct that line") from error
     finally:
-        loader.dispose()
+        if loader:
+            loader.dispose()
 
 
 def _text(path: Path) -> str:
@@ -110,4 +132,6 @@ def _leaves(
         if isinstance(value_node, yaml.MappingNode) and value_node.value:
             yield from _leaves(loader, value_node, f"{key}.", path)
         else:
-            yield key, Setting(loader.construct_object(value_node, deep=True), f"{path}:{line}")
+            value = loader.construct_object(value_node, deep=True)
+            text = number_text(value, value_node.value) if isinstance(value_node, yaml.ScalarNode) else None
+            yield key, Setting(value, f"{path}:{line}", text)

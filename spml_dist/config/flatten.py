@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from spml_dist.config.document import parse
+from spml_dist.config.document import UNREADABLE, parse
 from spml_dist.config.models import Config
 
 Scalar = str | int | float | bool | None
@@ -64,7 +64,9 @@ def text_of(value: Any) -> str:
     if isinstance(value, str):
         style = None if _is_plain(value) else '"'
         return (
-            yaml.safe_dump(value, default_style=style, width=float("inf")).removesuffix("...\n").strip("\n")
+            yaml.safe_dump(value, default_style=style, width=float("inf"), allow_unicode=True)
+            .removesuffix("...\n")
+            .strip("\n")
         )
     return yaml.safe_dump(value, default_flow_style=True, width=float("inf")).removesuffix("\n...\n").strip()
 
@@ -76,7 +78,7 @@ def _is_plain(text: str) -> bool:
             read(f"a: {text}") == {"a": text} and read(f"[{text}]") == [text]
             for read in (parse, yaml.safe_load)
         )
-    except (yaml.YAMLError, ValueError):
+    except UNREADABLE:
         return False
 
 

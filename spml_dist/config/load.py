@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from spml_dist.config import document, migrations, suggest
@@ -68,13 +68,16 @@ def _override(text: str) -> dict[str, Setting]:
         raise ConfigError(f"override {key}= has no value", None, f"write {key}=null where null is meant")
     try:
         parsed = document.parse(value)
-    except (yaml.YAMLError, ValueError) as error:
+    except document.UNREADABLE as error:
         raise ConfigError(
             f"{key} on the command line is not YAML", value, "quote it or correct it"
         ) from error
     if key not in suggest.fields() and not migrations.is_old(key):
         raise suggest.unknown(key, Setting(parsed, OVERRIDE), present=suggest.fields())
-    settings = dict(_leaves(key, parsed, OVERRIDE))
+    if number := document.number_text(parsed, value):
+        settings = {key: Setting(parsed, OVERRIDE, number)}
+    else:
+        settings = dict(_leaves(key, parsed, OVERRIDE))
     current = migrations.migrated(settings)
     # A file is silent about old names, being a record; who types one learns the new.
     for old in filter(migrations.is_old, settings):
@@ -103,6 +106,8 @@ def _require_known(settings: Mapping[str, Setting]) -> None:
 
 def _validated(model: type[S], settings: Mapping[str, Setting], prefix: str) -> S:
     """The model whose fields `settings` hold under `prefix`."""
+    # Dates and numbers of jobs are names: 20240512 and 007 are meant as they are written.
+    settings = {key: _as_text(each) if suggest.is_text(key) else each for key, each in settings.items()}
     try:
         return model.model_validate(_nested(settings, prefix))
     except ValidationError as error:
@@ -110,6 +115,10 @@ def _validated(model: type[S], settings: Mapping[str, Setting], prefix: str) -> 
         location = error.errors()[0]["loc"]
         key = next(key for key in _prefixes(prefix, location) if key in settings)
         raise _unfit(key, settings[key]) from error
+
+
+def _as_text(setting: Setting) -> Setting:
+    return setting if setting.text is None else replace(setting, value=setting.text)
 
 
 def _unfit(key: str, setting: Setting) -> ConfigError:

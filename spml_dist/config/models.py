@@ -260,7 +260,9 @@ class Config(Section):
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
-        description="Name of the run and of its folder, OUTPUT/NAME: letters, digits, '_', '-' and '.'.",
+        max_length=200,
+        description="Name of the run and of its folder, OUTPUT/NAME: at most 200 of A-Z, a-z, 0-9, '_', '-' "
+        "and '.'.",
     )
     output: PathOrUrl = Field(default="runs", description="Folder of run folders.")
     seed: int = Field(default=235, ge=0, lt=2**32, description="Seed of everything random.")

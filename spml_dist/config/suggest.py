@@ -44,6 +44,16 @@ def _field(key: str) -> FieldInfo:
     return fields()[key].model_fields[_name(key)]
 
 
+@cache
+def is_text(key: str) -> bool:
+    """Whether a key takes any text, and no number."""
+    schema = fields()[key].model_json_schema()["properties"][_name(key)]
+    options = schema.get("anyOf", [schema])
+    kinds = {option.get("type") for option in options}
+    free = any(option.get("type") == "string" and not {"enum", "const"} & option.keys() for option in options)
+    return free and not kinds & {"integer", "number"}
+
+
 def is_required(key: str) -> bool:
     return _field(key).is_required()
 

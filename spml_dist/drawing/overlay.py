@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from colorsys import hsv_to_rgb
 from functools import cache
-from itertools import count
 from pathlib import Path
 
 import cv2
@@ -42,13 +41,14 @@ def palette(num_classes: int, background: int | None = None) -> np.ndarray:
 @cache
 def _colours() -> list[tuple[int, ...]]:
     """Of 256 classes: the chosen ones, then hues in golden steps, ever three of them darker and paler."""
-    found = [tuple(bytes.fromhex(code)) for code in _COLOURS.split()]
-    for number in count():
-        if len(found) == 256:
-            return found
+    colours = [tuple(bytes.fromhex(code)) for code in _COLOURS.split()]
+    number = 0
+    while len(colours) < 256:
         hue, shade = number * (5**0.5 - 1) / 2 % 1, number % 3
         colour = tuple(round(255 * part) for part in hsv_to_rgb(hue, 0.9 - 0.25 * shade, 0.95 - 0.2 * shade))
-        found += [colour] if colour not in found else []
+        colours += [colour] if colour not in colours else []
+        number += 1
+    return colours
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity: float = 0.65) -> np.ndarray:

@@ -83,13 +83,13 @@ def evaluate_model(
     split takes the majority label of its nearest prototypes (SPML paper, section 3.5). With `oracle` the
     prototypes carry ground truth, and the read-out is called `neighbours_oracle`.
 
-    Raises DataError for images without ground truth, for classes other than the model's, and for a
-    training split without any label.
+    Raises DataError for images without ground truth, for one that is ignored everywhere, for classes other
+    than the model's, and for a training split without any label.
     """
     classes = list(info["classes"])
     for folder in (split_folder, train_folder):
         _require_classes(folder, classes)
-    _require_masks(split_folder, cache)
+    _require_masks(split_folder, cache)  # before the training split, which takes long
     labelled = collect(
         model, len(classes), train_folder, settings, oracle=oracle, progress=progress, cache=cache
     )
@@ -100,8 +100,13 @@ def evaluate_model(
         image = readouts.add(number, sample, sample.mask)
         if each is not None:
             each(image)
-    summaries = readouts.summaries(classes)
     confusion = readouts.confusion
+    if not confusion["classifier"].any():
+        remedy = "give whole masks: a pixel of value 255 is ignored"
+        raise DataError(
+            f"{split_folder}: no pixel of its masks has a class", f"{readouts.images} images", remedy
+        )
+    summaries = readouts.summaries(classes)
     present = metrics.present(confusion["classifier"])
     return {
         "split": split,
@@ -129,6 +134,7 @@ class _ReadOuts:
         num_classes: int,
     ):
         self._model, self._settings, self._classes = model, settings, num_classes
+        # Exact search: an evaluation does not depend on an index's recall.
         self._labelled, self._index = labelled, build(labelled.prototype)
         self._name = "neighbours_oracle" if oracle else "neighbours"
         self._precision = _NeighbourPrecision()
@@ -157,6 +163,7 @@ class _ReadOuts:
         queries, owner = _prototypes(embedded, segments)
         _, near = search(self._index, queries, self._settings.neighbours)
         self._precision.add(near, labels, _labels(embedded, segments, mask, self._classes)[owner])
+        # Numbers of clusters that ended empty stay 0: no cell asks for them.
         votes = np.zeros(segments.max() + 1, np.int64)
         votes[owner] = neighbours.vote(near, labels, self._classes)
         return votes
@@ -193,6 +200,7 @@ def collect(
         segments = whole_image.segments(embedded, settings.grid, settings.iterations)
         rows, owner = _prototypes(embedded, segments)
         label = _labels(embedded, segments, annotation, num_classes)[owner]
+        # Only what is labelled is kept, and only that is searched.
         vectors.append(rows[label >= 0])
         labels.append(label[label >= 0])
     if not any(map(len, labels)):

@@ -73,6 +73,7 @@ def embed(model: Segmenter, image: np.ndarray, longer_side: int | None = None) -
     if resized != (height, width):
         scaled = cv2.resize(scaled, resized[::-1], interpolation=cv2.INTER_LINEAR)
     padded = _padded(resized[0]), _padded(resized[1])
+    # Zeros are the mean colour after normalisation, as crops are padded in training.
     canvas = np.zeros((3, *padded), np.float32)
     canvas[:, : resized[0], : resized[1]] = normalise(scaled, model.normalisation)
     device = next(model.parameters()).device
@@ -99,6 +100,7 @@ def segments(embedded: EmbeddedImage, grid: tuple[int, int], iterations: int) ->
     h, w, _ = embedded.unit.shape
     valid = torch.from_numpy(embedded.geometry.valid).to(embedded.unit.device)
     place = location(h, w, embedded.unit.device, embedded.unit.dtype)
+    # No label takes part, unlike in training: what is measured is what is done to images without any.
     features = unit(torch.cat([embedded.unit, place], dim=-1))
     numbers = cluster(features[None], grid, iterations, valid[None])[0]
     return torch.where(valid, numbers, -1).cpu().numpy()
@@ -109,6 +111,7 @@ def classify(model: Segmenter, embedded: EmbeddedImage) -> np.ndarray:
     """The classifier's scores (logits) at the image's own size, resized bilinearly: [K, H, W] float32."""
     shape = embedded.geometry
     scores = interpolate(model.classify(embedded.raw).float(), size=shape.padded, mode="bilinear")
+    # The padding goes before the last resize, whose edge pixels would mix with it.
     scores = scores[..., : shape.resized[0], : shape.resized[1]]
     image = len(shape.cell_of_row), len(shape.cell_of_column)
     if shape.resized != image:

@@ -51,6 +51,7 @@ def tag_seeds(
     """
     highest = maps.max(axis=(1, 2), keepdims=True, initial=0)
     located = (highest > 0) & np.isfinite(maps).all(axis=(1, 2), keepdims=True)
+    # A class that is located nowhere keeps zeros: it labels nothing, and no division by 0 spreads.
     shares = np.divide(maps, highest, out=np.zeros_like(maps), where=located)
     strength = shares.max(axis=0, initial=0)
     labels = np.full(strength.shape, UNLABELLED, np.uint8)
@@ -78,10 +79,12 @@ def box_seeds(
     """
     strength = np.zeros(shape, np.float32)
     labels = np.full(shape, UNLABELLED if background is None else background, np.uint8)
+    # Largest first, and of one size the later ones: whoever is painted later wins where it is as strong.
     for label, x0, y0, x1, y1 in sorted(reversed(boxes), key=area, reverse=True):
         covered = window(x0, y0, x1, y1, whole(shape))
         inside = maps[label][covered]
         low, high = inside.min(), inside.max()
+        # Each box over its own extremes: maps of different boxes have no common scale.
         stretched = (inside - low) / (high - low) if high > low else np.zeros_like(inside)
         wins = stretched >= strength[covered]
         strength[covered][wins] = stretched[wins]

@@ -51,11 +51,13 @@ def activations(
     total = torch.zeros(1, len(classes), *size, device=device)
     for scale in settings.scales:
         view = torch.from_numpy(_view(small, scale, model)).to(device)
+        # Both in one batch; the second map is mirrored back before the two are added.
         views = torch.stack([view, view.flip(-1)] if settings.mirror else [view])
         maps = model.activate(views)[:, list(classes)].float()
         maps = relu(maps) if rectified else maps
         both = maps[:1] + maps[1:].flip(-1) if settings.mirror else maps
         total += interpolate(both, size=size, mode="bilinear", align_corners=False)
+    # Scales add up at the reduced size, where C maps of a large photograph still fit into memory.
     if size != (height, width):
         total = interpolate(total, size=(height, width), mode="bilinear", align_corners=False)
     return total[0].cpu().numpy()

@@ -17,9 +17,8 @@ from spml_dist.data.pack.pack import PackDescription, pack_parts
 from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import ConfigError, DataError, RunError
 from spml_dist.inference.device import resolve_device
-from spml_dist.labeling import seeds_note
+from spml_dist.labeling import seed_quality, seeds_note
 from spml_dist.labeling.cams import KIND, CamParts
-from spml_dist.labeling.seed_quality import measure
 from spml_dist.model import export
 from spml_dist.run_folder import MODEL_WEIGHTS, RunFolder
 
@@ -46,8 +45,9 @@ def infer_pack(
         raise DataError(f"{shards}: has seeds of CAM already", None, remedy)
     parts = _parts(run, shards, config, manifest)
     note = {"run": config.name, "shards": str(shards), "cam": config.cam.model_dump(mode="json")}
+    # The note is written twice: a call that was cut off while it measured finds its pack and measures alone.
     note |= _write_pack(parts, out, _description(manifest), workers)
-    result = note | measure(out, KIND, cache=parts.cache)
+    result = note | seed_quality.measure(out, KIND, cache=parts.cache)
     seeds_note.write(out, result)
     return result
 

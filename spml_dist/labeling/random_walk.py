@@ -21,6 +21,7 @@ def affinity(embedding: Tensor, grid: tuple[int, int], concentration: float = 5.
     """
     unit = normalize(resize(embedding, grid).flatten(2), dim=1, eps=1e-12)
     alike = unit.new_zeros(unit.shape[2], unit.shape[2])
+    # View by view into one sum: V matrices of p² at once would be the largest tensors here.
     for view in unit:
         alike += torch.exp(concentration * (view.T @ view - 1))
     return alike / len(unit)

@@ -43,6 +43,7 @@ def cluster(features: Tensor, grid: tuple[int, int], iterations: int, valid: Ten
         rows = first + labels
         if takes_part is not None:
             rows = torch.where(takes_part, rows, b * k)  # a row of its own, which is dropped
+        # One scatter for all images: cluster j of image i is row i·k + j.
         sums = points.new_zeros(b * k + 1, d).index_add_(0, rows.flatten(), points.flatten(0, 1))
         centres = unit(sums[:-1].view(b, k, d))
         labels = (points @ centres.mT).max(dim=-1).indices  # the first of equals

@@ -157,6 +157,7 @@ class _Side:
         present = on_host >= 0
         if not present.any():
             return None
+        # A tile meets few of the groups; only theirs become rows of the masks.
         groups, local = torch.unique(on_host[present], return_inverse=True)
         groups, local = groups.to(similarity.device), local.to(similarity.device)
         part = None if present.all() else present.nonzero()[:, 0].to(similarity.device)
@@ -166,16 +167,19 @@ class _Side:
         else:
             own = own[part]
             x = torch.index_select(similarity, 0, part, out=work[0][: len(part)]).mul_(self.kappa)
-        x.exp_()
+        x.exp_()  # exp(κ(e·μ - 1)): at most 1, so that no maximum over the candidates is needed
         attract, repel = self.attract[groups], self.repel[groups]
         has_own = ((own >= 0) & (own < x.shape[1])).unsqueeze(1)
         column = own.unsqueeze(1).clamp(0, x.shape[1] - 1)
+        # The own segment leaves the tile entry by entry: taken off the sums instead, a pixel with few other
+        # positives would be left with rounding.
         itself = x.gather(1, column) * has_own
         x.scatter_(1, column, x.gather(1, column) - itself)
 
         masks = torch.cat([attract, repel]).to(x.dtype)
         if self.stands_for is not None:
             masks *= self.stands_for
+        # All groups' sums by one thin product; a pixel then picks those of its own group.
         sums = x @ masks.T
         local = local.unsqueeze(1)
         positive, negative = sums.gather(1, local), sums.gather(1, local + len(groups))
@@ -194,6 +198,8 @@ class _Side:
         if grad is not None:
             d_negative = defined / total * (self.kappa * scale)
             d_numerator = -d_negative * torch.where(defined, negative, 0) / numerator
+            # A pixel's ∂loss/∂x is constant over a mask, so weights times masks give the whole tile: the
+            # transpose of the thin product above.
             weight = x.new_zeros(len(x), len(masks))
             weight.scatter_(1, local, torch.where(alone, 0, d_numerator))
             weight.scatter_(1, local + len(groups), d_negative)

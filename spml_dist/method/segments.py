@@ -32,7 +32,7 @@ def prototypes_by(raw: Tensor, semantic: Tensor, index: Tensor, count: int) -> T
     raw: [B, C, h, w] that embedding, any norm; semantic: [B, H, W] integers; index: [n] int64 in
     0..count-1, `Pixels.segment` of the embedding by which the segments were made.
     """
-    valid = resize_labels(semantic, raw.shape[2:]) != IGNORED
+    valid = resize_labels(semantic, (raw.shape[2], raw.shape[3])) != IGNORED
     vectors = raw.movedim(1, -1).to(torch.promote_types(raw.dtype, torch.float32))
     return prototypes(unit(vectors[valid]), index, count)
 

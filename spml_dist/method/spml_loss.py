@@ -115,7 +115,7 @@ class SPMLLoss(nn.Module):
         tags_known: Tensor | None = None,
         keys: Sequence[str] = (),
     ) -> BatchSegments:
-        """The segments of a batch, whose `candidates` a bank is asked with.
+        """The segments of a batch, whose `candidates` a bank takes.
 
         embeddings: [B, C, h, w] of this rank, any norm; labels: [B, H, W] integers, 0..K-1 a class, 254
         unlabelled, 255 ignored; regions: [B, H, W] integers, contour regions, or None for one an image;

@@ -56,9 +56,9 @@ def losses(
 ) -> StepLosses:
     """All terms of a step; a collective.
 
-    raw: [B, C, h, w] embedding; logits: [B, K, h, w] of the joint classifier; bank: asked once for
-    candidates if any relation is in use; step: counted from 0; measure: whether the bank measures itself,
-    because the step will be logged; phase: called with the name of each phase that has ended, bank or loss.
+    raw: [B, C, h, w] embedding; logits: [B, K, h, w] of the joint classifier; bank: gives
+    candidates, once, if any relation is in use; step: counted from 0; measure: whether the bank measures
+    itself, because the step will be logged; phase: called with the name of each ended phase, bank or loss.
     """
     dtype = torch.promote_types(raw.dtype, torch.float32)
     values = raw.new_zeros(len(TERMS), dtype=dtype)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spml_dist.config.models import ModelConfig
 from spml_dist.errors import ConfigError
 from spml_dist.model import pretrained as packages
+from spml_dist.model import weights
 from spml_dist.records import IMAGENET, Normalisation
 
 ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
@@ -45,15 +43,15 @@ def from_config(config: ModelConfig) -> Start:
 
 
 def build(
-    name: str, output_stride: int | None, level: int, weights: str | None = None, pretrained: bool = False
+    name: str, output_stride: int | None, level: int, file: str | None = None, pretrained: bool = False
 ) -> Start:
     """A network whose `features` are feature map number `level`; its parameters carry timm's names.
 
     output_stride: image pixels per pixel of the network's last map. None takes the network's own; another
     value turns the strides beyond it into dilations, which convolutional networks can do and transformers
-    cannot. weights: a file of backbone weights (safetensors or torch); images are normalised as a JSON
-    beside it says under "mean" and "deviation", else by ImageNet's. pretrained: timm's own weights where
-    its hub can be reached, those of a package where it cannot (`spml_dist.model.pretrained`).
+    cannot. file: of backbone weights (`spml_dist.model.weights`); images are normalised as a JSON beside it
+    says under "mean" and "deviation", else by ImageNet's. pretrained: timm's own weights where its hub can be
+    reached, those of a package where it cannot (`spml_dist.model.pretrained`).
 
     Stochastic depth and dropout are switched off: their draws would depend on the number of workers.
     Raises ConfigError for an unknown name, a stride or level that the network lacks, a network that is tied
@@ -62,14 +60,19 @@ def build(
     import timm  # here, not above: it takes seconds, and whoever launches training needs none of it
     from timm.layers import DropPath
 
+    if "/" in name or ":" in name:
+        remedy = "give timm's name of the network, and its weights by model.pretrained or model.weights"
+        raise ConfigError("model.backbone is an address, not a timm model", name, f"{remedy}: {_last(name)}")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.lower(), timm.list_models(), n=3)
         remedy = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
         raise ConfigError("model.backbone is not a timm model", name, remedy)
+    _require_tag(name)
+    # On the meta device first: a network that does not fit is told before any weights are fetched.
     options = _options(name, output_stride, level)
     _try_out(name, options)
-    if weights is not None:
-        start = _from_file(_plain_net(name, options), weights, weights)
+    if file is not None:
+        start = _from_file(_plain_net(name, options), file, file)
     elif pretrained:
         start = _pretrained(name, options)
     else:
@@ -127,6 +130,23 @@ def _from_file(net: nn.Module, path: str, origin: str) -> Start:
     return Start(net, Normalisation.of(packages.described(Path(path))), origin)
 
 
+def _last(address: str) -> str:
+    """The part of an address that may be a network's name."""
+    return address.rstrip("/").rpartition("/")[2].rpartition(":")[2]
+
+
+def _require_tag(name: str) -> None:
+    """Raise ConfigError, with those that there are, for weights of a tag that timm does not know."""
+    import timm
+
+    network, _, tag = name.partition(".")
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{network}.*")]
+    if tag and tag not in tags:
+        known = f"one of {', '.join(tags)}, or none" if tags else "none"
+        remedy = f"give {known}: {network}{'.' + tags[0] if tags else ''}"
+        raise ConfigError(f"model.backbone: {network} has no weights of this tag", tag, remedy)
+
+
 def stride(net: nn.Module) -> int:
     """Image pixels per pixel of the network's feature map, along each side."""
     return _feature_info(net).reduction()[-1]
@@ -157,6 +177,7 @@ def _options(name: str, output_stride: int | None, level: int) -> dict[str, Any]
     try:
         with torch.device("meta"):
             info = _feature_info(timm.create_model(name, features_only=True))
+            # Only transformers know these options; others raise TypeError for them.
             takes = inspect.signature(type(timm.create_model(name)).__init__).parameters
     except UNFIT as problem:
         raise ConfigError("model.backbone gives no feature maps", name, str(problem)) from problem
@@ -170,7 +191,7 @@ def _options(name: str, output_stride: int | None, level: int) -> dict[str, Any]
     try:
         with torch.device("meta"):
             last = timm.create_model(name, output_stride=output_stride, features_only=True)
-        reached = stride(last)
+        reached = stride(last)  # timm dilates as far as it can, without a word
     except UNFIT:
         reached = own
     if reached != output_stride:
@@ -197,53 +218,24 @@ def _try_out(name: str, options: dict[str, Any]) -> None:
 
 def _load(net: nn.Module, path: str) -> None:
     """Weights from a file, by name; what the file has beyond them, such as a classifier, is left alone."""
-    weights = _read(path)
-    # timm's feature networks call `stages.0` of a whole network `stages_0`, and put `model.` before all.
-    by_name = {_plain(key): value for key, value in weights.items()}
-    expected = net.state_dict()
-    missing = [key for key in expected if _plain(key) not in by_name]
-    unlike = [
-        key
-        for key, value in expected.items()
-        if _plain(key) in by_name and getattr(by_name[_plain(key)], "shape", None) != value.shape
-    ]
+    given, own = weights.read(path), net.state_dict()
+    found, missing = weights.fitted(given, own)
+    unlike = [key for key, value in found.items() if not _alike(value, own[key])]
     if missing or unlike:
         counts = [
-            f"{len(keys)} of {len(expected)} keys {what} ({', '.join(keys[:3] + ['…'] * (len(keys) > 3))})"
+            f"{len(keys)} of {len(own)} keys {what} ({', '.join(keys[:3] + ['…'] * (len(keys) > 3))})"
             for keys, what in ((missing, "missing"), (unlike, "of another shape"))
             if keys
         ]
-        remedy = ", ".join(counts) + _hint(weights, missing)
-        raise ConfigError("model.weights does not fit model.backbone", path, remedy)
-    net.load_state_dict({key: by_name[_plain(key)] for key in expected})
+        names = f"; the file has names like {next(iter(given), 'none')}" if len(missing) == len(own) else ""
+        raise ConfigError("model.weights does not fit model.backbone", path, ", ".join(counts) + names)
+    net.load_state_dict(own | found)
 
 
-def _read(path: str) -> dict[str, Tensor]:
-    try:
-        if path.endswith(".safetensors"):
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as problem:
-        raise ConfigError("model.weights cannot be read", path, str(problem)) from problem
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise ConfigError(
-            "model.weights holds no weights by name", path, "save what state_dict() of the network gives"
-        )
-    return state
+def _alike(value: Tensor, own: Tensor) -> bool:
+    """Of one shape, and both of fractions or both of whole numbers."""
+    return value.shape == own.shape and value.is_floating_point() == own.is_floating_point()
 
 
 def _plain(key: str) -> str:
-    return key.removeprefix("model.").replace("_", ".")
-
-
-def _hint(weights: dict[str, Any], missing: list[str]) -> str:
-    """Where the missing weights may be: under a prefix, or one level deeper."""
-    inner = [key for key, value in weights.items() if isinstance(value, dict)]
-    if missing and inner:
-        return f"; they may lie inside its {inner[0]!r}: save that part alone"
-    for key in missing[:3]:
-        for other in weights:
-            if _plain(other).endswith("." + _plain(key)):
-                prefix = other[: -len(key.removeprefix("model."))]
-                return f"; the file puts {prefix!r} before its names: remove it there"
-    return f"; the file has names like {next(iter(weights), 'none')}" if missing else ""
+    return weights.plain(key)

@@ -72,6 +72,7 @@ class _Normalise(torch.autograd.Function):
         mean, square = (sums[:-1] / count.clamp(min=1)).chunk(2)
         variance = (square - mean * mean).clamp(min=0)
         inverse = (variance + eps).rsqrt()
+        # torch's own kernel with these statistics as if they were running ones.
         y = (
             torch.nn.functional.batch_norm(
                 images,
@@ -95,6 +96,8 @@ class _Normalise(torch.autograd.Function):
         x, weight, mean, inverse, count = ctx.saved_tensors
         images, grad = x.to(mean), grad.to(mean)
         shape = (1, -1, 1, 1)
+        # The gradient through the statistics, in which every image of every rank has a part: with the
+        # normalised x̂, weight/σ · (grad - mean(grad) - x̂ · mean(grad · x̂)), means over all ranks.
         centred = images - mean.view(shape)
         local_bias = grad.sum(dim=(0, 2, 3))
         local_weight = (grad * centred).sum(dim=(0, 2, 3)) * inverse
@@ -106,6 +109,7 @@ class _Normalise(torch.autograd.Function):
             .sub_(centred.mul_((inverse * sum_grad_hat).view(shape)))
             .mul_(factor)
         )
+        # Each rank's own share of the parameters' gradient: the engine averages it like all others.
         return grad_x.to(x.dtype), local_weight.to(weight.dtype), local_bias.to(weight.dtype), None
 
 

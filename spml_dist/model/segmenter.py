@@ -70,6 +70,7 @@ def build(config: ModelConfig, num_classes: int, seed: int) -> Segmenter:
 
     Raises ConfigError for a backbone or weights that cannot be had, and for a frozen prefix without effect.
     """
+    # Its own draws alone: what else was drawn in this process before must not change a seeded network.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         start = backbone.from_config(config)

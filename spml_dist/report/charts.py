@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from spml_dist.report.curves import Curves
 
 # matplotlib wants a colour; this one is replaced by the page's own text colour.
-_INK = "#123457"
+_INK = "#1f2329"
 _LINES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C1450", "#78B43C", "#7864C8")
 _COLOURS = {
     "total": "#7864C8",
@@ -37,7 +38,7 @@ _COLOURS = {
 """a relation, and a phase, has the same colour in all charts"""
 _BINS = 300
 """points of a drawn line at most; a longer log is averaged"""
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "spml-dist",
     "path.simplify_threshold": 0.2,
@@ -61,7 +62,7 @@ _STYLE = {
 def draw(curves: Curves) -> str:
     """An inline SVG; the page gives title, width and text colour."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+        figure = Figure(figsize=(4.1, 2.5), layout="constrained")
         axes = figure.add_subplot()
         colours = [
             _COLOURS.get(name, _LINES[number % len(_LINES)]) for number, name in enumerate(curves.series)
@@ -73,7 +74,9 @@ def draw(curves: Curves) -> str:
                 _line(axes, points, name, colour)
         places = np.unique(np.concatenate([points[:, 0] for points in curves.series.values()]))
         axes.xaxis.set_major_locator(
-            MaxNLocator(5, integer=curves.across == "step") if len(places) > 1 else FixedLocator(places)
+            MaxNLocator(5, integer=curves.across == "step")
+            if len(places) > 1
+            else FixedLocator(places.tolist())
         )
         axes.yaxis.set_major_locator(MaxNLocator(5))
         for axis in (axes.xaxis, axes.yaxis):
@@ -82,7 +85,7 @@ def draw(curves: Curves) -> str:
         axes.set_ylim(bottom=min(0, axes.dataLim.y0))
         axes.set_xlabel(curves.across, fontsize=8, alpha=0.7, loc="right")
         if len(curves.series) > 1:
-            figure.legend(loc="outside upper left", ncols=4, fontsize=8, handlelength=1.1, columnspacing=1.2)
+            figure.legend(loc="outside upper left", ncols=3, fontsize=8, handlelength=1.1, columnspacing=1.2)
         return re.sub(r'(width|height)="[\d.]+pt" ?', "", svg(figure), count=2)
 
 

@@ -50,7 +50,7 @@ def of_training(steps: Sequence[Mapping]) -> list[Curves]:
     """
     keys = sorted({key for row in steps for key in row} - SILENT)
     terms = [key for key in keys if key.startswith("loss/")]
-    found = [
+    charts = [
         Curves("Loss", {"total": _series(steps, "loss")}),
         *(Curves(f"Loss: {_name(key)}", {_name(key): _series(steps, key)}) for key in terms),
         Curves("Learning rate", {"lr": _series(steps, "lr")}),
@@ -65,7 +65,7 @@ def of_training(steps: Sequence[Mapping]) -> list[Curves]:
         *_of_bank(steps, keys),
         *_others(steps, keys),
     ]
-    kept = (_with_points(curves) for curves in found)
+    kept = (_with_points(curves) for curves in charts)
     return [curves for curves in kept if curves.series]
 
 
@@ -73,23 +73,23 @@ def of_machines(nodes: Mapping[str, Sequence[Mapping]]) -> list[Curves]:
     """How busy every node was, over minutes since the first reading of all."""
     nodes = {node: [row for row in rows if "timestamp" in row] for node, rows in nodes.items()}
     first = min((row["timestamp"] for rows in nodes.values() for row in rows), default=0)
-    found = []
+    charts = []
     for title, pattern in MACHINES.items():
         series = {}
         for node, rows in nodes.items():
             values = [[v for key, v in row.items() if re.fullmatch(pattern, key)] for row in rows]
             points = [
-                ((row["timestamp"] - first) / 60e3, np.mean(seen))
-                for row, seen in zip(rows, values, strict=True)
-                if seen
+                ((row["timestamp"] - first) / 60e3, np.mean(readings))
+                for row, readings in zip(rows, values, strict=True)
+                if readings
             ]
             series[node.replace("_", " ")] = np.array(points, np.float64).reshape(-1, 2)
-        found.append(_with_points(Curves(title, series, across="minutes")))
-    return [curves for curves in found if curves.series]
+        charts.append(_with_points(Curves(title, series, across="minutes")))
+    return [curves for curves in charts if curves.series]
 
 
 def _without_positive(steps: Sequence[Mapping], keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Share of the valid pixels that found no positive, by relation."""
+    """Share of the valid pixels without a positive, by relation."""
     terms = [key for key in keys if key.startswith("without_positive/")]
     return {_name(key): _share(_series(steps, key), _series(steps, "pixels")) for key in terms}
 

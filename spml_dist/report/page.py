@@ -112,8 +112,8 @@ def _notes(result: dict) -> Iterable[str]:
         yield f"Classes that this split does not show count as 0 in the mean: {absent}."
 
 
-def _charts(found: Iterable[curves.Curves]) -> list[tuple[str, Markup]]:
-    return [(each.title, Markup(draw(each))) for each in found]
+def _charts(all_curves: Iterable[curves.Curves]) -> list[tuple[str, Markup]]:
+    return [(each.title, Markup(draw(each))) for each in all_curves]
 
 
 def _spread(previews: Sequence[Path]) -> list[Path]:

@@ -58,21 +58,21 @@ def settings(run: Contents) -> dict[str, Any]:
 
 def headline(run: Contents) -> dict[str, str]:
     """The few numbers that matter most, by name, as people read them."""
-    found = {}
+    numbers = {}
     for result in run.results[:1]:
         for readout, values in result["readouts"].items():
-            found[f"mIoU, {title(readout)}, {result['split']}"] = f"{100 * values['miou']:.1f} %"
-        found["images evaluated"] = f"{result['images']:,}"
+            numbers[f"mIoU, {title(readout)}, {result['split']}"] = f"{100 * values['miou']:.1f} %"
+        numbers["images evaluated"] = f"{result['images']:,}"
     if run.steps:
         last, planned = run.steps[-1], _value(run.config, "schedule.steps")
         unfinished = isinstance(planned, int) and last["step"] < planned
-        found[f"of {planned:,} steps trained" if unfinished else "steps trained"] = f"{last['step']:,}"
+        numbers[f"of {planned:,} steps trained" if unfinished else "steps trained"] = f"{last['step']:,}"
         if isinstance(last.get("loss"), int | float):
-            found["last loss"] = f"{last['loss']:.3f}"
+            numbers["last loss"] = f"{last['loss']:.3f}"
         speeds = sorted(v for row in run.steps if isinstance(v := row.get("images_per_s"), int | float))
         if speeds:
-            found["images a second, median"] = f"{speeds[len(speeds) // 2]:,.1f}"
-    return found
+            numbers["images a second, median"] = f"{speeds[len(speeds) // 2]:,.1f}"
+    return numbers
 
 
 def title(readout: str) -> str:
@@ -86,6 +86,7 @@ def _plain(each: curves.Curves) -> dict[str, Any]:
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
     for name in key.split("."):
-        config = config.get(name) if isinstance(config, dict) else None
-    return config
+        value = value.get(name) if isinstance(value, dict) else None
+    return value

@@ -81,8 +81,8 @@ def resume(client: MlflowClient, uri: str, experiment: str, name: str, run_id: s
     if run:
         return run
     experiment_id = _experiment(client, uri, experiment)
-    found = client.search_runs([experiment_id], f"tags.`{TAG}` = '{tag}'", max_results=1)
-    return found[0] if found else client.create_run(experiment_id, run_name=name, tags={TAG: tag})
+    runs = client.search_runs([experiment_id], f"tags.`{TAG}` = '{tag}'", max_results=1)
+    return runs[0] if runs else client.create_run(experiment_id, run_name=name, tags={TAG: tag})
 
 
 def last_step(run: Run, prefix: str) -> int:
@@ -127,4 +127,4 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> str:
     if known:
         return known.experiment_id
     database = _database(uri)
-    return client.create_experiment(name, database and database.with_name("mlartifacts").as_uri())
+    return client.create_experiment(name, database.with_name("mlartifacts").as_uri() if database else None)

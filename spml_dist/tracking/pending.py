@@ -83,13 +83,13 @@ def artifacts(folder: Path, marks: Mapping[str, int]) -> list[Artifact]:
         "previews": run.previews(),
         "evaluation": (*run.evaluations(), run.report),
     }
-    found = [
+    files = [
         Artifact(str(path.relative_to(folder)), group, path.stat().st_mtime_ns // 1_000_000)
         for group, paths in groups.items()
         for path in paths
         if path.exists()
     ]
-    return [artifact for artifact in found if marks.get(artifact.name) != artifact.mark]
+    return [artifact for artifact in files if marks.get(artifact.name) != artifact.mark]
 
 
 def numbers(folder: Path, artifact: Artifact) -> list[Point]:

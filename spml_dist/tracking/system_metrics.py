@@ -1,6 +1,8 @@
 """How busy every node is: RUN/system/node_N.jsonl, a line every few seconds, by one process of each node.
 
-Nothing here takes part in a step: a thread reads the machine's own counters and appends to a file.
+Nothing here takes part in a step: a thread reads the machine's own counters and appends to a file, which the
+report shows and MLflow is sent. MLflow's own monitor would need a run before its first reading, stops for
+good when its server is away once, and would have every node import MLflow; its names are kept.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def watched(folder: Path) -> Iterator[None]:
 
 
 def readings(received: int = 0, sent: int = 0) -> dict[str, float]:
-    """What the machine says now, by MLflow's own names; network traffic above so many bytes.
+    """The machine's counters now, by MLflow's own names; network traffic above so many bytes.
 
     CPU utilisation is that since the last call. GPUs are those that this process sees, where the vendor's
     library is installed.
@@ -101,9 +103,9 @@ def _gpus() -> dict[str, float]:
         "memory_usage_megabytes": lambda number: torch.cuda.device_memory_used(number) / 1e6,
         "power_usage_watts": lambda number: torch.cuda.power_draw(number) / 1e3,
     }
-    found = {}
+    values = {}
     for number, (name, read) in product(range(torch.cuda.device_count()), counters.items()):
         # No vendor library, a card that does not answer, a counter that it has not: errors of many kinds.
         with suppress(Exception):
-            found[f"gpu_{number}_{name}"] = read(number)
-    return found
+            values[f"gpu_{number}_{name}"] = read(number)
+    return values

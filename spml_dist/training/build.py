@@ -22,7 +22,7 @@ from spml_dist.run_folder import RunFolder
 from spml_dist.training import checkpoint, deepspeed_engine, label_summary, momentum_encoder, run_bank
 from spml_dist.training.deepspeed_engine import DeepSpeedEngine
 from spml_dist.training.engine import Engine, EngineState
-from spml_dist.training.momentum_encoder import SlowEncoder
+from spml_dist.training.momentum_encoder import MomentumEncoder
 from spml_dist.training.run_log import RunLog
 from spml_dist.training.task import SEGMENTER, Task
 from spml_dist.training.torch_engine import TorchEngine
@@ -41,7 +41,7 @@ class TrainingRun:
     device: torch.device
     engine: Engine
     """the network and its optimiser"""
-    encoder: SlowEncoder | None
+    encoder: MomentumEncoder | None
     """the momentum encoder, where `bank.encoder_momentum` asks for one"""
     bank: SegmentBank
     stream: Stream

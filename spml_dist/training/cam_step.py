@@ -35,9 +35,11 @@ def losses(scores: Tensor, batch: Batch, background: int | None) -> CamLosses:
     """
     classes = [label for label in range(scores.shape[1]) if label != background]
     known, tags = batch.tags_known, batch.tags[:, classes]
+    # 16 bits are too few for a sum over the images.
     wide = scores[:, classes].to(torch.promote_types(scores.dtype, torch.float32))
     of_image = binary_cross_entropy_with_logits(wide, tags.to(wide), reduction="none").mean(dim=1)
     count = comm.sum_all(known.sum()).clamp(min=1)
+    # By `where`, not by a product: what is not finite in an image that takes no part would still count.
     share = torch.where(known, of_image, 0).sum() / count
     predicted, tags = (wide > 0) & known[:, None], tags & known[:, None]
     numbers = (share.detach(), known.sum(), (predicted & tags).sum(), predicted.sum(), tags.sum())

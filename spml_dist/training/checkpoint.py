@@ -6,7 +6,7 @@ checkpoints/
     engine/               weights.safetensors (with batch-norm statistics), momentum.safetensors;
                           slow.safetensors of a momentum encoder
     bank/                 of the last steps: rows.safetensors; of the data set: manifest.json, a file for each
-                          virtual shard, and one for each rank's inverted file (spml_dist.bank.snapshot)
+                          partition, and one for each rank's inverted file (spml_dist.bank.snapshot)
     stream.json           where the stream goes on
     config.yaml
 """
@@ -21,21 +21,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spml_dist import comm
+from spml_dist.bank import snapshot
 from spml_dist.config import Config, dump
 from spml_dist.errors import RunError
 from spml_dist.files.write import flush, replacing
 from spml_dist.records import SegmentBank
 from spml_dist.run_folder import LATEST
 from spml_dist.training.engine import Engine, EngineState
-from spml_dist.training.momentum_encoder import SlowEncoder
+from spml_dist.training.momentum_encoder import MomentumEncoder
 
 ENGINE, ENCODER = ("weights", "momentum"), "slow"
 BANK = "bank"
+_NAME = re.compile(r"step_\d+")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def save(
     stream_state: dict,
     config: Config,
     folder: Path,
-    encoder: SlowEncoder | None = None,
+    encoder: MomentumEncoder | None = None,
 ) -> Path:
     """Write checkpoints/step_NNNNNN; a collective. Only whole checkpoints ever bear that name.
 
@@ -71,12 +73,14 @@ def save(
         (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
         for path in (*aside.rglob("*"), aside):
             flush(path)  # before `latest` names it, lest a crash of the machine leave the name alone
+        # There is one of this name after a return to an older checkpoint.
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
         with replacing(folder / LATEST, durable=True) as name:
             name.write_text(final.name + "\n")
         _prune(final, config.checkpoint.keep)
 
+    # The bank is the only part that every rank writes itself: it would not fit on one.
     _on_rank_zero(lambda: _make_empty(aside), final)
     bank.save(aside / BANK)
     _on_rank_zero(write, final)
@@ -106,16 +110,42 @@ def _tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run, or None."""
+    """The newest whole checkpoint of a run, or None. Raises RunError where `latest` names none of them."""
     try:
-        path = folder / (folder / LATEST).read_text().strip()
+        name = (folder / LATEST).read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
-        return None
+        # Killed before it was written for the first time.
+        return max(_whole(folder), key=step_of, default=None)
+    except OSError as problem:
+        raise RunError(f"{folder / LATEST} cannot be read", problem.strerror, "restore it") from problem
+    if not _NAME.fullmatch(name):
+        there = ", ".join(path.name for path in sorted(_whole(folder), key=step_of)) or "none is there"
+        remedy = f"write the name of a checkpoint into it: {there}"
+        raise RunError(f"{folder / LATEST} names no checkpoint", repr(name[:40]), remedy)
+    path = folder / name
     if not (path / "stream.json").is_file():
         raise RunError(
-            f"{path} is missing although {folder / 'latest'} names it", None, "restore it or remove the run"
+            f"{path} is missing although {folder / LATEST} names it", None, "restore it or remove the run"
         )
     return path
+
+
+def _whole(folder: Path) -> list[Path]:
+    """Those that `save` has finished, with those that somebody has spoilt since."""
+    return [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]
+
+
+def require_whole(path: Path) -> None:
+    """Raise RunError, naming it, where a checkpoint's file is gone or cut; contents are not read."""
+    stream_state(path)
+    for part in ENGINE:
+        file = path / "engine" / f"{part}.safetensors"
+        try:
+            with safe_open(file, framework="pt"):  # compares the header with the size
+                pass
+        except (OSError, SafetensorError) as problem:
+            raise _unreadable(file, problem) from problem
+    snapshot.require_whole(path / BANK)
 
 
 def step_of(path: Path) -> int:
@@ -138,9 +168,12 @@ def read(path: Path) -> Checkpoint:
 def stream_state(path: Path) -> dict:
     """Where a checkpoint's stream of samples was. Raises RunError for a damaged file."""
     try:
-        return json.loads((path / "stream.json").read_text())
-    except (OSError, ValueError) as problem:
+        state = json.loads((path / "stream.json").read_text(encoding="utf-8"))
+        if not (isinstance(state, dict) and type(state.get("step")) is int and state["step"] >= 0):
+            raise ValueError("stream.json holds no step")
+    except (OSError, ValueError, RecursionError) as problem:
         raise _unreadable(path, problem) from problem
+    return state
 
 
 def _unreadable(path: Path, problem: Exception) -> RunError:
@@ -150,7 +183,6 @@ def _unreadable(path: Path, problem: Exception) -> RunError:
 def _prune(newest: Path, keep: int) -> None:
     """Later ones than the newest are from before a return to an older one: they will be written again. Others
     that somebody put there under a name of his own stay."""
-    steps = [path for path in newest.parent.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
-    whole = [path for path in steps if step_of(path) <= step_of(newest)]
+    whole = [path for path in _whole(newest.parent) if step_of(path) <= step_of(newest)]
     for old in (*sorted(whole, key=step_of)[:-keep], *newest.parent.glob("step_*.tmp")):
         shutil.rmtree(old, ignore_errors=True)

@@ -60,9 +60,14 @@ def begun(run: RunFolder) -> bool:
 
 
 def exported_step(run: RunFolder) -> int | None:
-    """Step of the exported network; None before there is one."""
-    info = run.model_info
-    return json.loads(info.read_text(encoding="utf-8"))["step"] if info.exists() else None
+    """Step of the exported network; None before there is one. Raises RunError for a damaged note of it."""
+    if not run.model_info.exists():
+        return None
+    try:
+        return int(json.loads(run.model_info.read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        remedy = "remove it: the training writes it again from its last checkpoint"
+        raise RunError(f"{run.model_info} cannot be read", problem, remedy) from problem
 
 
 def _require_same(run: RunFolder, known: Config, config: Config) -> None:

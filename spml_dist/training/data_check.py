@@ -17,6 +17,7 @@ def check(config: Config, network: str = "segmenter") -> Manifest:
     workers than samples, a pack without classes and class ids that it has not.
     """
     train = config.data.train
+    # Manifests and sizes alone: a mistake is told in seconds, before Ray starts.
     manifest = read_manifest(train)
     require_tars(train, manifest)
     if manifest.samples < config.engine.workers:
@@ -35,15 +36,24 @@ def check(config: Config, network: str = "segmenter") -> Manifest:
     return manifest
 
 
-def require_same_data(config: Config, manifest: Manifest, run: RunFolder) -> None:
-    """Raise RunError for a pack that was written anew since the run learnt from it, as when it is resumed."""
+def require_sound(config: Config, manifest: Manifest, run: RunFolder) -> None:
+    """Raise RunError for a finished run whose checkpoints are damaged, and for a pack that was written anew
+    since the run learnt from it, as when it is resumed.
+
+    Checkpoints that somebody has removed are none: a finished run needs none.
+    """
     from spml_dist.data.stream.loader import fingerprint, start_of
     from spml_dist.training import checkpoint
 
+    if not any(run.checkpoints.glob("step_*")):
+        return
     try:
         last = checkpoint.latest(run.checkpoints)
-    except RunError:  # removed, since a finished run needs none
-        return
+        if last:
+            checkpoint.require_whole(last)
+    except RunError as error:
+        remedy = f"{error.remedy}; or remove {run.checkpoints}, which a finished run does not need"
+        raise RunError(error.what, error.value, remedy) from error
     if last:
         stream = config.stream
         now = fingerprint(manifest, stream.batch, config.seed, stream.window_shards)

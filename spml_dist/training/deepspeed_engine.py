@@ -24,6 +24,7 @@ def prepare(device: torch.device, say: Callable[[str], None]) -> None:
     """Join DeepSpeed to the process group. On a CPU it compiles one small extension at its first use,
     which is kept beside the Python environment."""
     cache = Path(os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(extensions_folder())))
+    # By itself it takes a GPU wherever it sees one, also in a training on CPUs.
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     if device.type == "cpu" and not any(cache.glob("**/deepspeed_shm_comm.so")):
         say("DeepSpeed compiles its CPU extension once; this takes up to a minute")
@@ -31,6 +32,7 @@ def prepare(device: torch.device, say: Callable[[str], None]) -> None:
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     logging.getLogger("deepspeed").setLevel(logging.ERROR)
+    # It joins the group that is there; its own would want MPI or torchrun's variables.
     if dist.is_initialized():
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
 
@@ -73,7 +75,7 @@ class DeepSpeedEngine:
         return self._engine(*inputs)
 
     def backward(self, loss: Tensor) -> None:
-        self._engine.backward(loss)
+        self._engine.backward(loss)  # which divides it by the number of micro-batches
 
     def step(self) -> None:
         if self._engine.is_gradient_accumulation_boundary():
@@ -108,11 +110,13 @@ class DeepSpeedEngine:
         if self._stage == 0:
             weights = {name: value.detach() for name, value in module.state_dict().items()}
             return {"weights": weights, "momentum": self._sgd.velocities(parameters)}
+        # At stage 3 a parameter is an empty tensor outside this block. Buffers are whole on every rank.
         with deepspeed.zero.GatheredParameters(list(module.parameters()), enabled=self._stage == 3):
             weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
         weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
         self._link_momentum()
         momentum = {}
+        # In the order of the names on every rank: each of these reads is a collective.
         for name, parameter in parameters.items():
             weights[name] = safe_get_full_fp32_param(parameter).clone()
             momentum[name] = safe_get_full_optimizer_state(parameter, "momentum_buffer").clone()

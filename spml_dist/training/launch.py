@@ -95,7 +95,7 @@ def launch(
     if network == "segmenter" and (notice := unreached_dilations(config)):
         show(f"spml-dist: {notice}")
     if complete:
-        data_check.require_same_data(config, manifest, run)
+        data_check.require_sound(config, manifest, run)
         show(f"already trained to step {exported}; for another run give another name=")
         return False
 
@@ -113,6 +113,7 @@ def _on_ray(config: Config, run: RunFolder, payload: dict[str, Any], show: Show)
     from spml_dist.inference.device import resolve_device
     from spml_dist.training.worker import work
 
+    # A first line at once: Ray takes many seconds to start, and says nothing.
     show(f"starting Ray and {config.engine.workers} workers")
     remote = os.environ.get("RAY_ADDRESS")  # its nodes may have GPUs where this one has none
     cluster.train(

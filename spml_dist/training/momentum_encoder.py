@@ -13,7 +13,7 @@ from spml_dist.errors import RunError
 from spml_dist.model.segmenter import Segmenter
 
 
-class SlowEncoder:
+class MomentumEncoder:
     """θ_slow ← m·θ_slow + (1 - m)·θ over backbone and head (He et al., MoCo, section 3.2).
 
     Rows that were written many steps apart then come from nearly the same encoder. Weights are float32
@@ -40,8 +40,8 @@ class SlowEncoder:
     def update(self) -> None:
         """Follow the network; once after each optimiser step."""
         weights = dict(self._followed.named_parameters())
-        for name, slow in self._copy.named_parameters():
-            slow.lerp_(weights[name].to(slow), 1 - self._momentum)
+        for name, average in self._copy.named_parameters():
+            average.lerp_(weights[name].to(average), 1 - self._momentum)
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
@@ -52,18 +52,18 @@ class SlowEncoder:
 
     def state(self) -> dict[str, Tensor]:
         """Weights by name; the running statistics are never read."""
-        return {name: slow.detach() for name, slow in self._copy.named_parameters()}
+        return {name: average.detach() for name, average in self._copy.named_parameters()}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Put back what `state` returned."""
-        for name, slow in self._copy.named_parameters():
-            slow.copy_(state[name])
+        for name, average in self._copy.named_parameters():
+            average.copy_(state[name])
 
 
 def build(
     config: Config, network: Segmenter, precision: torch.dtype, saved: Mapping[str, dict] | None
-) -> SlowEncoder | None:
+) -> MomentumEncoder | None:
     """The run's momentum encoder; None without `bank.encoder_momentum`.
 
     saved: a checkpoint's parts by name, "slow" among them if that run had one. Raises RunError where one of
@@ -79,7 +79,7 @@ def build(
         )
     if momentum is None:
         return None
-    encoder = SlowEncoder(network, momentum, precision)
+    encoder = MomentumEncoder(network, momentum, precision)
     if saved is not None:
         encoder.restore(saved["slow"])
     return encoder

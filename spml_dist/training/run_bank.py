@@ -14,7 +14,7 @@ from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.config import Config
 from spml_dist.method.segments import prototypes_by
 from spml_dist.records import Batch, BatchSegments
-from spml_dist.training.momentum_encoder import SlowEncoder
+from spml_dist.training.momentum_encoder import MomentumEncoder
 
 
 def build(
@@ -47,7 +47,7 @@ def lookup_plan(config: Config) -> LookupPlan:
     return LookupPlan(tuple(kinds), votes, relations.cooccurrence.ignore_classes)
 
 
-def reembedded(encoder: SlowEncoder, batch: Batch, part: BatchSegments) -> BatchSegments:
+def reembedded(encoder: MomentumEncoder, batch: Batch, part: BatchSegments) -> BatchSegments:
     """This rank's segments of a batch with the momentum encoder's vectors as prototypes; a collective."""
     raw = encoder.embed(batch.image)
     vectors = prototypes_by(raw, batch.semantic, part.pixels.segment, len(part.segments))

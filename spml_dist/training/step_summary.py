@@ -23,6 +23,7 @@ def summary(micro_batches: Sequence[StepLosses], config: Config) -> dict[str, fl
         ]
     )
     everywhere = comm.sum_all(ours.double().sum(dim=0)).tolist()
+    # A global term is a rank's share of one mean, to be added up; a per_rank one is a mean of its own.
     share = len(micro_batches) * (comm.world() if config.loss.reduction == "per_rank" else 1)
     used = [term for term in TERMS if weight(config, term)]
     terms = {term: everywhere[TERMS.index(term)] / share for term in used}

@@ -1,7 +1,8 @@
 """Stopping a training that will go on later: a file RUN/stop asks for it, whoever launched the workers.
 
 The process that the user started makes the file on SIGTERM or Ctrl-C. Rank 0 looks for it at logged
-steps; the ranks agree, save, and leave with exit status 75. A second signal ends everything at once.
+steps; the ranks agree, save, and leave with exit status 75. A second signal ends everything at once; one
+that comes again within seconds is the same one, which launchers send to a process and to its group.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,9 @@ import psutil
 
 from spml_dist.run_folder import RunFolder
 
+SAME_SECONDS = 5.0
+"""within which a signal that comes again is the same one, but a second Ctrl-C"""
+
 
 @contextmanager
 def on_signals(folder: Path) -> Iterator[None]:
@@ -26,9 +31,15 @@ def on_signals(folder: Path) -> Iterator[None]:
     asks."""
     request = RunFolder(folder).stop
     request.unlink(missing_ok=True)
+    first: dict[int, float] = {}
+    forwarded = "TORCHELASTIC_RUN_ID" in os.environ  # torchrun passes on what a terminal sends to all
 
     def answer(number: int, frame: FrameType | None) -> None:
+        again = time.monotonic() - first.setdefault(number, time.monotonic()) < SAME_SECONDS
+        again &= number == signal.SIGTERM or forwarded
         if request.exists():
+            if again and len(first) == 1:
+                return
             for child in psutil.Process().children(recursive=True):
                 child.kill()
             os._exit(128 + number)

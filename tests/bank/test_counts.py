@@ -1,4 +1,4 @@
-"""Counts of rows that attract and repel, against a count of pairs."""
+"""RowCounts of rows that attract and repel, against a count of pairs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_dist.bank.counts import count, over_all_ranks
+from spml_dist.bank.counts import count, sum_over_ranks
 from spml_dist.bank.search.filters import Queries
 from spml_dist.records import BankRows
 from tests.bank.builders import CLASSES, may_answer, queries_of, rows_of
@@ -42,7 +42,7 @@ def test_counts_are_those_of_pairs(seed, held, asked):
     rows = rows_of([f"r{i}" for i in range(len(held))], held, seed=seed)
     queries = queries_of(rows_of([f"q{i}" for i in range(len(asked))], asked, seed=seed + 1))
     eligible = torch.rand(len(rows), generator=torch.Generator().manual_seed(seed)) < 0.7
-    ours = over_all_ranks(count(rows, eligible, queries, CLASSES))
+    ours = sum_over_ranks(count(rows, eligible, queries, CLASSES))
     expected = slowly(rows, eligible, queries)
     for name in COUNTED:
         value = getattr(ours, name)

@@ -30,15 +30,15 @@ def table(rank: int, queries: int) -> list[torch.Tensor]:
 
 
 def observe(rank: int) -> dict:
-    seen, group = {}, exchange.own_group()
+    seen, group = {}, exchange.background_group()
     for name, images in SENT.items():
         own = rows_from(rank, images[rank])
         sending = exchange.send(own, SHARDS, 1000, group)
         # Another collective meanwhile: the rows travel in a group of their own.
-        seen["everyones", name] = exchange.everyones(pack(own))
+        seen["of_all_ranks", name] = exchange.of_all_ranks(pack(own))
         seen["sent", name] = unpack(sending.receive(), DIM, CLASSES, "float32")
     for queries in (0, 3):
-        seen["beside", queries] = exchange.side_by_side(table(rank, queries))
+        seen["beside", queries] = exchange.columns_of_all_ranks(table(rank, queries))
     try:
         exchange.send(rows_from(rank, 2), SHARDS, 13, group)
     except RunError as error:
@@ -67,7 +67,7 @@ def test_every_row_arrives_at_its_owner_once(ranks, name):
 @pytest.mark.parametrize("name", SENT)
 def test_everyone_has_the_rows_of_all_in_the_order_of_the_ranks(ranks, name):
     wanted = torch.cat([pack(rows_from(rank, SENT[name][rank])) for rank in range(len(ranks))])
-    assert all(torch.equal(one["everyones", name], wanted) for one in ranks)
+    assert all(torch.equal(one["of_all_ranks", name], wanted) for one in ranks)
 
 
 @pytest.mark.parametrize("queries", [0, 3])

@@ -13,7 +13,7 @@ import torch
 from spml_dist import comm
 from spml_dist.bank import sharded as sharded_module
 from spml_dist.bank.rows import ANNOTATED, as_candidates, bitset, by_identity, digest, written
-from spml_dist.bank.sampling import shares
+from spml_dist.bank.sampling import draw_probabilities
 from spml_dist.bank.search import index_cache as cache_module
 from spml_dist.bank.search import lookup as lookup_module
 from spml_dist.bank.search.filters import Queries
@@ -107,9 +107,12 @@ CASES: dict[str, dict] = {
     "nothing published": {"keys": []},
     "nobody asks": {"asked": {"keys": ()}},
     "an inverted file": {"exact_rows": 0, "how": {"coarse": True}},
-    "an inverted file, one rank comparing": {"exact_rows": 0, "exhausted": ("other_class", "shares_none")},
+    "an inverted file, one rank comparing": {
+        "exact_rows": 0,
+        "prefers_exact": ("other_class", "shares_none"),
+    },
 }
-OWN = ("how", "deal", "keys", "asked", "exhausted")
+OWN = ("how", "deal", "keys", "asked", "prefers_exact")
 
 
 def observe(rank: int) -> dict:
@@ -127,14 +130,14 @@ def follow(rank: int, case: dict) -> list[dict]:
         # So few rows would all be compared: let lists be searched, every one of them.
         stack.enter_context(patch.object(lookup_module, "FEW", -1))
         stack.enter_context(patch.object(cache_module, "PROBES", 1 << 10))
-        stack.enter_context(patch.object(cache_module, "NEW", 5))
-        if "exhausted" in case:  # which would wear the file out
-            stack.enter_context(patch.object(cache_module.Cache, "worn", False))
+        stack.enter_context(patch.object(cache_module, "NEW_ROWS", 5))
+        if "prefers_exact" in case:  # which would wear the file out
+            stack.enter_context(patch.object(cache_module.IndexCache, "outdated", False))
         for step in range(STEPS):
             rows = mine(published(step, case.get("keys"), **how), deal)
             bank.add(rows, KEYS)
             if bank.cache and rank == 0:
-                bank.cache.probes |= dict.fromkeys(case.get("exhausted", ()), 1 << 20)
+                bank.cache.probes |= dict.fromkeys(case.get("prefers_exact", ()), 1 << 20)
             memory = bank.candidates(asked(step, **case.get("asked", {})), step + 1, measure=True)
             seen.append({"memory": flat(memory), "held": held(bank), "report": bank.report(step + 1)})
         assert (bank.cache is not None) == ("exact_rows" in case and len(bank) > 0)
@@ -234,7 +237,7 @@ def slow_memory(case: dict, rows: BankRows, question: Candidates, step: int) -> 
         chance = uniform(SEED, step, eligible.image, eligible.segment)
         annotated = eligible.source == ANNOTATED
         numbers = [sum(annotated[i].item() == kind for i in left) for kind in (True, False)]
-        share = shares(*numbers, options.sampled)
+        share = draw_probabilities(*numbers, options.sampled)
         drawn = [i for i in left if chance[i] < share[0 if annotated[i] else 1]]
         alike = {i: [j for j in left if annotated[j] == annotated[i]] for i in drawn}
         seen["weight"] = [1.0] * len(which)
@@ -444,8 +447,8 @@ class TestOneProcess:
         """Also where recall is found too low, for the kind that only measurements ask for as well."""
         monkeypatch.setattr(lookup_module, "FEW", -1)
         monkeypatch.setattr(cache_module, "PROBES", 1)
-        monkeypatch.setattr(cache_module, "NEW", 5)
-        monkeypatch.setattr(sharded_module, "GAUGE", 2)
+        monkeypatch.setattr(cache_module, "NEW_ROWS", 5)
+        monkeypatch.setattr(sharded_module, "RECALL_EVERY", 2)
         plan = replace(PLAN, votes=False)
         options = {"candidates": "nearest", "exact_rows": 0, "min_recall": 1, "capacity": 7000}
         logged, silent = (bank_of(plan, **options) for _ in range(2))

@@ -27,7 +27,7 @@ from tests.spawn import spawn
 
 PLAN = LookupPlan(("shares_tag", "shares_none", "same_class", "other_class"), votes=True, ignore_classes=())
 SHARDS = 7
-"""virtual shards: no multiple of any number of ranks"""
+"""partitions: no multiple of any number of ranks"""
 
 
 def bank_of(*published: BankRows, dim: int = DIM, classes: int = CLASSES, **changes) -> ShardedBank:
@@ -137,7 +137,7 @@ class TestOneRank:
         assert list(snapshot.read_shards(tmp_path / "bank")) == []
 
     @pytest.mark.parametrize("shards", [1, 3, 14, 64])
-    def test_another_number_of_virtual_shards_holds_the_same_rows(self, shards, saved):
+    def test_another_number_of_partitions_holds_the_same_rows(self, shards, saved):
         bank = bank_of(partitions=shards, capacity=100 * shards)
         snapshot.restore(bank, saved)
         assert same(contents(bank), contents(bank_of(*history())))
@@ -216,7 +216,7 @@ class TestIndex:
     def test_interrupted_twice_it_answers_as_if_it_never_had_been(self, tmp_path, monkeypatch):
         """With lists that are really probed, rows that the inverted file is told of late, and evictions."""
         monkeypatch.setattr("spml_dist.bank.search.lookup.FEW", 0)
-        monkeypatch.setattr("spml_dist.bank.search.index_cache.NEW", 8)
+        monkeypatch.setattr("spml_dist.bank.search.index_cache.NEW_ROWS", 8)
         told = history(12)
 
         def fresh() -> ShardedBank:
@@ -272,7 +272,7 @@ class TestIndex:
     def test_equal_rows_are_the_same_neighbours_after_a_restore(self, tmp_path, monkeypatch):
         """Blank parts of images are alike to the bit, and more of them than are looked up."""
         monkeypatch.setattr("spml_dist.bank.search.lookup.FEW", 0)
-        monkeypatch.setattr("spml_dist.bank.search.index_cache.NEW", 8)
+        monkeypatch.setattr("spml_dist.bank.search.index_cache.NEW_ROWS", 8)
         blank = torch.nn.functional.normalize(torch.ones(DIM), dim=0)
 
         def step(number: int) -> BankRows:
@@ -297,7 +297,34 @@ class TestIndex:
             for each in (bank, again):
                 each.add(step(number), [])
 
-    def test_another_number_of_virtual_shards_starts_without_one(self, grown, tmp_path):
+    def test_made_anew_from_the_rows_it_would_be_another(self, tmp_path, monkeypatch):
+        """Why it is saved: its centroids were found on rows that have been replaced since, so one that a
+        restore trains proposes other rows than the run that was not interrupted."""
+        monkeypatch.setattr("spml_dist.bank.search.lookup.FEW", 0)
+        monkeypatch.setattr("spml_dist.bank.search.index_cache.PROBES", 1)
+
+        def step(number: int) -> BankRows:
+            return rows_of([f"image {image}" for image in range(40)], [8] * 40, number, number)
+
+        options = {"exact_rows": 10, "candidates": "nearest", "min_recall": 0.01, "max_candidates": 99}
+        banks = {name: bank_of(**options) for name in ("straight", "restored", "made anew")}
+        straight = banks["straight"]
+        for number in range(2):
+            straight.add(step(number), [])
+            straight.candidates(question(0), number + 1)
+        assert straight.cache.rows_changed == straight.cache.trained_on == 320
+        snapshot.save(straight, tmp_path / "bank")
+        for name in ("restored", "made anew"):
+            snapshot.restore(banks[name], tmp_path / "bank")
+        banks["made anew"].cache = None
+        images = {name: each.candidates(question(1), 3).rows for name, each in banks.items()}
+        assert torch.equal(images["restored"].prototype, images["straight"].prototype)
+        assert not torch.equal(images["made anew"].prototype, images["straight"].prototype)
+        middles = {name: each.cache.inverted.centroids for name, each in banks.items()}
+        assert (middles["restored"] == middles["straight"]).all()
+        assert (middles["made anew"] != middles["straight"]).any()
+
+    def test_another_number_of_partitions_starts_without_one(self, grown, tmp_path):
         snapshot.save(grown, tmp_path / "bank")
         again = bank_of(exact_rows=10, partitions=3, capacity=600)
         snapshot.restore(again, tmp_path / "bank")

@@ -27,7 +27,7 @@ def store(shards: int = 1, capacity: int = 10, owned: range | None = None) -> St
 
 @dataclass
 class Model:
-    """What a store should hold: of every virtual shard its images as (step, position, image) → rows."""
+    """What a store should hold: of every partition its images as (step, position, image) → rows."""
 
     shards: int
     capacity: int
@@ -54,7 +54,7 @@ class Model:
                 del shard[written]
 
     def rows(self) -> list[BankRows]:
-        """In the order of reading: by virtual shard, oldest image first, by segment."""
+        """In the order of reading: by partition, oldest image first, by segment."""
         return [shard[each] for _, shard in sorted(self.images.items()) for each in sorted(shard)]
 
     @staticmethod
@@ -138,7 +138,7 @@ def test_empty_means_empty():
 
 
 def test_after_many_rounds_the_newest_images_are_there_whole():
-    """Every virtual shard is filled a hundred times over."""
+    """Every partition is filled a hundred times over."""
     ours, model = store(3, 12), Model(3, 12)
     for step in range(600):
         rows = rows_of([f"visit {step}", f"twin {step}"], [1 + step % 5, 3], step=step, seed=step)

@@ -86,6 +86,36 @@ def test_torchrun_finds_nothing_left_to_do_either(under_torchrun, experiment, ou
     assert again.stdout.count("already trained to step 6") == 1 and "loss" not in again.stdout
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("checkpoints/latest", b"", "latest names no checkpoint"),
+        ("checkpoints/latest", b"step_000003\n", "step_000003 is missing"),
+        ("checkpoints/step_000006/engine/weights.safetensors", b"cut", "weights.safetensors cannot be read"),
+        ("export/model.json", b"{", "model.json cannot be read"),
+    ],
+)
+def test_damage_to_a_finished_run_is_told(alone, experiment, output, capsys, file, content, said):
+    path = output / "alone" / file
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        assert cli.main(["train", *experiment(output, "alone"), "data.val=null", "--alone"]) == 2
+    finally:
+        path.write_bytes(before)
+    told = capsys.readouterr().err
+    assert said in told and "remove" in told and told.count("\n") == 1
+
+
+def test_a_finished_run_needs_no_checkpoints(alone, experiment, output, capsys):
+    (output / "alone" / "checkpoints").rename(output / "aside")
+    try:
+        assert cli.main(["train", *experiment(output, "alone"), "data.val=null", "--alone"]) == 0
+    finally:
+        (output / "aside").rename(output / "alone" / "checkpoints")
+    assert "already trained to step 6" in capsys.readouterr().out
+
+
 def test_alone_refuses_what_only_deepspeed_does(experiment, output, capsys):
     words = experiment(output, "half", "engine.precision=bfloat16", "engine.zero_stage=1")
     assert cli.main(["train", *words, "--alone"]) == 2

@@ -55,6 +55,25 @@ class TestValues:
     def test_true_is_not_a_number(self, key: str):
         assert mistake(QUICKSTART, f"{key}=true").startswith(f"{key} on the command line (got true)")
 
+    @pytest.mark.parametrize("text", ["20240512", "007", "3.14", "1e3", "1_000", ".5e1"])
+    def test_a_number_where_a_text_is_due_is_the_text_that_was_written(self, text: str, write):
+        assert load(QUICKSTART, [f"tracking.experiment={text}"]).tracking.experiment == text
+        config = load(write(re.sub(r"(?m)^name: .*$", f"name: {text.lstrip('.')}", TEXT)))
+        assert config.name == text.lstrip(".")
+        assert load(write(dump(config))) == config
+
+    @pytest.mark.parametrize("text", ["true", "[1]", "null"])
+    def test_other_values_are_no_text(self, text: str):
+        assert "tracking.experiment" in mistake(QUICKSTART, f"tracking.experiment={text}")
+
+    @pytest.mark.parametrize(
+        "text",
+        ["&a [*a]", "{x: &a [1], y: [*a, *a]}", "!!timestamp x", "!!int x", "!!bool x", "\0", "[" * 3000],
+    )
+    def test_what_yaml_cannot_read_or_could_not_end_is_a_mistake(self, text: str, write):
+        assert mistake(QUICKSTART, f"stream.scale={text}").startswith("stream.scale on the command line")
+        assert "is not YAML" in mistake(write(TEXT.replace("scale:", f"scale: {text}\n#")))
+
     @pytest.mark.parametrize("text", [".inf", ".nan", "-.inf"])
     def test_numbers_are_finite(self, text: str):
         assert "optimizer.lr" in mistake(QUICKSTART, f"optimizer.lr={text}")

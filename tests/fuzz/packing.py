@@ -15,8 +15,7 @@ from PIL import Image
 from spml_dist.data.format.keys import image_id_of
 from spml_dist.data.format.members import decode
 from spml_dist.data.format.verify import verify
-from spml_dist.data.pack.pack import Described, pack_parts, part_sizes
-from spml_dist.data.pack.recipe_parts import RecipeParts
+from spml_dist.data.pack.pack_recipe import pack_recipe
 from spml_dist.data.recipes.recipe import Recipe
 from spml_dist.errors import SpmlError
 from spml_dist.records import Sample
@@ -41,8 +40,7 @@ def packed(open_recipe: Callable[[], Recipe], out: Path) -> tuple[Recipe, dict[s
     """
     try:
         recipe = replace(open_recipe(), regions=_no_regions)
-        described = Described("fuzz", recipe.split, recipe.labels, recipe.classes, recipe.background)
-        pack_parts(RecipeParts(recipe, 8), part_sizes(len(recipe.ids), 8), out, described)
+        pack_recipe(recipe, out, name="fuzz", shard_size=8)
     except SpmlError as error:
         _require_line(str(error))
         return None

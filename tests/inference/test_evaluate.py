@@ -124,3 +124,9 @@ def test_a_training_split_without_labels_is_refused(packed, measure):
     train = packed("train", [replace(stripes(0), semantic=np.full((45, 61), UNLABELLED, np.uint8))])
     with pytest.raises(DataError, match="train: no segment holds a labelled pixel"):
         measure(packed("val", [stripes(1)]), train)
+
+
+def test_ground_truth_that_is_ignored_everywhere_measures_nothing(packed, measure):
+    ignored = replace(stripes(4), mask=np.full_like(stripes(4).mask, 255))
+    with pytest.raises(DataError, match=r"no pixel of its masks has a class .*255 is ignored"):
+        measure(packed("val", [ignored]), packed("train", [stripes(0)]))

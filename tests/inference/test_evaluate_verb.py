@@ -13,6 +13,7 @@ import torch
 from spml_dist.cli import evaluate as verb
 from spml_dist.config import dump, load
 from spml_dist.errors import ConfigError, RunError
+from spml_dist.inference.evaluate_run import evaluate
 from spml_dist.inference.result_table import markdown
 from spml_dist.model import export
 from spml_dist.model.segmenter import build
@@ -62,6 +63,18 @@ def test_the_run_folder_gets_result_table_images_and_report(finished, tmp_path, 
     assert not list(finished.rglob("*.tmp"))
 
 
+def test_from_python_it_is_the_same(finished, synced, caplog):
+    result = evaluate(finished, split="train", pictures=0)
+    assert result == json.loads((finished / "result_train.json").read_text())
+    assert (finished / "result_train.md").exists() and not caplog.messages
+
+
+def test_a_number_of_pictures_is_no_less_than_none(finished, capsys):
+    with pytest.raises(SystemExit):
+        run(finished, "--pictures", -1)
+    assert "at least 0" in capsys.readouterr().err
+
+
 def test_another_split_and_the_oracle_have_files_of_their_own(finished, capsys):
     run(finished, "--split", "train", "--oracle", "--pictures", 0)
     result = json.loads((finished / "result_train_oracle.json").read_text())
@@ -72,28 +85,28 @@ def test_another_split_and_the_oracle_have_files_of_their_own(finished, capsys):
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """What the run's mirror is told; it has nothing to complain of."""
+def synced(monkeypatch):
+    """What MLflow would be sent; it takes everything."""
     calls = []
-    monkeypatch.setattr("spml_dist.tracking.mlflow_sync.catch_up", lambda *given: calls.append(given))
+    monkeypatch.setattr("spml_dist.tracking.mlflow_sync.sync", lambda *given: calls.append(given))
     return calls
 
 
-def test_mlflow_is_brought_up_to_date_once_all_files_are_there(finished, told):
+def test_mlflow_is_brought_up_to_date_once_all_files_are_there(finished, synced):
     (finished / "mlflow.json").write_text('{"uri": "sqlite:///x.db", "run_id": "17"}')
     run(finished, "--pictures", 1)
-    ((folder, uri, experiment, name, params),) = told
+    ((folder, uri, experiment, name, params),) = synced
     assert (folder, uri, experiment, name) == (finished, "sqlite:///x.db", "spml", "toy")
     assert params["stream.batch"] == 8
 
 
-def test_a_run_that_mlflow_does_not_know_stays_unknown(finished, told):
+def test_a_run_that_mlflow_does_not_know_stays_unknown(finished, synced):
     run(finished, "--pictures", 0)
-    assert told == []
+    assert synced == []
 
 
 def test_mlflow_out_of_reach_is_one_line_and_no_failure(finished, monkeypatch, capsys):
-    monkeypatch.setattr("spml_dist.tracking.mlflow_sync.catch_up", lambda *_: "nobody there")
+    monkeypatch.setattr("spml_dist.tracking.mlflow_sync.sync", lambda *_: "nobody there")
     (finished / "mlflow.json").write_text('{"uri": "http://nowhere", "run_id": "17"}')
     assert run(finished, "--pictures", 0) == 0
     assert capsys.readouterr().err.endswith("nobody there\n")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import math
+from collections import OrderedDict
 from functools import cache
 
 import pytest
@@ -198,17 +200,108 @@ def test_weights_of_another_network_show_its_names(tmp_path):
         loaded(tmp_path / "w.safetensors")
 
 
-@pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.encoder."])
-def test_weights_under_a_prefix_say_so(tmp_path, state, prefix):
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "backbone.", "encoder.", "module.encoder.", "_orig_mod.", "model.", "teacher.backbone."],
+)
+def test_a_prefix_before_the_names_is_taken_off(tmp_path, state, prefix):
     save_file({prefix + key: value for key, value in state.items()}, tmp_path / "w.safetensors")
-    with pytest.raises(ConfigError, match=rf"120 of 120 keys missing .* puts '{prefix}' before its names"):
+    require_loaded(loaded(tmp_path / "w.safetensors"), state)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"epoch": 3, "state_dict": state},
+        lambda state: {"model": state, "optimizer": {"state": {0: {"step": 1}}, "param_groups": [{"lr": 1}]}},
+        lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 3},
+        lambda state: {"student": zeros(state), "teacher": {f"backbone.{k}": v for k, v in state.items()}},
+        lambda state: {"model_ema": zeros(state), "model": state},
+        lambda state: (
+            {"encoder_k." + k: v for k, v in zeros(state).items()}
+            | {"encoder_q." + k: v for k, v in state.items()}
+        ),
+        lambda state: {"model": state, "args": argparse.Namespace(lr=0.1), "epoch": 3},
+        lambda state: OrderedDict(state),
+    ],
+)
+def test_weights_one_level_deeper_and_beside_other_things_are_found(tmp_path, state, wrap):
+    torch.save(wrap(state), tmp_path / "w.pt")
+    require_loaded(loaded(tmp_path / "w.pt"), state)
+
+
+def test_weights_from_before_batches_were_counted_are_loaded(tmp_path, state):
+    torch.save({k: v for k, v in state.items() if "num_batches_tracked" not in k}, tmp_path / "w.pt")
+    require_loaded(loaded(tmp_path / "w.pt"), state)
+
+
+def test_weights_of_half_precision_are_loaded(tmp_path, state):
+    half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    torch.save(half, tmp_path / "w.pt")
+    require_loaded(loaded(tmp_path / "w.pt"), half)
+
+
+@pytest.mark.parametrize(("name", "save"), [("w.bin", save_file), ("w.safetensors", torch.save)])
+def test_a_file_is_what_its_content_says_whatever_its_name(tmp_path, state, name, save):
+    save(state, tmp_path / name)
+    require_loaded(loaded(tmp_path / name), state)
+
+
+def test_whole_numbers_are_no_weights(tmp_path, state):
+    save_file(state | {"bn1.weight": state["bn1.weight"].int()}, tmp_path / "w.safetensors")
+    with pytest.raises(ConfigError, match=r"1 of 120 keys of another shape \(bn1.weight\)"):
         loaded(tmp_path / "w.safetensors")
 
 
-def test_weights_one_level_deeper_say_so(tmp_path, state):
-    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "w.pt")
-    with pytest.raises(ConfigError, match=r"inside its 'state_dict': save that part alone"):
+def require_loaded(net: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    assert all(torch.equal(value, state[key].to(value.dtype)) for key, value in net.state_dict().items())
+
+
+def zeros(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: torch.zeros_like(value) for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer.*git lfs pull"),
+        (b"<!DOCTYPE html><html>quota exceeded</html>", "an HTML page.*download it again"),
+        (b"", "zero bytes"),
+        (b'{"error": "not found"}', "a JSON text"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(900), "an HDF5 file"),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_what_is_no_file_of_weights_is_called_what_it_is(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(
+        ConfigError, match=rf"model\.weights cannot be read \(got .*{name}\); it is {said}"
+    ) as told:
+        loaded(tmp_path / name)
+    assert "\n" not in str(told.value) and "\x1b" not in str(told.value)
+
+
+def test_a_file_that_holds_more_than_weights_asks_for_the_weights_alone(tmp_path):
+    torch.save(timm.create_model("resnet18"), tmp_path / "w.pt")
+    said = r"it holds more than weights \(timm.*\): save what state_dict\(\) of the network gives, alone"
+    with pytest.raises(ConfigError, match=said):
         loaded(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "resnet18.nope",
+            r"resnet18 has no weights of this tag \(got nope\); give one of .*a1_in1k.*, or none",
+        ),
+        ("hf-hub:timm/resnet18.a1_in1k", "is an address, not a timm model .*timm's name.*: resnet18.a1_in1k"),
+        ("timm/resnet18", "is an address, not a timm model .*: resnet18"),
+    ],
+)
+def test_a_backbone_that_cannot_be_had_so_says_how(name, said):
+    with pytest.raises(ConfigError, match=rf"model\.backbone:? {said}"):
+        backbone.build(name, 8, -1)
 
 
 def test_a_file_without_names_is_an_error(tmp_path):

@@ -306,6 +306,50 @@ class TestFolder:
         with pytest.raises(RunError, match=r"step_000005 is missing although .*latest names it; restore it"):
             checkpoint.latest(tmp_path)
 
+    @pytest.mark.parametrize("text", ["", "\n", "step_", "../step_000002", "\0" * 9])
+    def test_a_damaged_name_of_the_latest_is_told_with_those_that_are_there(self, save, tmp_path, text):
+        for step in (2, 4):
+            save(step, keep=2)
+        (tmp_path / "latest").write_text(text)
+        said = r"latest names no checkpoint .*write the name of .*: step_000002, step_000004"
+        with pytest.raises(RunError, match=said):
+            checkpoint.latest(tmp_path)
+
+    def test_without_the_name_of_the_latest_it_is_the_newest(self, save, tmp_path: Path):
+        for step in (2, 4):
+            save(step, keep=2)
+        (tmp_path / "latest").unlink()
+        assert checkpoint.latest(tmp_path) == tmp_path / "step_000004"
+
+    @pytest.mark.parametrize(
+        "file", ["engine/weights.safetensors", "engine/momentum.safetensors", "bank/rows.safetensors"]
+    )
+    @pytest.mark.parametrize("left", [None, 0, 20, -1])
+    def test_a_file_that_is_gone_or_cut_is_named(self, save, file, left):
+        path = save(5)
+        checkpoint.require_whole(path)
+        cut(path / file, left)
+        with pytest.raises(RunError, match=rf"{file} cannot be read"):
+            checkpoint.require_whole(path)
+
+    @pytest.mark.parametrize("left", [None, 0, -1])
+    def test_so_is_one_of_a_bank_of_the_whole_data_set(self, save, left):
+        bank = global_bank()
+        bank.publish(rows_of(["a", "b"], [3, 4]), ["a", "b"])
+        path = save(7, bank=bank)
+        checkpoint.require_whole(path)
+        file = next((path / "bank").glob("shard_*"))
+        cut(file, left)
+        with pytest.raises(RunError, match=rf"{file.name} cannot be used"):
+            checkpoint.require_whole(path)
+
+    @pytest.mark.parametrize("state", ["[]", "null", "{}", '{"step": "5"}', '{"step": -1}'])
+    def test_where_the_stream_goes_on_is_a_step(self, save, state):
+        path = save(5)
+        (path / "stream.json").write_text(state)
+        with pytest.raises(RunError, match="holds no step"):
+            checkpoint.stream_state(path)
+
     @pytest.mark.parametrize("file", ["engine/weights.safetensors", "bank/rows.safetensors", "stream.json"])
     @pytest.mark.parametrize("content", [None, b"", b"{"])
     def test_a_damaged_file_is_an_error_that_names_the_checkpoint(self, save, tmp_path: Path, file, content):
@@ -322,6 +366,14 @@ class TestFolder:
         save_file({"0.prototype": torch.ones(2, 4)}, path / "bank" / "rows.safetensors")
         with pytest.raises(RunError, match=r"step_000005/bank/rows.safetensors cannot be used"):
             bank_of().restore(path / "bank")
+
+
+def cut(file: Path, left: int | None) -> None:
+    """Leave so many bytes of a file, None = no file."""
+    content = file.read_bytes()
+    file.unlink()
+    if left is not None:
+        file.write_bytes(content[:left])
 
 
 def save_with_one_full_disk(rank: int, folder: Path) -> list[str]:

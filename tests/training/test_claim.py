@@ -9,7 +9,7 @@ import pytest
 from spml_dist.config import Config, explain, load
 from spml_dist.errors import RunError
 from spml_dist.run_folder import RunFolder
-from spml_dist.training.claim import claim
+from spml_dist.training.claim import claim, exported_step
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
@@ -65,3 +65,12 @@ def test_a_run_that_logged_a_step_is_one_configuration_s(run):
     ):
         claimed(run)
     assert load(run.config).stream.batch == 4
+
+
+def test_a_damaged_export_is_named_with_what_to_do(run):
+    assert exported_step(run) is None
+    run.export.mkdir(parents=True)
+    for damage in ("", "{", "[]", '{"step": null}'):
+        run.model_info.write_text(damage)
+        with pytest.raises(RunError, match=r"model\.json cannot be read .*remove it"):
+            exported_step(run)

@@ -26,7 +26,7 @@ from spml_dist.tracking import metrics_log
 from spml_dist.training import checkpoint, deepspeed_engine, loop, momentum_encoder, run_bank
 from spml_dist.training.build import TrainingRun
 from spml_dist.training.deepspeed_engine import DeepSpeedEngine
-from spml_dist.training.momentum_encoder import SlowEncoder
+from spml_dist.training.momentum_encoder import MomentumEncoder
 from spml_dist.training.torch_engine import TorchEngine
 from tests.conftest import QUICKSTART
 from tests.spawn import spawn
@@ -78,7 +78,7 @@ class TestUpdate:
     @pytest.mark.parametrize("momentum", [0.25, 0.999])
     def test_a_share_of_the_old_weights_stays_at_each_step(self, momentum: float):
         model = network(configured())
-        encoder = SlowEncoder(model, momentum)
+        encoder = MomentumEncoder(model, momentum)
         for seed in range(2):
             before = {name: value.clone() for name, value in encoder.state().items()}
             torch.manual_seed(seed)
@@ -92,7 +92,7 @@ class TestUpdate:
 
     def test_backbone_and_head_are_followed_and_nothing_learns_in_the_copy(self):
         model = network(configured())
-        encoder = SlowEncoder(model, MOMENTUM)
+        encoder = MomentumEncoder(model, MOMENTUM)
         names = {name for name, _ in model.named_parameters() if not name.startswith("classifier.")}
         assert set(encoder.state()) == names
         assert not encoder.embed(batch(0).image).requires_grad
@@ -101,7 +101,7 @@ class TestUpdate:
         """Its running statistics and gradients too."""
         model = network(configured())
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        encoder = SlowEncoder(model, MOMENTUM)
+        encoder = MomentumEncoder(model, MOMENTUM)
         encoder.update()
         encoder.embed(batch(0).image)
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -109,7 +109,7 @@ class TestUpdate:
 
     def test_steps_too_small_for_16_bits_add_up(self):
         model = network(configured())
-        encoder = SlowEncoder(model, 0.9999)
+        encoder = MomentumEncoder(model, 0.9999)
         model.bfloat16()
         name, weight = next(iter(model.named_parameters()))
         before = encoder.state()[name].clone()
@@ -125,21 +125,21 @@ class TestUpdate:
 class TestEmbedding:
     def test_a_fresh_copy_sees_what_the_network_sees_in_training(self):
         model = network(configured())
-        encoder = SlowEncoder(model, MOMENTUM)
+        encoder = MomentumEncoder(model, MOMENTUM)
         raw, _ = model(batch(0).image.to(memory_format=torch.channels_last), [0] * IMAGES)
         torch.testing.assert_close(encoder.embed(batch(0).image), raw)
 
     def test_it_computes_in_the_engine_s_precision(self):
         model = network(configured())
-        exact, rough = (SlowEncoder(model, MOMENTUM, dtype) for dtype in (torch.float32, torch.bfloat16))
+        exact, rough = (MomentumEncoder(model, MOMENTUM, dtype) for dtype in (torch.float32, torch.bfloat16))
         raw, rounded = exact.embed(batch(0).image), rough.embed(batch(0).image)
         assert (raw.dtype, rounded.dtype) == (torch.float32, torch.bfloat16)
         assert torch.cosine_similarity(raw, rounded.float()).min() > 0.99
-        doubled = SlowEncoder(network(configured()).double(), MOMENTUM, torch.float64)
+        doubled = MomentumEncoder(network(configured()).double(), MOMENTUM, torch.float64)
         torch.testing.assert_close(doubled.embed(batch(0).image).float(), raw, rtol=1e-4, atol=1e-4)
 
     def test_no_image_gives_no_embedding(self):
-        encoder = SlowEncoder(network(configured()), MOMENTUM)
+        encoder = MomentumEncoder(network(configured()), MOMENTUM)
         assert encoder.embed(batch(0).image[:0]).shape == (0, 8, CROP // 4, CROP // 4)
 
 
@@ -269,7 +269,7 @@ STAGES = {0: "float32", 1: "bfloat16", 2: "float32"}
 def test_at_every_stage_each_rank_follows_the_whole_network_and_embeds_as_one_process_does():
     """Two ranks, all images on one of them; batch norms see all images of all ranks."""
     ranks = spawn(follow, 2, seconds=500)
-    one = SlowEncoder(network(configured()), MOMENTUM).embed(batch(0).image)
+    one = MomentumEncoder(network(configured()), MOMENTUM).embed(batch(0).image)
     for stage, precision in STAGES.items():
         (mine, fresh), (theirs, none) = (rank[stage] for rank in ranks)
         assert len(none) == 0
@@ -287,7 +287,7 @@ def follow(rank: int) -> dict:
     for stage, precision in STAGES.items():
         config = configured(MOMENTUM, f"engine.zero_stage={stage}", f"engine.precision={precision}")
         model = network(config)
-        encoder = SlowEncoder(model, MOMENTUM)
+        encoder = MomentumEncoder(model, MOMENTUM)
         deepspeed_engine.prepare(CPU, lambda text: None)
         engine = DeepSpeedEngine(model, config)
         images = batch(0).image[: IMAGES * (comm.rank() == 0)]

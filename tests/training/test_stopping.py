@@ -78,6 +78,25 @@ def test_two_signals_end_it_and_what_it_started(start):
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
+def test_the_same_signal_twice_at_once_is_one_request(start):
+    """`timeout` and launchers send it to the process and to its group."""
+    process, _ = start("obey")
+    process.terminate()
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.count(b"saving")) == (0, b"saved\n", 1)
+
+
+def test_after_a_while_it_ends_everything(start):
+    process, child = start("ignore")
+    process.terminate()
+    process.stderr.readline()
+    time.sleep(stopping.SAME_SECONDS + 0.5)
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    psutil.wait_procs([child], timeout=60)
+
+
 def test_a_signal_to_the_whole_process_group_saves_although_loader_processes_hear_it_too(
     experiment, tmp_path: Path
 ):

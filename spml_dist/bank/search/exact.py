@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spml_dist.bank.search.filters import Facts, Kind, Queries, facts_of, groups, passing
+from spml_dist.bank.search.filters import Filterable, Kind, Queries, filter_columns, passing, query_groups
 from spml_dist.bank.store import Store
 from spml_dist.tensor_records import take
 
@@ -27,7 +27,7 @@ SETTLED = 32
 
 
 @dataclass(frozen=True)
-class Found:
+class SlotNeighbours:
     """Rows of one store, best first."""
 
     similarity: Tensor
@@ -38,7 +38,7 @@ class Found:
 
 def nearest(
     store: Store, queries: Queries, kinds: Sequence[Kind], k: int, slots: Tensor
-) -> dict[Kind, Found]:
+) -> dict[Kind, SlotNeighbours]:
     """The k nearest of the rows in `slots` for every kind, exactly; equal ones by (image, segment).
 
     One product with the rows serves all kinds. Rows of a query's own image never answer.
@@ -46,12 +46,15 @@ def nearest(
     if not len(slots):
         return {kind: _nothing(queries, k) for kind in kinds}
     best = {kind: _nothing(queries, k + SLACK) for kind in kinds}
+    # More than k are kept while tiles go by: which of nearly equal rows a product puts first depends on its
+    # shape in the last bits, and answers must not depend on how the rows are spread.
     for kind, similarity, part in _tiles(store, queries, kinds, slots):
         best[kind] = _better(best[kind], similarity, part)
     result = {}
-    for kind, found in best.items():
-        result[kind] = ranked(store, queries, found.slot, k)
-        undecided = _undecided(found, k, queries.vector.shape[1])
+    for kind, answers in best.items():
+        result[kind] = ranked(store, queries, answers.slot, k)
+        # Rarely even those do not reach: as many rows are as near as the k-th. Such queries look again.
+        undecided = _undecided(answers, k, queries.vector.shape[1])
         for start in range(0, len(undecided), SETTLED):
             _settle(store, queries, kind, k, slots, result[kind], undecided[start : start + SETTLED])
     return result
@@ -69,7 +72,9 @@ def among(store: Store, queries: Queries, k: int, slots: Tensor) -> Tensor:
         )
     values, index = _top(similarity, min(k + SLACK, len(slots)))
     proposed = torch.where(values == -torch.inf, -1, slots[index])
-    undecided = _undecided(Found(values, proposed), k, vectors.shape[1]) if len(slots) > k + SLACK else ()
+    if len(slots) <= k + SLACK:  # every row is among the answers
+        return proposed
+    undecided = _undecided(SlotNeighbours(values, proposed), k, vectors.shape[1])
     if len(undecided):
         settled = nearest(store, _these(queries, undecided), ["any"], k, slots)["any"].slot
         proposed[undecided] = -1
@@ -77,7 +82,7 @@ def among(store: Store, queries: Queries, k: int, slots: Tensor) -> Tensor:
     return proposed
 
 
-def ranked(store: Store, queries: Queries, slot: Tensor, k: int) -> Found:
+def ranked(store: Store, queries: Queries, slot: Tensor, k: int) -> SlotNeighbours:
     """The k best of the proposed rows, each by the similarity of its own product.
 
     slot: [Q, m] int64, any order, -1 = none; no row twice for a query.
@@ -89,10 +94,10 @@ def ranked(store: Store, queries: Queries, slot: Tensor, k: int) -> Found:
     similarity = (rows * vectors[:, None]).sum(dim=2).masked_fill_(slot < 0, -torch.inf)
     image, segment = (value[slot.clamp(min=0)] for value in (store.rows.image, store.rows.segment))
     order = in_order(similarity, image, segment)[:, :k]
-    found = _nothing(queries, k)
-    found.similarity[:, : order.shape[1]] = similarity.gather(1, order)
-    found.slot[:, : order.shape[1]] = slot.gather(1, order)
-    return found
+    answers = _nothing(queries, k)
+    answers.similarity[:, : order.shape[1]] = similarity.gather(1, order)
+    answers.slot[:, : order.shape[1]] = slot.gather(1, order)
+    return answers
 
 
 def in_order(similarity: Tensor, image: Tensor, segment: Tensor) -> Tensor:
@@ -109,24 +114,24 @@ def _tiles(
     store: Store, queries: Queries, kinds: Sequence[Kind], slots: Tensor
 ) -> Iterator[tuple[Kind, Tensor, Tensor]]:
     """By tile and kind: similarities, [Q, t], -inf where a row may not answer; and the tile's slots, [t]."""
-    vectors, asked = _full(queries), {kind: groups(kind, queries) for kind in kinds}
-    asked = {kind: those for kind, those in asked.items() if len(those[1])}
-    for part in slots.split(TILE) if asked else ():
+    vectors, by_kind = _full(queries), {kind: query_groups(kind, queries) for kind in kinds}
+    by_kind = {kind: those for kind, those in by_kind.items() if len(those[1])}
+    for part in slots.split(TILE) if by_kind else ():
         image = store.rows.image[part]
         similarity = vectors @ store.rows.vector.index_select(0, part).to(vectors.dtype).T
         own = torch.isin(image, queries.image).nonzero()[:, 0]
         similarity[:, own] += _barred(queries.image[:, None] != image[own], similarity.dtype)
-        facts = facts_of(store.rows, part)
-        for kind, (group, members) in asked.items():
-            yield kind, _allowed(similarity, kind, queries, group, members, facts), part
+        columns = filter_columns(store.rows, part)
+        for kind, (group, members) in by_kind.items():
+            yield kind, _allowed(similarity, kind, queries, group, members, columns), part
 
 
 def _allowed(
-    similarity: Tensor, kind: Kind, queries: Queries, group: Tensor, members: Tensor, facts: Facts
+    similarity: Tensor, kind: Kind, queries: Queries, group: Tensor, members: Tensor, columns: Filterable
 ) -> Tensor:
     if kind == "any":
         return similarity
-    bars = _barred(passing(kind, queries, members, facts), similarity.dtype)
+    bars = _barred(passing(kind, queries, members, columns), similarity.dtype)
     bars = bars.index_select(0, group.clamp(min=0))
     bars[group < 0] = -torch.inf
     return bars.add_(similarity)
@@ -137,14 +142,14 @@ def _barred(passes: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(passes, dtype=dtype).masked_fill_(~passes, -torch.inf)
 
 
-def _better(found: Found, similarity: Tensor, slots: Tensor) -> Found:
-    """The best of what was found and of a tile."""
-    kept = found.slot.shape[1]
+def _better(answers: SlotNeighbours, similarity: Tensor, slots: Tensor) -> SlotNeighbours:
+    """The best of the answers so far and of a tile."""
+    kept = answers.slot.shape[1]
     values, index = _top(similarity, min(kept, len(slots)))
     slot = torch.where(values == -torch.inf, -1, slots[index])
-    values, slot = torch.cat([found.similarity, values], 1), torch.cat([found.slot, slot], 1)
+    values, slot = torch.cat([answers.similarity, values], 1), torch.cat([answers.slot, slot], 1)
     values, index = values.topk(kept, dim=1)
-    return Found(values, slot.gather(1, index))
+    return SlotNeighbours(values, slot.gather(1, index))
 
 
 def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -162,10 +167,10 @@ def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, columns.gather(1, index)
 
 
-def _nothing(queries: Queries, k: int) -> Found:
+def _nothing(queries: Queries, k: int) -> SlotNeighbours:
     vectors = _full(queries)
     similarity = vectors.new_full((len(vectors), k), -torch.inf)
-    return Found(similarity, torch.full_like(similarity, -1, dtype=torch.int64))
+    return SlotNeighbours(similarity, torch.full_like(similarity, -1, dtype=torch.int64))
 
 
 def _full(queries: Queries) -> Tensor:
@@ -177,26 +182,26 @@ def _rounding(dtype: torch.dtype, dim: int) -> float:
     return torch.finfo(dtype).eps * dim**0.5
 
 
-def _undecided(found: Found, k: int, dim: int) -> Tensor:
+def _undecided(answers: SlotNeighbours, k: int, dim: int) -> Tensor:
     """[q] int64: queries for which a row may have been left out that is as similar as the k-th."""
-    kept, last = found.similarity[:, k - 1], found.similarity[:, -1]
+    kept, last = answers.similarity[:, k - 1], answers.similarity[:, -1]
     near = kept - last <= _rounding(last.dtype, dim)
     return (near & (last > -torch.inf)).nonzero()[:, 0]
 
 
 def _settle(
-    store: Store, queries: Queries, kind: Kind, k: int, slots: Tensor, found: Found, some: Tensor
+    store: Store, queries: Queries, kind: Kind, k: int, slots: Tensor, answers: SlotNeighbours, some: Tensor
 ) -> None:
     """Answer some queries again among all rows that are about as similar as their k-th or more."""
-    asking = _these(queries, some)
-    least = found.similarity[some, k - 1] - _rounding(found.similarity.dtype, queries.vector.shape[1])
-    near = [[] for _ in some]
-    for _, similarity, part in _tiles(store, asking, [kind], slots):
-        for slot, close in zip(near, similarity >= least[:, None], strict=True):
+    some_queries = _these(queries, some)
+    least = answers.similarity[some, k - 1] - _rounding(answers.similarity.dtype, queries.vector.shape[1])
+    close_slots: list[list[Tensor]] = [[] for _ in some]
+    for _, similarity, part in _tiles(store, some_queries, [kind], slots):
+        for slot, close in zip(close_slots, similarity >= least[:, None], strict=True):
             slot.append(part[close])
-    for query, slot in zip(some.split(1), near, strict=True):
+    for query, slot in zip(some.split(1), close_slots, strict=True):
         again = ranked(store, _these(queries, query), torch.cat(slot)[None], k)
-        found.similarity[query], found.slot[query] = again.similarity, again.slot
+        answers.similarity[query], answers.slot[query] = again.similarity, again.slot
 
 
 def _these(queries: Queries, which: Tensor) -> Queries:

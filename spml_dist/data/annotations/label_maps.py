@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from spml_dist.decoding import decode
 from spml_dist.errors import DataError
 from spml_dist.records import IGNORED, UNLABELLED
 
@@ -48,15 +48,19 @@ def holds_ignored_alone(paths: Sequence[Path], background: int | None) -> bool:
 
 
 def _indices(path: Path) -> np.ndarray:
-    remedy = "write 8-bit class ids, greyscale or with a palette"
     try:
         encoded = path.read_bytes()
-        with Image.open(io.BytesIO(encoded), formats=["PNG"]) as image:
-            if image.mode not in ("L", "P"):
-                raise DataError(f"{path}: not a PNG of class ids", f"colour mode {image.mode}", remedy)
-            # 2- and 4-bit greys come out of the decoder stretched to 0..255; byte 24 is the bit depth.
-            if image.mode == "L" and encoded[24] != 8:
-                raise DataError(f"{path}: not a PNG of class ids", f"{encoded[24]} bits a pixel", remedy)
-            return np.array(image, np.uint8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded", str(error), "replace the file") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read", error.strerror, "replace the file") from error
+    return np.array(
+        decode(encoded, path, ["PNG"], lambda image: _require_indices(path, image, encoded)), np.uint8
+    )
+
+
+def _require_indices(path: Path, image: Image.Image, encoded: bytes) -> None:
+    remedy = "write 8-bit class ids, greyscale or with a palette"
+    if image.mode not in ("L", "P"):
+        raise DataError(f"{path}: not a PNG of class ids", f"colour mode {image.mode}", remedy)
+    # 2- and 4-bit greys come out of the decoder stretched to 0..255; byte 24 is the bit depth.
+    if image.mode == "L" and encoded[24] != 8:
+        raise DataError(f"{path}: not a PNG of class ids", f"{encoded[24]} bits a pixel", remedy)

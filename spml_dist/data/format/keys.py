@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
+LONGEST = 1000
+"""bytes of a key in UTF-8; a tar would take more, but nobody's file system does"""
+
 _UNSAFE = re.compile(r"[.%/\\:\x00-\x1f\x7f]")
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from spml_dist.decoding import decode as decode_image
 from spml_dist.errors import DataError
 from spml_dist.records import IGNORED, UNLABELLED, Box, Sample
 
@@ -68,10 +69,9 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _pixels(key: str, members: Mapping[str, bytes], member: str, mode: str) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(members[member])) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{key}.{member}: cannot be decoded", str(error), "pack again") from error
+        image = decode_image(members[member], f"{key}.{member}", ["JPEG", "PNG"])
+    except DataError as error:
+        raise DataError(error.what, error.value, "pack again") from error
     if image.mode != mode:
         raise DataError(f"{key}.{member}: colour mode is not {mode}", image.mode, "pack again")
     return np.array(image)

@@ -19,6 +19,9 @@ from spml_dist.files import address
 from spml_dist.progress import progress_bar
 from spml_dist.records import Sample
 
+STRAY = "not in the manifest: left by another pack"
+"""the problem of a tar too many"""
+
 Note = Callable[[str, str | None, str], None]
 """(tar, key or None, problem)"""
 
@@ -58,7 +61,8 @@ def packs_at(out: str) -> list[str]:
     """A packed folder or its address, as it is; the packed folders right below any other folder."""
     if address.is_remote(out) or (Path(out) / FILE).exists():
         return [out]
-    return sorted(str(path.parent) for path in Path(out).glob(f"*/{FILE}")) or [out]
+    packs = (path.parent for path in Path(out).glob(f"*/{FILE}"))
+    return sorted(str(pack) for pack in packs if not pack.name.startswith(".")) or [out]
 
 
 def require_sound(reports: Iterable[Mapping[str, Any]]) -> None:
@@ -68,10 +72,11 @@ def require_sound(reports: Iterable[Mapping[str, Any]]) -> None:
         return
     folder, first = problems[0]
     key = f", {first['key']}" if first["key"] else ""
+    remedy = "remove it" if first["problem"] == STRAY else "pack again"
     raise DataError(
         f"{address.join(folder, first['tar'])}{key}: {first['problem']}",
         f"{len(problems)} problem{'s' * (len(problems) > 1)}",
-        "pack again, or copy the file again from where it was packed",
+        f"{remedy}, or copy the file again from where it was packed",
     )
 
 
@@ -151,8 +156,10 @@ def _verify_whole(
     if address.is_remote(folder):
         return  # servers do not say what else they hold
     names = {shard.url for shard in manifest.shards}
-    for stray in sorted(path.name for path in Path(folder).glob("*.tar") if path.name not in names):
-        note(stray, None, "not in the manifest: left by another pack")
+    tars = (path.name for path in Path(folder).glob("*.tar"))
+    # Hidden files are of the system's making, or of a copy that is still under way.
+    for stray in sorted(name for name in tars if name not in names and not name.startswith(".")):
+        note(stray, None, STRAY)
 
 
 def _agree(promised: LabelCounts, actual: LabelCounts, names: Iterable[str]) -> bool:

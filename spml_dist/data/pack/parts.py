@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from spml_dist.data.format.keys import image_id_of
+from spml_dist.data.format.keys import LONGEST, image_id_of
 from spml_dist.data.format.label_statistics import LabelStatistics
 from spml_dist.data.format.manifest import LabelCounts, Shard, frozen
 from spml_dist.data.format.members import encode
@@ -20,7 +20,8 @@ from spml_dist.errors import DataError
 from spml_dist.records import Sample
 
 COUNTER = ".seen"
-_LONGEST_NAME = 100
+_USTAR_NAME = 100
+"""bytes of a member's name that every tar reader takes; longer ones stand in a PAX header"""
 
 
 @dataclass(frozen=True)
@@ -137,12 +138,15 @@ class PartWriter:
 
 
 def _entries(sample: Sample, jpeg: bytes) -> list[TarEntry] | Rejection:
+    size = len(sample.key.encode())
+    if not sample.key or "." in sample.key or "/" in sample.key:
+        remedy = "no dots or slashes: rename the image"
+        return Rejection(image_id_of(sample.key), f"{sample.key}: not usable as a sample key; {remedy}")
+    if size > LONGEST:
+        limit = f"longer than the {LONGEST:,} bytes that spml-dist takes (got {size:,})"
+        reason = f"{sample.key}: not usable as a sample key: {limit}; rename the image"
+        return Rejection(image_id_of(sample.key), reason)
     members = encode(sample, jpeg)
-    longest = max(len(f"{sample.key}.{member}".encode()) for member, _ in members)
-    if not sample.key or "." in sample.key or "/" in sample.key or longest > _LONGEST_NAME:
-        reason = f"{sample.key}: not usable as a sample key (got {longest} bytes with its longest member)"
-        remedy = f"no dots or slashes, at most {_LONGEST_NAME} bytes: rename the image"
-        return Rejection(image_id_of(sample.key), f"{reason}; {remedy}")
     return [(_entry(f"{sample.key}.{member}", content), content) for member, content in members]
 
 
@@ -158,6 +162,8 @@ def _write(file: io.BufferedWriter, images: Iterator[list[TarEntry]], count: Cal
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT, encoding="utf-8") as tar:
         for entries in images:
             for entry, content in entries:
+                long = len(entry.name.encode()) > _USTAR_NAME
+                tar.format = tarfile.PAX_FORMAT if long else tarfile.USTAR_FORMAT
                 tar.addfile(entry, io.BytesIO(content))
             count()
 

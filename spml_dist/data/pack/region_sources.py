@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from spml_dist.data.annotations.contour_network import network_contours
 from spml_dist.data.annotations.contours import contours
 from spml_dist.data.annotations.regions import oversegment
 from spml_dist.data.format.keys import key_of, spelt
+from spml_dist.decoding import decode
 from spml_dist.errors import ConfigError, DataError, RunError
 from spml_dist.files.write import replacing
 
@@ -134,15 +134,18 @@ def _nested(
 
 def _read_ids(path: Path) -> np.ndarray:
     remedy = "write region ids as a grey PNG of 8 or 16 bits"
+
+    def check(image: Image.Image) -> None:
+        if image.mode not in ("L", "P", "I;16"):
+            raise DataError(f"{path}: not a PNG of region ids", f"colour mode {image.mode}", remedy)
+
     try:
-        with Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]) as image:
-            if image.mode not in ("L", "P", "I;16"):
-                raise DataError(f"{path}: not a PNG of region ids", f"colour mode {image.mode}", remedy)
-            return np.array(image).astype(np.uint16)
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{path}: no regions of this image", None, remedy) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded", str(error), remedy) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read", error.strerror, remedy) from error
+    return np.array(decode(content, path, ["PNG"], check)).astype(np.uint16)
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
@@ -151,5 +154,5 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
         with replacing(path) as aside:
             aside.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
     except OSError as error:  # no fault of the image's: nothing is rejected for it
-        remedy = "make room or choose another --keep-contours; the same command goes on"
+        remedy = "make room, choose another --keep-contours or leave it out; the same command goes on"
         raise RunError(f"{path}: cannot be written", error.strerror, remedy) from error

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from spml_dist.data.format.keys import spellings
+from spml_dist.decoding import decode, is_rgb_jpeg, orientation
 from spml_dist.errors import DataError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")
-_ORIENTATION = 0x0112
+LOWER_SUFFIXES = (".jpg", ".jpeg", ".png", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+SUFFIXES = (*LOWER_SUFFIXES, *map(str.upper, LOWER_SUFFIXES))
+_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "PA", "CMYK", "YCbCr", "RGBX")
 
 
 def find_image(folder: Path, image_id: str) -> Path:
@@ -23,7 +26,7 @@ def find_image(folder: Path, image_id: str) -> Path:
         # Where a file system does not tell capitals apart, both names are one file.
         if not other.samefile(found[0]):
             raise DataError(f"{found[0]}: two images of one id", f"{other} beside it", "rename one of them")
-    if found:
+    if found or (found := _of_other_case(folder / image_id)):
         return found[0]
     raise DataError(
         f"{folder / image_id}: no image of this image id",
@@ -32,39 +35,64 @@ def find_image(folder: Path, image_id: str) -> Path:
     )
 
 
+def _of_other_case(stem: Path) -> list[Path]:
+    """Files of that name whose suffix is written in capitals here and there, such as .Jpg."""
+    try:
+        names = _listed(stem.parent, stem.parent.stat().st_mtime_ns)
+    except OSError:
+        return []
+    return [stem.parent / name for name in names.get(stem.name, ())]
+
+
+@lru_cache(maxsize=4)
+def _listed(folder: Path, changed: int) -> dict[str, list[str]]:
+    """Names of a folder's images by the part before the suffix."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() in SUFFIXES:
+            found.setdefault(stem, []).append(name)
+    return found
+
+
 def read_image(path: Path) -> np.ndarray:
     """[H, W, 3] uint8 RGB, turned as its EXIF orientation says; greys and palettes become RGB.
 
-    Raises DataError for an empty, truncated or unknown file and for more than 8 bits a channel.
+    Of an animation, and of a file of several pages, the first is taken. Raises DataError for an empty,
+    truncated or unknown file, for more than 8 bits a channel, and for one that is too long or too large
+    (`spml_dist.decoding`).
     """
+    check = partial(_require_eight_bits, path)
+    image = decode(_content(path), path, check=check, upright=True)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _content(path: Path) -> bytes:
     try:
-        with Image.open(path, formats=["JPEG", "PNG"]) as image:
-            # Of colours with 16 bits, which are cut to their upper 8, only the decoder's raw mode tells.
-            deep = [str(tile.args) for tile in image.tile if ";16" in str(tile.args)]
-            if deep or image.mode not in _MODES:
-                raise DataError(
-                    f"{path}: not an image of 8 bits a channel",
-                    f"colour mode {deep[0] if deep else image.mode}",
-                    "convert it to RGB of 8 bits a channel",
-                )
-            ImageOps.exif_transpose(image, in_place=True)
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        seen = "zero bytes" if path.stat().st_size == 0 else str(error)
+        return path.read_bytes()
+    except OSError as error:
         raise DataError(
-            f"{path}: cannot be decoded", seen, "replace the image or take its id out of the split"
+            f"{path}: cannot be read", error.strerror, "rename it or take its id out of the split"
         ) from error
+
+
+def _require_eight_bits(path: Path, image: Image.Image) -> None:
+    # Of colours with 16 bits, which are cut to their upper 8, only the decoder's raw mode tells.
+    deep = [str(tile.args) for tile in image.tile if image.format != "BMP" and ";16" in str(tile.args)]
+    if deep or image.mode not in _MODES:
+        raise DataError(
+            f"{path}: not an image of 8 bits a channel",
+            f"colour mode {deep[0] if deep else image.mode}",
+            "convert it to RGB of 8 bits a channel",
+        )
 
 
 def is_turned(path: Path) -> bool:
     """Whether the file's EXIF orientation turns or mirrors its pixels."""
-    with Image.open(path) as image:
-        return image.getexif().get(_ORIENTATION, 1) != 1
+    return orientation(_content(path)) != 1
 
 
 def plain_jpeg(path: Path) -> bytes | None:
     """The file's own bytes if they are an upright RGB JPEG, which need not be compressed a second time."""
-    with Image.open(path) as image:
-        if image.format != "JPEG" or image.mode != "RGB":
-            return None
-    return None if is_turned(path) else path.read_bytes()
+    content = _content(path)
+    return content if is_rgb_jpeg(content) and orientation(content) == 1 else None

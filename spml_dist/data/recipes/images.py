@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from spml_dist.data.recipes.folder_layout import read_background, read_classes
-from spml_dist.data.recipes.image_files import SUFFIXES, find_image
+from spml_dist.data.recipes.image_files import LOWER_SUFFIXES, SUFFIXES
 from spml_dist.data.recipes.recipe import Annotation, Recipe
 from spml_dist.errors import DataError
 
@@ -17,6 +20,8 @@ LABELS = "none"
 def open_images(root: str | Path, split: str = "all", classes: str | Path | None = None) -> Recipe:
     """All images below a folder as one unlabelled split; the id is the path without its suffix.
 
+    Links to folders are followed, once. The notes count and name what is left out.
+
     split: what to call it. classes: folder with the classes.txt and meta.json of the images' classes, so
     that the pack goes with others of those classes; None = the pack has no classes.
     Raises DataError for a folder without images and for two images of one id.
@@ -24,6 +29,11 @@ def open_images(root: str | Path, split: str = "all", classes: str | Path | None
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder", None, "give a folder of images")
+    tree = _walked(root)
+    notes, found = tuple(_notes(tree)), _by_id(root, tree.pictures)
+    if not found:
+        remedy = "; ".join((f"images end in {', '.join(LOWER_SUFFIXES)}", *notes))
+        raise DataError(f"{root}: no image in it", None, remedy)
     names = () if classes is None else read_classes(Path(classes))
     background = None if classes is None else read_background(Path(classes), names)
     return Recipe(
@@ -32,9 +42,10 @@ def open_images(root: str | Path, split: str = "all", classes: str | Path | None
         labels=LABELS,
         classes=names,
         background=background,
-        ids=_ids(root),
-        image=partial(find_image, root),
+        ids=tuple(found),
+        image=partial(_path, {image_id: str(path) for image_id, path in found.items()}),
         annotation=_nothing,
+        notes=notes,
     )
 
 
@@ -42,18 +53,82 @@ def _nothing(image_id: str, shape: tuple[int, int]) -> Annotation:
     return Annotation()
 
 
-def _ids(root: Path) -> tuple[str, ...]:
+def _path(found: dict[str, str], image_id: str) -> Path:
+    return Path(found[image_id])
+
+
+def _by_id(root: Path, files: list[Path]) -> dict[str, Path]:
+    """The images among the files by their image ids, in the order of the ids."""
     found: dict[str, Path] = {}
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (Path(folder, name) for name in files if not name.startswith(".")):
-            if path.suffix not in SUFFIXES:
-                continue
-            image_id = path.relative_to(root).with_suffix("").as_posix()
-            if image_id in found:
-                other = found[image_id].name
-                raise DataError(f"{path}: two images of one id", f"{other} beside it", "rename one of them")
-            found[image_id] = path
-    if not found:
-        raise DataError(f"{root}: no image in it", None, f"images end in {', '.join(SUFFIXES)}")
-    return tuple(sorted(found))
+    for path in files:
+        image_id = path.relative_to(root).with_suffix("").as_posix()
+        if image_id in found:
+            other = found[image_id].name
+            raise DataError(f"{path}: two images of one id", f"{other} beside it", "rename one of them")
+        found[image_id] = path
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """What lies below a folder, by what becomes of it. Paths are in a fixed order."""
+
+    pictures: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    """files of other suffixes, and links that lead nowhere"""
+    hidden: list[Path] = field(default_factory=list)
+    again: list[Path] = field(default_factory=list)
+    """links to folders whose images are there already, and those that would never end"""
+    closed: list[Path] = field(default_factory=list)
+    """folders that cannot be read"""
+
+
+def _walked(root: Path) -> _Tree:
+    """Everything below a folder. Links are followed after all real folders, no folder is entered twice."""
+    tree, entered, links = _Tree(), set(), []
+
+    def enter(folder: Path) -> None:
+        about = folder.stat()
+        if (about.st_dev, about.st_ino) in entered:
+            tree.again.append(folder)
+            return
+        entered.add((about.st_dev, about.st_ino))
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            tree.closed.append(folder)
+            return
+        for entry in entries:
+            path = folder / entry.name
+            if entry.name.startswith("."):
+                tree.hidden.append(path)
+            elif entry.is_dir():
+                (links if entry.is_symlink() else folders).append(path)
+            elif path.suffix.lower() in SUFFIXES and entry.is_file():
+                tree.pictures.append(path)
+            else:
+                tree.others.append(path)
+
+    folders = [root]
+    while folders or links:
+        enter((folders or links).pop(0))
+    return tree
+
+
+def _notes(tree: _Tree) -> Iterator[str]:
+    """What is left out, counted and named."""
+    if tree.others:
+        counts = Counter(path.suffix.lower() or "without a suffix" for path in tree.others)
+        kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(counts.items()))
+        ends = f"images end in {', '.join(LOWER_SUFFIXES)}"
+        yield f"other files are left out: {kinds} ({_some(tree.others)}); {ends}"
+    if tree.hidden:
+        yield f"hidden files and folders are left out: {len(tree.hidden)} ({_some(tree.hidden)})"
+    if tree.again:
+        yield f"links lead to folders that are packed already: {len(tree.again)} ({_some(tree.again)})"
+    if tree.closed:
+        yield f"folders that cannot be read are left out: {len(tree.closed)} ({_some(tree.closed)})"
+
+
+def _some(paths: list[Path]) -> str:
+    return ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")

@@ -8,6 +8,8 @@ import os
 import signal
 from contextlib import suppress
 
+from spml_dist.cluster import sockets
+
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """settings of glibc's mallopt"""
 
@@ -15,6 +17,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 def prepare(process: int) -> None:
     """What a loader process does first; `process` is its number, which torch passes."""
     keep_memory()
+    sockets.of_this_process()
     # Both reach the whole process group, and the training still needs batches to come to a step that it can
     # save. It ends this process itself; where it is killed, torch sees that it is gone.
     for number in (signal.SIGINT, signal.SIGTERM):

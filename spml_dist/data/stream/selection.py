@@ -64,20 +64,20 @@ def find(reader: Reader, pieces: Sequence[str]) -> list[SamplePlace]:
     Raises DataError for ids that the pack has not.
     """
     single, text = {piece.strip() for piece in pieces if piece.strip()}, ",".join(pieces)
-    found: dict[str, SamplePlace] = {}
+    places: dict[str, SamplePlace] = {}
     for shard in range(len(reader.manifest.shards)):
         ids = enumerate(map(image_id_of, reader.keys(shard)))
-        found |= {each: (shard, i) for i, each in ids if each in single or ("," in each and each in text)}
-        if single <= found.keys():  # no id can be meant that holds a comma
+        places |= {each: (shard, i) for i, each in ids if each in single or ("," in each and each in text)}
+        if single <= places.keys():  # no id can be meant that holds a comma
             break
-    ids_given = _ids(pieces, found)
-    if any(image_id not in found for image_id in ids_given):
+    ids_given = _ids(pieces, places)
+    if any(image_id not in places for image_id in ids_given):
         reasons = _rejected(reader)
-        missing = [image_id for image_id in _ids(pieces, {**found, **reasons}) if image_id not in found]
+        missing = [image_id for image_id in _ids(pieces, {**places, **reasons}) if image_id not in places]
         rejected = [f"{name} was rejected: {reasons[name]}" for name in missing if name in reasons]
         remedy = "; ".join([*rejected, "give image ids that were packed"])
         raise DataError(f"{reader.folder}: no such images", ", ".join(missing), remedy)
-    return [found[image_id] for image_id in dict.fromkeys(ids_given)]
+    return [places[image_id] for image_id in dict.fromkeys(ids_given)]
 
 
 def _shuffled(manifest: Manifest, seed: int) -> Iterator[SamplePlace]:

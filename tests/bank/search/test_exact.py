@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from spml_dist.bank.search import exact as module
-from spml_dist.bank.search.exact import Found, in_order, nearest, ranked
+from spml_dist.bank.search.exact import SlotNeighbours, in_order, nearest, ranked
 from spml_dist.bank.search.filters import Kind, Queries
 from spml_dist.bank.store import Store
 from spml_dist.records import BankRows
@@ -28,7 +28,7 @@ def filled(rows: BankRows, storage: str = "float32") -> Store:
     return store
 
 
-def names(store: Store, found: Found) -> list[list[tuple[int, int]]]:
+def names(store: Store, found: SlotNeighbours) -> list[list[tuple[int, int]]]:
     return [
         [(int(store.rows.image[s]), int(store.rows.segment[s])) for s in row if s >= 0]
         for row in found.slot.tolist()

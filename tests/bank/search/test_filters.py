@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_dist.bank.search.filters import Kind, Queries, groups, passing
+from spml_dist.bank.search.filters import Kind, Queries, passing, query_groups
 from spml_dist.tensor_records import take
 from tests.bank.builders import may_answer, queries_of, rows_of
 
@@ -31,7 +31,7 @@ def test_a_row_passes_for_a_group_as_it_does_for_each_of_its_queries(kind, seed,
         for at, keys in enumerate(names)
     )
     queries = queries_of(asking)
-    group, members = groups(kind, queries)
+    group, members = query_groups(kind, queries)
     passes = passing(kind, queries, members, held)
     assert passes.shape == (len(members), len(held)) and passes.dtype == torch.bool
     nobody = torch.zeros(1, len(held), dtype=torch.bool)
@@ -42,7 +42,7 @@ def test_a_row_passes_for_a_group_as_it_does_for_each_of_its_queries(kind, seed,
 @pytest.mark.parametrize("kind", KINDS)
 def test_groups_are_few_and_named_by_one_of_their_own(kind):
     queries = queries_of(rows_of(["a", "b", "c", "d"], [9, 9, 9, 9], seed=2))
-    group, members = groups(kind, queries)
+    group, members = query_groups(kind, queries)
     assert sorted(set(group.tolist()) - {-1}) == list(range(len(members)))
     assert group[members].tolist() == list(range(len(members)))
     most = {"any": 1, "labelled": 1, "same_class": 5, "other_class": 5, "shares_tag": 4, "shares_none": 4}
@@ -76,8 +76,8 @@ def test_unknown_tags_are_neither_shared_nor_apart_and_no_tags_are_apart_from_al
     rows.tags_known[:] = torch.tensor([True, True, True, False])
     queries = asking(tags)
     for kind, wanted in (("shares_tag", shares), ("shares_none", shares_none)):
-        assert passing(kind, queries, groups(kind, queries)[1], rows).tolist() == [wanted]
-        assert not len(groups(kind, asking(tags, known=False))[1])
+        assert passing(kind, queries, query_groups(kind, queries)[1], rows).tolist() == [wanted]
+        assert not len(query_groups(kind, asking(tags, known=False))[1])
 
 
 def test_propagated_classes_answer_no_question_for_classes():
@@ -85,8 +85,8 @@ def test_propagated_classes_answer_no_question_for_classes():
     rows.label[:], rows.source[:] = 2, torch.tensor([0, 1, 2])
     queries = asking(0, label=2)
     for kind, wanted in (("same_class", [False, True, False]), ("labelled", [False, True, False])):
-        assert passing(kind, queries, groups(kind, queries)[1], rows).tolist() == [wanted]
-    assert not passing("other_class", queries, groups("other_class", queries)[1], rows).any()
+        assert passing(kind, queries, query_groups(kind, queries)[1], rows).tolist() == [wanted]
+    assert not passing("other_class", queries, query_groups("other_class", queries)[1], rows).any()
 
 
 def test_queries_are_as_annotated_as_they_say():

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_dist.bank.partitions import owned, owner_of, partition_of
+from spml_dist.bank.search import faiss_index as index_module
 from spml_dist.bank.search import index_cache as cache_module
 from spml_dist.bank.search import lookup as module
-from spml_dist.bank.search import overfetch as overfetch_module
 from spml_dist.bank.search.exact import in_order
-from spml_dist.bank.search.faiss_index import Appended
+from spml_dist.bank.search.faiss_index import GpuInvertedFile
 from spml_dist.bank.search.filters import Kind, Queries
-from spml_dist.bank.search.index_cache import Cache
+from spml_dist.bank.search.index_cache import IndexCache
 from spml_dist.bank.search.lookup import lookup
 from spml_dist.bank.store import Store
 from spml_dist.records import BankRows
@@ -51,7 +51,7 @@ def eligible(store: Store, least_step: int = 0) -> torch.Tensor:
 
 
 def merged(
-    ranks: list[Store], queries: Queries, k: int, caches: list[Cache] | None = None, least_step: int = 0
+    ranks: list[Store], queries: Queries, k: int, caches: list[IndexCache] | None = None, least_step: int = 0
 ) -> dict[str, tuple[list, torch.Tensor]]:
     """Of each kind: (image, segment) of the rows that each query gets from all ranks, and similarities."""
     found = [
@@ -127,12 +127,12 @@ def every_list_searched(fetched: int | None):
     """For however few rows, and told of new ones early. fetched: entries, by a file that cannot filter."""
     with pytest.MonkeyPatch.context() as patch:
         if fetched:
-            patch.setattr(cache_module, "Inverted", Appended)
-            patch.setattr(overfetch_module, "DEPTH", fetched)
-            patch.setattr(overfetch_module, "BEYOND", 2)
+            patch.setattr(cache_module, "InvertedFile", GpuInvertedFile)
+            patch.setattr(index_module, "DEPTH", fetched)
+            patch.setattr(module, "SLACK", 2)
         patch.setattr(module, "FEW", -1)
         patch.setattr(cache_module, "PROBES", 1 << 10)
-        patch.setattr(cache_module, "NEW", 6)
+        patch.setattr(cache_module, "NEW_ROWS", 6)
         yield
 
 
@@ -149,19 +149,19 @@ def every_list_searched(fetched: int | None):
 def test_an_inverted_file_of_which_all_lists_are_searched_is_exact_after_any_history(
     first, history, world, k, storage, expires, fetched
 ):
-    """New rows answer at once, gone ones no more, overwritten slots never by what was in them."""
+    """New rows answer at once, gone ones no more, invalidate slots never by what was in them."""
     with every_list_searched(fetched):
         ranks, step = stores(world, 14, storage), 4
         asking = queries_of(rows_of(["image 0", "image 3", "new"], [2, 2, 3], seed=len(history)))
         published(ranks, rows_of(*map(list, zip(*first, strict=True)), step=3, storage=storage))
-        caches = [Cache.of(store, seed=1) if len(store) else None for store in ranks]
+        caches = [IndexCache.of(store, seed=1) if len(store) else None for store in ranks]
         for images, ahead, seed in history:
             step = max(step, step + ahead)
             keys, counts = ([part[at] for part in images] for at in (0, 1))
             rows = rows_of(keys, counts, step=step + min(ahead, 0), seed=seed, storage=storage)
             for cache, slots in zip(caches, published(ranks, rows), strict=True):
                 if cache:
-                    cache.overwritten(slots.numpy())
+                    cache.invalidate(slots.numpy())
             for store, cache in zip(ranks, caches, strict=True):
                 if expires:
                     store.expire(step - 2)

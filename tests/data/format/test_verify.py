@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from spml_dist.cli import main
 from spml_dist.data.format.verify import verify
 from spml_dist.data.pack.pack import pack
 from spml_dist.errors import DataError
@@ -130,3 +131,21 @@ def test_a_pack_of_an_earlier_release_that_counted_less_is_sound(packed, absent)
 def test_without_a_manifest_there_is_nothing_to_verify(tmp_path):
     with pytest.raises(DataError, match=r"manifest\.json"):
         verify(tmp_path)
+
+
+def test_hidden_files_and_folders_beside_a_pack_are_no_part_of_it(packed, tmp_path_factory, capsys):
+    (packed / f"._{FIRST}").write_bytes(b"\0\5\26\7")
+    (packed / f".{FIRST}.Xy12ab").write_bytes(b"half")
+    assert verify(packed)["problems"] == []
+    packs = tmp_path_factory.mktemp("packs")
+    for name in ("train", ".Trash"):
+        shutil.copytree(packed, packs / name)
+    assert main(["verify", str(packs)]) == 0
+    assert ".Trash" not in capsys.readouterr().out
+
+
+def test_a_tar_too_many_may_be_removed(packed, capsys):
+    (packed / "older-000000.tar").write_bytes((packed / FIRST).read_bytes())
+    assert main(["verify", str(packed)]) == 2
+    assert "older-000000.tar: not in the manifest" in (told := capsys.readouterr().err)
+    assert "remove it" in told

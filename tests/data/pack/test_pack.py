@@ -7,11 +7,14 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from spml_dist.data.format.keys import image_id_of, key_of
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.format.verify import verify
 from spml_dist.data.pack.pack import pack
+from spml_dist.data.stream.reader import Reader
 from spml_dist.errors import DataError
 from tests.data.conftest import CLASSES, HEIGHT, WIDTH, samples
 
@@ -111,7 +114,7 @@ def test_two_samples_of_one_key_are_refused(tmp_path):
         pack([*samples(1), *samples(1)], tmp_path, "pets", shard_size=1, **DESCRIBED)
 
 
-@pytest.mark.parametrize("key", ["", "a.b", "a/b", "x" * 90])
+@pytest.mark.parametrize("key", ["", "a.b", "a/b", "x" * 1001])
 def test_a_key_that_a_tar_cannot_carry_is_refused(tmp_path, key):
     with pytest.raises(DataError, match="not usable as a sample key"):
         pack([replace(samples(1)[0], key=key)], tmp_path, "pets", **DESCRIBED)
@@ -127,3 +130,19 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file.*cannot be written"):
         pack(samples(1), tmp_path / "file" / "out", "pets", **DESCRIBED)
+
+
+@pytest.mark.parametrize("image_id", ["x" * 240, "ж" * 110, "deep/" * 20 + "p" * 120, "a.b" * 40, "ж" * 166])
+def test_a_long_id_is_packed_read_and_verified(tmp_path, image_id):
+    long = replace(samples(1)[0], key=key_of(image_id))
+    manifest = pack([*samples(1), long, samples(2)[1]], tmp_path, "pets", **DESCRIBED)
+    assert verify(tmp_path)["problems"] == []
+    reader = Reader(tmp_path, manifest)
+    assert [image_id_of(key) for key in reader.keys(0)] == ["image-0", image_id, "image-1"]
+    assert np.array_equal(reader.read(0, 1).regions, long.regions)
+
+
+def test_only_a_long_name_changes_the_form_of_a_tar_s_header(tmp_path):
+    pack([*samples(1), replace(samples(1)[0], key="x" * 200)], tmp_path, "pets", **DESCRIBED)
+    with tarfile.open(tmp_path / "pets-000000.tar") as tar:
+        assert {bool(entry.pax_headers) for entry in tar if entry.name.startswith("image-0")} == {False}

@@ -18,7 +18,7 @@ from tests.data.conftest import image
 RGB = image(3)
 
 
-@pytest.mark.parametrize("name", ["x.jpg", "x.jpeg", "x.png", "x.JPG"])
+@pytest.mark.parametrize("name", ["x.jpg", "x.jpeg", "x.png", "x.JPG", "x.Jpg", "x.webp", "x.TIF", "x.Bmp"])
 def test_an_image_is_found_by_its_id(tmp_path, name):
     Image.fromarray(RGB).save(tmp_path / name)
     assert find_image(tmp_path, "x") == tmp_path / name
@@ -55,8 +55,8 @@ def test_greys_palettes_and_transparency_become_rgb(tmp_path, mode):
 def test_a_very_large_image_is_read_without_a_warning_and_a_bomb_is_refused(tmp_path, limit, said):
     Image.fromarray(RGB).save(tmp_path / "x.jpg")
     code = (
-        "import pathlib, sys; from PIL import Image; from spml_dist.shards import images;"
-        f"Image.MAX_IMAGE_PIXELS = {limit}; images.read_image(pathlib.Path(sys.argv[1]))"
+        "import pathlib, sys; from PIL import Image; from spml_dist.data.recipes import image_files;"
+        f"Image.MAX_IMAGE_PIXELS = {limit}; image_files.read_image(pathlib.Path(sys.argv[1]))"
     )
     command = [sys.executable, "-W", "always", "-c", code, str(tmp_path / "x.jpg")]
     told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stderr

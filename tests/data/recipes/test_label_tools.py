@@ -23,7 +23,7 @@ RECIPES = Path(__file__).parents[3] / "docs" / "recipes.md"
 LAYOUT = {
     "cvat": ("annotations/instances_default.json", "images/default"),
     "label_studio": ("result.json", "."),
-    "labelme": ("dataset.json", "pictures"),
+    "labelme": ("dataset.json", "images"),
     "supervisely": ("ds0/annotations/instances.json", "ds0/images"),
     "roboflow": ("train/_annotations.coco.json", "train"),
 }

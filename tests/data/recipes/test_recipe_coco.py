@@ -19,7 +19,8 @@ from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.format.verify import verify
 from spml_dist.data.recipes.coco import open_coco
 from spml_dist.errors import DataError
-from tests.data.conftest import HEIGHT, WIDTH, image, write_json
+from tests.data.conftest import HEIGHT, WIDTH, write_json
+from tests.data.conftest import image as random_image
 
 BUSY, EMPTY = "000000000009", "000000000025"
 CATEGORIES = [
@@ -67,7 +68,7 @@ def coco(tmp_path: Path) -> Path:
         for image_id in (EMPTY, BUSY)
     ]
     for seed, image_id in enumerate((BUSY, EMPTY)):
-        Image.fromarray(image(seed)).save(root / "val2017" / f"{image_id}.jpg", quality=90)
+        Image.fromarray(random_image(seed)).save(root / "val2017" / f"{image_id}.jpg", quality=90)
     annotations = [
         instance(1, 9, 17, [[12.0, 12.0, 18.0, 12.0, 18.0, 18.0, 12.0, 18.0]], [12.0, 12.0, 6.0, 6.0]),
         instance(2, 9, 18, [[10, 10, 30, 10, 30, 20, 10, 20], [32, 10, 36, 10, 36, 20]], [10, 10, 26, 10]),

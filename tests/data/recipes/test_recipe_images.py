@@ -91,3 +91,45 @@ def test_a_folder_that_cannot_be_packed_is_named(photos, spoil, seen):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(DataError, match="nowhere: no such folder"):
         open_images(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("x.Jpg", "JPEG"), ("x.jpe", "JPEG"), ("x.JFIF", "JPEG"), ("x.webp", "WEBP"), ("x.bmp", "BMP"),
+     ("x.Tif", "TIFF"), ("x.tiff", "TIFF"), ("x.gif", "GIF")],
+)  # fmt: skip
+def test_images_of_every_known_format_and_spelling_are_packed(tmp_path, name, form):
+    Image.fromarray(image(0)).save(tmp_path / name, form)
+    (sample,) = open_images(tmp_path).samples()
+    assert (sample.key, sample.image.shape) == ("x", (HEIGHT, WIDTH, 3))
+    assert np.abs(sample.image.astype(int) - image(0)).mean() < 8
+
+
+def test_of_an_animation_the_first_frame_is_packed(tmp_path):
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    (sample,) = open_images(tmp_path).samples()
+    assert (sample.image == (255, 0, 0)).all()
+
+
+def test_what_is_left_out_is_counted_and_named(photos, tmp_path, capsys):
+    (photos / "raw.CR2").write_bytes(b"raw")
+    (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert main(["pack", "images", str(photos), "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().err
+    assert "other files are left out: 1 .cr2, 1 .jpg, 1 .txt" in told and "notes.txt" in told
+    assert "hidden files and folders are left out: 1" in told and ".cache" in told
+
+
+def test_linked_folders_are_followed_once_and_never_in_a_circle(photos, tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    Image.fromarray(image(5)).save(store / "far.jpg")
+    (photos / "a link").symlink_to(store)
+    (photos / "another").symlink_to(store)
+    (photos / "2024/circle").symlink_to(photos)
+    recipe = open_images(photos)
+    assert recipe.ids == ("2024/may/b", "IMG.1", "a link/far")
+    (note,) = [note for note in recipe.notes if "packed already" in note]
+    assert "another" in note and "circle" in note
+    assert len(list(recipe.samples())) == 3

@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_dist.bank.counts import Counts, count
+from spml_dist.bank.counts import RowCounts, count
+from spml_dist.bank.drift import drift
 from spml_dist.bank.rows import bitset, from_bitset
 from spml_dist.bank.search.filters import Queries
-from spml_dist.bank.staleness import ages, coverage, drift, purity, summed
+from spml_dist.bank.statistics import ages, coverage, purity, summed
 from spml_dist.records import BankRows, Neighbours
 from spml_dist.tensor_records import take
 from tests.bank.builders import CLASSES, queries_of, rows_of
@@ -113,7 +114,7 @@ class TestCoverage:
 
     def test_without_anybody_to_cover_there_is_no_share(self):
         queries = replace(asking([-1, -1]), tags_known=torch.zeros(2, dtype=torch.bool))
-        nothing = Counts(*(torch.zeros(n, dtype=torch.int64) for n in (1, CLASSES, CLASSES, 2, 2)))
+        nothing = RowCounts(*(torch.zeros(n, dtype=torch.int64) for n in (1, CLASSES, CLASSES, 2, 2)))
         assert coverage(queries, nothing, nothing, nothing) == {}
 
 
