@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from spml_dist.cli.arguments import add_verb
 from spml_dist.cli.labels import add_boxes, add_heat, add_radius, given, heat, say_idle
@@ -15,8 +15,14 @@ from spml_dist.errors import ConfigError
 if TYPE_CHECKING:
     from spml_dist.data.recipes.recipe import Recipe
 
-Run = Callable[[argparse.Namespace, "Callable[[argparse.Namespace], Recipe]"], int]
-"""packs what opens from the arguments"""
+
+class RunRecipe(Protocol):
+    """Packs the recipe that `open` makes of the arguments. Returns the exit status."""
+
+    def __call__(
+        self, arguments: argparse.Namespace, open: Callable[[argparse.Namespace], Recipe]
+    ) -> int: ...
+
 
 EXAMPLES = """\
 DIR holds classes.txt ("ID name" a line), meta.json ({"background": ID or null}), SPLIT.txt (image ids),
@@ -51,7 +57,7 @@ examples:
 def add(
     recipes: argparse._SubParsersAction,
     add_common: Callable[[argparse.ArgumentParser], None],
-    run: Run,
+    run: RunRecipe,
 ) -> None:
     """Add the recipe.
 

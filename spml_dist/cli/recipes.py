@@ -9,13 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from spml_dist.cli.arguments import add_verb
+from spml_dist.cli.folder import RunRecipe
 from spml_dist.cli.labels import OPTIONS, add_boxes, add_heat, add_radius, given, heat, say_idle
 
 if TYPE_CHECKING:
     from spml_dist.data.recipes.recipe import Recipe
 
-Run = Callable[[argparse.Namespace, "Callable[[argparse.Namespace], Recipe]"], int]
-"""packs what opens from the arguments"""
 
 VOC2012 = """\
 download and unpack in DIR, each where it unpacks by itself:
@@ -121,7 +120,7 @@ examples:
 def add(
     recipes: argparse._SubParsersAction,
     add_common: Callable[[argparse.ArgumentParser], None],
-    run: Run,
+    run: RunRecipe,
 ) -> None:
     """Add the recipes.
 
