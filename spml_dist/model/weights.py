@@ -50,7 +50,8 @@ def read(path: str) -> dict[str, Any]:
             return load_file(path)
         # What training scripts commonly save beside the weights: their options, which cannot run anything.
         with torch.serialization.safe_globals([argparse.Namespace, types.SimpleNamespace]):
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with open(path, "rb") as file:  # by a path that ends in .safetensors torch would go by that
+                state = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as problem:
         raise ConfigError("model.weights cannot be read", path, problem.strerror or str(problem)) from problem
     except Exception as problem:  # of a damaged file both libraries raise whatever it leads them to

@@ -44,7 +44,7 @@ def saved(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint with each kind of bank."""
     folder, config = tmp_path_factory.mktemp("checkpoints"), load(QUICKSTART)
     bank = global_bank()
-    bank.publish(rows_of(["a", "b"], [3, 4]), ["a", "b"])
+    bank.add(rows_of(["a", "b"], [3, 4]), ["a", "b"])
     state = {"step": 7, "fingerprint": "f"}
     return {
         "recent": checkpoint.save(Engine(), bank_of(1, 7), state, config, folder / "recent"),
