@@ -57,11 +57,11 @@ def read(path: Path) -> None:
     refused(checkpoint.require_whole, path)
     refused(checkpoint.read, path)
     if (path / "bank" / "rows.safetensors").exists():
-        refused(checkpoint.restore_bank, RecentBank(4), path)
+        refused(RecentBank(4).restore, path / "bank")
         return
     refused(snapshot.read_shards, path / "bank")
     refused(snapshot.verify_indexes, path / "bank")
-    refused(checkpoint.restore_bank, global_bank(), path)
+    refused(global_bank().restore, path / "bank")
 
 
 @pytest.mark.parametrize("kind", ["recent", "whole"])
