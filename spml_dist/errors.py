@@ -24,7 +24,9 @@ class SpmlError(Exception):
     def __str__(self) -> str:
         seen = "" if self.value is None else f" (got {_shortened(self.value)})"
         todo = f"; {self.remedy}" if self.remedy else ""
-        return " ".join(f"{self.what}{seen}{todo}".splitlines())
+        line = " ".join(f"{self.what}{seen}{todo}".splitlines())
+        # Half a character, which JSON can hold, would end a file or a terminal's line in another error.
+        return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _shortened(value: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from spml_dist.errors import DataError
 from spml_dist.files import address
@@ -17,6 +19,9 @@ FILE = "manifest.json"
 VERSION = 2
 READABLE = (1, 2)
 """versions that this release reads; in version 1 samples have no weak.json and counts are fewer"""
+
+NESTED = ("counts", "shards")
+"""keys of a manifest that hold records of their own"""
 
 NAMED = 8
 """images that a manifest names of those it counts"""
@@ -176,7 +181,24 @@ def _values(path: str, record: type, content: object, name: str) -> dict[str, An
         raise DataError(f"{path}: keys are missing", ", ".join(missing), "pack again")
     # What is unknown here was added by a later release of the same version, and is passed over.
     names = [each.name for each in fields(record) if each.name in content]
-    return {key: frozen(content[key]) for key in names}
+    values = {key: frozen(content[key]) for key in names}
+    for key in names:
+        _require_type(path, record, key, values[key])
+    return values
+
+
+def _require_type(path: str, record: type, key: str, value: object) -> None:
+    if key in NESTED:
+        return
+    try:
+        _adapter(record, key).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise DataError(f"{path}: {key} is not what a manifest holds", value, "pack again") from error
+
+
+@cache
+def _adapter(record: type, key: str) -> TypeAdapter:
+    return TypeAdapter(get_type_hints(record)[key])
 
 
 def frozen(value: Any) -> Any:
