@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spml_dist.errors import ConfigError
-from spml_dist.signatures import recognised
+from spml_dist.files.signatures import recognised
 
 INSIDE = (
     "state_dict",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from spml_dist.decoding import decode
+from spml_dist.data.decoding import decode
 from spml_dist.errors import DataError
 from spml_dist.records import IGNORED, UNLABELLED
 

@@ -14,8 +14,8 @@ from PIL import Image
 from spml_dist.data.annotations.contour_network import network_contours
 from spml_dist.data.annotations.contours import contours
 from spml_dist.data.annotations.regions import oversegment
+from spml_dist.data.decoding import decode
 from spml_dist.data.format.keys import key_of, spelt
-from spml_dist.decoding import decode
 from spml_dist.errors import ConfigError, DataError, RunError
 from spml_dist.files.write import replacing
 

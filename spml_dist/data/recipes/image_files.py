@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from spml_dist.data.decoding import decode, is_rgb_jpeg, orientation
 from spml_dist.data.format.keys import spellings
-from spml_dist.decoding import decode, is_rgb_jpeg, orientation
 from spml_dist.errors import DataError
 
 LOWER_SUFFIXES = (".jpg", ".jpeg", ".png", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif")
@@ -60,7 +60,7 @@ def read_image(path: Path) -> np.ndarray:
 
     Of an animation, and of a file of several pages, the first is taken. Raises DataError for an empty,
     truncated or unknown file, for more than 8 bits a channel, and for one that is too long or too large
-    (`spml_dist.decoding`).
+    (`spml_dist.data.decoding`).
     """
     check = partial(_require_eight_bits, path)
     image = decode(_content(path), path, check=check, upright=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from PIL import Image
 
 from spml_dist.errors import DataError
-from spml_dist.signatures import recognised
+from spml_dist.files.signatures import recognised
 
 LONGEST = 65_500
 """pixels of a side: packs hold JPEGs, which cannot be longer"""
