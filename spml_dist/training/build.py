@@ -75,12 +75,12 @@ def build(
 
     dtype = torch.float64 if config.engine.precision == "float64" else torch.float32
     model = task.build(_to_build(config.model, saved), len(manifest.classes), config.seed).to(device, dtype)
-    # Before the engine, which casts the network it is given and hooks into it. Only a segmenter has one: an
-    # experiment of CAM keeps no bank that its vectors could go to.
-    segmenter = cast(Segmenter, model)
+    segmenter = cast(Segmenter, model)  # or a CAM classifier, whose weights have an origin too
     _require_one_origin(segmenter.origin)
     if not saved:
         log.line(f"the backbone starts from {segmenter.origin}")
+    # Before the engine, which casts the network it is given and hooks into it. Only a segmenter has one: an
+    # experiment of CAM keeps no bank that its vectors could go to.
     encoder = momentum_encoder.build(config, segmenter, PRECISION[config.engine.precision], engine_state)
     engine = _engine(model, config, engine_state, log)
     bank = run_bank.build(config, len(manifest.classes), device, manifest.classes)

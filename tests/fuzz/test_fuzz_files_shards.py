@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spml_dist.data.format.manifest import counted, read_manifest
+from spml_dist.data.format.manifest import present_counts, read_manifest
 from spml_dist.data.format.members import OPTIONAL, REQUIRED, decode, encode, encode_jpeg
 from spml_dist.data.format.verify import verify
 from spml_dist.data.pack.pack import pack
@@ -35,7 +35,7 @@ def tried(folder: Path) -> None:
     """Verify and read a pack: each sample is there, or refused in one line."""
     try:
         manifest = read_manifest(folder)
-        counted(folder)
+        present_counts(folder)
     except DataError as error:
         assert "\n" not in str(error)
         return

@@ -74,8 +74,9 @@ def _proposed(
         if own.shape[1]:
             entries[(entries[:, :, None] == own[members][:, None, :]).any(axis=2)] = -1
         proposed[members] = entries
-        # The lists next to a query may hold too few rows that pass.
-        short = np.count_nonzero(entries >= 0, axis=1) < min(k, passed - own.shape[1])
+        # The lists next to a query may hold too few rows that pass, and so may a fetch that cannot filter.
+        of_own_image = np.count_nonzero(allowed[own[members].clip(0)] & (own[members] >= 0), axis=1)
+        short = np.count_nonzero(entries >= 0, axis=1) < np.minimum(k, passed - of_own_image)
         if short.any():
             _compare(proposed, store, queries, members[short], k, allowed)
     return torch.from_numpy(proposed).to(eligible.device)

@@ -129,7 +129,6 @@ def every_list_searched(fetched: int | None):
         if fetched:
             patch.setattr(cache_module, "InvertedFile", GpuInvertedFile)
             patch.setattr(index_module, "DEPTH", fetched)
-            patch.setattr(module, "SLACK", 2)
         patch.setattr(module, "FEW", -1)
         patch.setattr(cache_module, "PROBES", 1 << 10)
         patch.setattr(cache_module, "NEW_ROWS", 6)
