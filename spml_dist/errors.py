@@ -22,9 +22,9 @@ class SpmlError(Exception):
         super().__init__(what, self.value, remedy)
 
     def __str__(self) -> str:
-        seen = "" if self.value is None else f" (got {_shortened(self.value)})"
+        value = "" if self.value is None else f" (got {_shortened(self.value)})"
         todo = f"; {self.remedy}" if self.remedy else ""
-        return " ".join(f"{self.what}{seen}{todo}".splitlines())
+        return " ".join(f"{self.what}{value}{todo}".splitlines())
 
 
 def _shortened(value: str) -> str:

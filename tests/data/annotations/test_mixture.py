@@ -12,7 +12,9 @@ from spml_dist.data.annotations.mixture import ImageLabels, merge_boxes, merge_l
 SHAPE = (3, 4)
 maps = arrays(np.uint8, SHAPE, elements=st.sampled_from([0, 1, 2, 254, 255]))
 classes = st.none() | st.lists(st.integers(0, 4), unique=True, max_size=3).map(tuple)
-mixtures = st.lists(st.builds(ImageLabels, semantic=st.none() | maps, shown=classes, listed=classes), max_size=4)
+mixtures = st.lists(
+    st.builds(ImageLabels, semantic=st.none() | maps, shown=classes, listed=classes), max_size=4
+)
 
 
 def by_definition(kinds: list[ImageLabels]) -> tuple[np.ndarray | None, int]:
