@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -56,4 +57,5 @@ def test_a_misspelt_name_is_an_attribute_error():
 
 def test_types_are_published():
     assert (ROOT / "spml_dist" / "py.typed").is_file()
-    assert 'spml_dist = ["py.typed"]' in (ROOT / "pyproject.toml").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["spml_dist"]

@@ -49,8 +49,10 @@ def read(path: str) -> dict[str, Any]:
         if recognised(head, Path(path).stat().st_size)[0] == "a safetensors file":
             return load_file(path)
         # What training scripts commonly save beside the weights: their options, which cannot run anything.
-        with torch.serialization.safe_globals([argparse.Namespace, types.SimpleNamespace]):
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        safe = torch.serialization.safe_globals([argparse.Namespace, types.SimpleNamespace])
+        with safe, open(path, "rb") as file:
+            # The file, not its path, by whose ending torch would take it for safetensors.
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as problem:
         raise ConfigError("model.weights cannot be read", path, problem.strerror or str(problem)) from problem
     except Exception as problem:  # of a damaged file both libraries raise whatever it leads them to

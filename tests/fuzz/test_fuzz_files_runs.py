@@ -44,7 +44,7 @@ def saved(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint with each kind of bank."""
     folder, config = tmp_path_factory.mktemp("checkpoints"), load(QUICKSTART)
     bank = global_bank()
-    bank.publish(rows_of(["a", "b"], [3, 4]), ["a", "b"])
+    bank.add(rows_of(["a", "b"], [3, 4]), ["a", "b"])
     state = {"step": 7, "fingerprint": "f"}
     return {
         "recent": checkpoint.save(Engine(), bank_of(1, 7), state, config, folder / "recent"),
@@ -57,11 +57,11 @@ def read(path: Path) -> None:
     refused(checkpoint.require_whole, path)
     refused(checkpoint.read, path)
     if (path / "bank" / "rows.safetensors").exists():
-        refused(checkpoint.restore_bank, RecentBank(4), path)
+        refused(RecentBank(4).restore, path / "bank")
         return
     refused(snapshot.read_shards, path / "bank")
     refused(snapshot.verify_indexes, path / "bank")
-    refused(checkpoint.restore_bank, global_bank(), path)
+    refused(global_bank().restore, path / "bank")
 
 
 @pytest.mark.parametrize("kind", ["recent", "whole"])
