@@ -63,7 +63,7 @@ COLUMNS = ("relation", "way", "candidates", "loss bias", "loss sd", "gradient bi
 
 Recall = Callable[[Candidates, int], BankCandidates]
 """a bank's answer to a step's segments, and the step"""
-Told = dict[str, tuple[float, Tensor]]
+RelationValues = dict[str, tuple[float, Tensor]]
 """by relation: loss and gradient, [n, C]"""
 
 
@@ -167,9 +167,9 @@ def estimates(case: Met, sampled: Sequence[int], draws: int, seed: int = 0) -> l
     plan = run_bank.lookup_plan(load(CONFIG))
     every_row = _bank(case, "exact", plan, seed)(case.segments.candidates, 0)
     exact = {
-        relation: told
-        for relation, told in _told(case, every_row).items()
-        if told[0] and (relation != "feature_affinity" or (case.held.source == PROPAGATED).any())
+        relation: value
+        for relation, value in _losses(case, every_row).items()
+        if value[0] and (relation != "feature_affinity" or (case.held.source == PROPAGATED).any())
     }
 
     def compared(way: str, recall: Recall, steps: range, count: int | None = None) -> list[Estimate]:
@@ -207,9 +207,9 @@ def _recent(case: Met) -> Recall:
     return bank.candidates
 
 
-def _told(case: Met, answer: BankCandidates) -> Told:
+def _losses(case: Met, answer: BankCandidates) -> RelationValues:
     """What the step comes to with a bank's answer."""
-    told = {}
+    values = {}
     for relation in RELATIONS:
         config = _alone(relation)
         vector = case.segments.candidates.prototype.clone().requires_grad_()
@@ -218,8 +218,8 @@ def _told(case: Met, answer: BankCandidates) -> Told:
         counts = denominators(step, config.relations, config.loss).float()[1:]
         loss = across_images(step, answer, config.relations, config.loss, counts).loss
         loss.backward()
-        told[relation] = loss.item(), vector.grad
-    return told
+        values[relation] = loss.item(), vector.grad
+    return values
 
 
 @cache
@@ -228,19 +228,19 @@ def _alone(relation: str) -> Config:
 
 
 def _compared(
-    case: Met, exact: Told, way: str, sampled: int | None, recall: Recall, steps: range
+    case: Met, exact: RelationValues, way: str, sampled: int | None, recall: Recall, steps: range
 ) -> list[Estimate]:
     """A way to choose candidates beside the exact ones."""
-    candidates, told = [], []
+    candidates, values = [], []
     for step in steps:
         answer = recall(case.segments.candidates, step)
         candidates.append(len(answer.rows))
-        told.append(_told(case, answer))
+        values.append(_losses(case, answer))
     mean = sum(candidates) / len(steps)
     found = []
     for relation, (loss, gradient) in exact.items():
-        losses = torch.tensor([each[relation][0] for each in told], dtype=torch.float64)
-        gradients = torch.stack([each[relation][1].flatten() for each in told]).double()
+        losses = torch.tensor([each[relation][0] for each in values], dtype=torch.float64)
+        gradients = torch.stack([each[relation][1].flatten() for each in values]).double()
         off, error, sd = _off(losses[:, None] / loss - 1)
         about_loss = (off.item(), error, sd)
         off, error, sd = _off((gradients - gradient.flatten()) / gradient.double().norm())

@@ -22,9 +22,9 @@ class SpmlError(Exception):
         super().__init__(what, self.value, remedy)
 
     def __str__(self) -> str:
-        seen = "" if self.value is None else f" (got {_shortened(self.value)})"
+        value = "" if self.value is None else f" (got {_shortened(self.value)})"
         todo = f"; {self.remedy}" if self.remedy else ""
-        line = " ".join(f"{self.what}{seen}{todo}".splitlines())
+        line = " ".join(f"{self.what}{value}{todo}".splitlines())
         # Half a character, which JSON can hold, would end a file or a terminal's line in another error.
         return line.encode("utf-8", "backslashreplace").decode("utf-8")
 

@@ -23,8 +23,6 @@ ROOMS = (
     "hashing",
     "comm",
     "files",
-    "signatures",
-    "decoding",
     "progress",
     "tables",
     "run_folder",

@@ -98,11 +98,11 @@ def from_bitset(words: Tensor, classes: int) -> Tensor:
 
 def empty(count: int, dim: int, classes: int, storage: str, device=None) -> BankRows:
     """`count` rows of zeros."""
-    made = {name: torch.zeros(count, dtype=dtype, device=device) for name, (dtype, _) in _FIELDS.items()}
-    made["box"] = torch.zeros(count, 4, dtype=torch.float16, device=device)
-    made["tags"] = torch.zeros(count, -(-classes // BITS), dtype=torch.int64, device=device)
-    made["vector"] = torch.zeros(count, dim, dtype=STORAGE[storage], device=device)
-    return BankRows(**made)
+    columns = {name: torch.zeros(count, dtype=dtype, device=device) for name, (dtype, _) in _FIELDS.items()}
+    columns["box"] = torch.zeros(count, 4, dtype=torch.float16, device=device)
+    columns["tags"] = torch.zeros(count, -(-classes // BITS), dtype=torch.int64, device=device)
+    columns["vector"] = torch.zeros(count, dim, dtype=STORAGE[storage], device=device)
+    return BankRows(**columns)
 
 
 def by_identity(rows: BankRows) -> BankRows:

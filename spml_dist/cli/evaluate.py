@@ -49,13 +49,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json is not None:
         _require_place(args.json)  # before the images, which take long
-    done = evaluate_run(args.folder, args.split, oracle=args.oracle, pictures=args.pictures)
+    evaluation = evaluate_run(args.folder, args.split, oracle=args.oracle, pictures=args.pictures)
     if args.json is not None:
-        write_json(args.json, done.result, sort_keys=False)
-    print(done.table)
-    print("\n".join(f"wrote {path}" for path in done.files))
-    if done.untracked:
-        print(done.untracked, file=sys.stderr)
+        write_json(args.json, evaluation.result, sort_keys=False)
+    print(evaluation.table)
+    print("\n".join(f"wrote {path}" for path in evaluation.files))
+    if evaluation.untracked:
+        print(evaluation.untracked, file=sys.stderr)
     return 0
 
 

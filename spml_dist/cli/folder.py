@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from spml_dist.cli.arguments import add_verb
 from spml_dist.cli.labels import add_boxes, add_heat, add_radius, given, heat, say_idle
+from spml_dist.cli.pack_options import add_common
 from spml_dist.errors import ConfigError
 
 if TYPE_CHECKING:
     from spml_dist.data.recipes.recipe import Recipe
-
-
-class RunRecipe(Protocol):
-    """Packs the recipe that `open` makes of the arguments. Returns the exit status."""
-
-    def __call__(
-        self, arguments: argparse.Namespace, open: Callable[[argparse.Namespace], Recipe]
-    ) -> int: ...
-
 
 EXAMPLES = """\
 DIR holds classes.txt ("ID name" a line), meta.json ({"background": ID or null}), SPLIT.txt (image ids),
@@ -54,27 +44,22 @@ examples:
 """
 
 
-def add(
-    recipes: argparse._SubParsersAction,
-    add_common: Callable[[argparse.ArgumentParser], None],
-    run: RunRecipe,
-) -> None:
-    """Add the recipe.
-
-    add_common: adds the options that all recipes share; run: packs.
-    """
+def add(recipes: argparse._SubParsersAction) -> None:
+    """Add the recipe."""
     about = "Pack one split of a folder of images with any kinds of annotation."
-    made = add_verb(recipes, "folder", "one split of a folder of images", about, EXAMPLES)
-    made.add_argument("dir", metavar="DIR", help="folder with images/, classes.txt, meta.json and SPLIT.txt")
+    parser = add_verb(recipes, "folder", "one split of a folder of images", about, EXAMPLES)
+    parser.add_argument(
+        "dir", metavar="DIR", help="folder with images/, classes.txt, meta.json and SPLIT.txt"
+    )
     kinds = "masks and names under weak/, with commas between; on a pixel the first decides"
-    made.add_argument("--labels", metavar="KIND[,KIND...]", required=True, help=kinds)
+    parser.add_argument("--labels", metavar="KIND[,KIND...]", required=True, help=kinds)
     own = "JSON file {image id: [KIND, ...]}: the kinds that each image has (default: all that it has)"
-    made.add_argument("--labels-from", metavar="FILE", help=own)
-    made.add_argument("--split", required=True, help="train, val, ...: the name of a list of image ids")
-    made.add_argument("--name", help="the tars are called NAME-000000.tar, ... (default: DIR-SPLIT)")
-    _add_marks(made.add_argument_group("marks"))
-    add_common(made)
-    made.set_defaults(run=partial(run, open=_open))
+    parser.add_argument("--labels-from", metavar="FILE", help=own)
+    parser.add_argument("--split", required=True, help="train, val, ...: the name of a list of image ids")
+    parser.add_argument("--name", help="the tars are called NAME-000000.tar, ... (default: DIR-SPLIT)")
+    _add_marks(parser.add_argument_group("marks"))
+    add_common(parser)
+    parser.set_defaults(open_recipe=_open)
 
 
 def _add_marks(group: argparse._ArgumentGroup) -> None:
@@ -90,12 +75,12 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _open(arguments: argparse.Namespace) -> Recipe:
-    from spml_dist.data.recipes.annotation_kinds import Marks
+    from spml_dist.data.recipes.annotation_kinds import MarkSettings
     from spml_dist.data.recipes.folder import open_folder
 
     _require_another(arguments.out, Path(arguments.dir))
-    asked = given(arguments, ("point_radius", "boxes", "heat_maps"))
-    marks = Marks(heat=heat(arguments), **asked)
+    options = given(arguments, ("point_radius", "boxes", "heat_maps"))
+    marks = MarkSettings(heat=heat(arguments), **options)
     recipe = open_folder(arguments.dir, arguments.split, arguments.labels, marks, arguments.labels_from)
     say_idle(arguments, recipe.forms)
     return recipe

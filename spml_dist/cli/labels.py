@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spml_dist.data.annotations.keypoints import Heat
+    from spml_dist.data.annotations.keypoints import HeatMap
 
 
 OPTIONS = {
@@ -45,18 +45,18 @@ def add_heat(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--heat-low", metavar="H", type=float, help=low)
 
 
-def heat(arguments: argparse.Namespace) -> Heat:
+def heat(arguments: argparse.Namespace) -> HeatMap:
     """What `add_heat` added. Raises ConfigError for numbers that make no heat map."""
-    from spml_dist.data.annotations.keypoints import Heat
+    from spml_dist.data.annotations.keypoints import HeatMap
 
-    asked = given(arguments, OPTIONS["keypoints"])
-    return Heat(**{name.rpartition("_")[2]: value for name, value in asked.items()})
+    options = given(arguments, OPTIONS["keypoints"])
+    return HeatMap(**{name.rpartition("_")[2]: value for name, value in options.items()})
 
 
 def given(arguments: argparse.Namespace, options: Iterable[str]) -> dict[str, Any]:
     """Those of the options that were given, with their values; what is absent is up to the recipe."""
-    said = {name: getattr(arguments, name, None) for name in options}
-    return {name: value for name, value in said.items() if value is not None}
+    values = {name: getattr(arguments, name, None) for name in options}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def say_idle(arguments: argparse.Namespace, forms: Collection[str]) -> None:

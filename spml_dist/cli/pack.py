@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spml_dist.cli import folder, sample
 from spml_dist.cli import recipes as published
 from spml_dist.cli.arguments import add_verb
-from spml_dist.cli.pack_options import add_common
 
 if TYPE_CHECKING:
     from spml_dist.data.format.manifest import Manifest
-    from spml_dist.data.recipes.recipe import Recipe
 
 NAME = "pack"
 
@@ -42,19 +40,20 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         EXAMPLES,
     )
     recipes = parser.add_subparsers(metavar="RECIPE", required=True, dest="recipe", title="recipes")
-    folder.add(recipes, add_common, run_recipe)
-    published.add(recipes, add_common, run_recipe)
-    sample.add(recipes, run_sample)
+    folder.add(recipes)
+    published.add(recipes)
+    parser.set_defaults(run=run_recipe)
+    sample.add(recipes).set_defaults(run=run_sample)
 
 
-def run_recipe(arguments: argparse.Namespace, open: Callable[[argparse.Namespace], Recipe]) -> int:
-    """Pack the split that a recipe opens."""
+def run_recipe(arguments: argparse.Namespace) -> int:
+    """Pack the split that `open_recipe`, the function of the chosen subcommand, opens."""
     from spml_dist.data.pack.fingerprint import fingerprint
     from spml_dist.data.pack.pack_recipe import pack_recipe
     from spml_dist.data.pack.region_sources import describe, region_source
 
     regions = region_source(arguments.regions, arguments.contours, arguments.keep_contours)
-    recipe = replace(open(arguments), regions=regions)
+    recipe = replace(arguments.open_recipe(arguments), regions=regions)
     for note in recipe.notes:
         print(*note.splitlines(), file=sys.stderr)  # it may name files, and files may have odd names
     if not recipe.is_annotated():

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from spml_dist.cli.arguments import add_verb
-from spml_dist.cli.folder import RunRecipe
 from spml_dist.cli.labels import OPTIONS, add_boxes, add_heat, add_radius, given, heat, say_idle
+from spml_dist.cli.pack_options import add_common
 
 if TYPE_CHECKING:
     from spml_dist.data.recipes.recipe import Recipe
-
 
 VOC2012 = """\
 download and unpack in DIR, each where it unpacks by itself:
@@ -117,61 +114,56 @@ examples:
 """
 
 
-def add(
-    recipes: argparse._SubParsersAction,
-    add_common: Callable[[argparse.ArgumentParser], None],
-    run: RunRecipe,
-) -> None:
-    """Add the recipes.
-
-    add_common: adds the options that all recipes share; run: packs.
-    """
-    made = add_verb(
+def add(recipes: argparse._SubParsersAction) -> None:
+    """Add the recipes."""
+    parser = add_verb(
         recipes, "voc2012", "PASCAL VOC 2012 with SBD and its weak labels", "Pack VOC 2012.", VOC2012
     )
-    _add_split(made, "masks, scribbles, scribbles80, scribbles50, scribbles30, points, clicks, boxes or tags")
-    add_radius(made, 6)
-    add_boxes(made)
-    add_common(made)
-    made.set_defaults(run=partial(run, open=_voc2012))
+    _add_split(
+        parser, "masks, scribbles, scribbles80, scribbles50, scribbles30, points, clicks, boxes or tags"
+    )
+    add_radius(parser, 6)
+    add_boxes(parser)
+    add_common(parser)
+    parser.set_defaults(open_recipe=_voc2012)
 
-    made = add_verb(recipes, "coco", "COCO's instances or panoptic segments", "Pack COCO 2017.", COCO)
-    _add_split(made, "masks, boxes or tags")
-    made.add_argument(
+    parser = add_verb(recipes, "coco", "COCO's instances or panoptic segments", "Pack COCO 2017.", COCO)
+    _add_split(parser, "masks, boxes or tags")
+    parser.add_argument(
         "--annotations", choices=("instances", "panoptic"), default="instances", help="(default: %(default)s)"
     )
-    add_boxes(made)
-    add_common(made)
-    made.set_defaults(run=partial(run, open=_coco))
+    add_boxes(parser)
+    add_common(parser)
+    parser.set_defaults(open_recipe=_coco)
 
-    made = add_verb(recipes, "densepose", "DensePose-COCO's body parts", "Pack DensePose-COCO.", DENSEPOSE)
-    _add_split(made, "masks, points or keypoints")
-    add_radius(made, 6)
-    add_heat(made)
-    add_common(made)
-    made.set_defaults(run=partial(run, open=_densepose))
+    parser = add_verb(recipes, "densepose", "DensePose-COCO's body parts", "Pack DensePose-COCO.", DENSEPOSE)
+    _add_split(parser, "masks, points or keypoints")
+    add_radius(parser, 6)
+    add_heat(parser)
+    add_common(parser)
+    parser.set_defaults(open_recipe=_densepose)
 
     about = "Pack all images of a folder, without labels."
-    made = add_verb(recipes, "images", "a bare folder of images", about, IMAGES)
-    made.add_argument("dir", metavar="DIR", help="folder of images, at any depth")
-    made.add_argument("--split", default="all", help="what to call it (default: all)")
-    made.add_argument(
+    parser = add_verb(recipes, "images", "a bare folder of images", about, IMAGES)
+    parser.add_argument("dir", metavar="DIR", help="folder of images, at any depth")
+    parser.add_argument("--split", default="all", help="what to call it (default: all)")
+    parser.add_argument(
         "--classes", metavar="FOLDER", help="folder with classes.txt and meta.json (default: no classes)"
     )
-    _add_name(made)
-    add_common(made)
-    made.set_defaults(run=partial(run, open=_images))
+    _add_name(parser)
+    add_common(parser)
+    parser.set_defaults(open_recipe=_images)
 
 
 def _voc2012(arguments: argparse.Namespace) -> Recipe:
     from spml_dist.data.recipes.voc2012 import AUGMENTED, open_voc2012
 
-    asked = (arguments.dir, arguments.split, arguments.labels)
-    recipe = open_voc2012(*asked, **given(arguments, ("point_radius", "boxes")))
+    source = (arguments.dir, arguments.split, arguments.labels)
+    recipe = open_voc2012(*source, **given(arguments, ("point_radius", "boxes")))
     say_idle(arguments, {"points" if arguments.labels == "clicks" else arguments.labels})
     if recipe.split == "train_aug" and len(recipe.ids) != AUGMENTED:
-        seen = f"train_aug: {len(recipe.ids)} images here, {AUGMENTED} in the published set"
-        print(f"{seen}; compare the lists of VOC and SBD with the archives", file=sys.stderr)
+        counts = f"train_aug: {len(recipe.ids)} images here, {AUGMENTED} in the published set"
+        print(f"{counts}; compare the lists of VOC and SBD with the archives", file=sys.stderr)
     return recipe
 
 
@@ -179,8 +171,8 @@ def _coco(arguments: argparse.Namespace) -> Recipe:
     from spml_dist.data.recipes.coco import open_coco
 
     _say_reading(arguments)
-    asked = (arguments.dir, arguments.split, arguments.labels)
-    recipe = open_coco(*asked, arguments.annotations, **given(arguments, OPTIONS["boxes"]))
+    source = (arguments.dir, arguments.split, arguments.labels)
+    recipe = open_coco(*source, arguments.annotations, **given(arguments, OPTIONS["boxes"]))
     say_idle(arguments, {arguments.labels})
     return recipe
 
@@ -189,8 +181,8 @@ def _densepose(arguments: argparse.Namespace) -> Recipe:
     from spml_dist.data.recipes.densepose import open_densepose
 
     _say_reading(arguments)
-    asked = (arguments.dir, arguments.split, arguments.labels)
-    recipe = open_densepose(*asked, heat=heat(arguments), **given(arguments, OPTIONS["points"]))
+    source = (arguments.dir, arguments.split, arguments.labels)
+    recipe = open_densepose(*source, heat=heat(arguments), **given(arguments, OPTIONS["points"]))
     say_idle(arguments, {arguments.labels})
     return recipe
 

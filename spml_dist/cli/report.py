@@ -41,10 +41,10 @@ def run(args: argparse.Namespace) -> int:
     from spml_dist.report.summary import headline, summary
 
     path = write_report(args.folder)
-    told = read(args.folder)
+    contents = read(args.folder)
     if args.json is not None:
-        write_text(args.json, json.dumps(summary(told), indent=2, ensure_ascii=False, default=str) + "\n")
-    for name, value in headline(told).items():
+        write_text(args.json, json.dumps(summary(contents), indent=2, ensure_ascii=False, default=str) + "\n")
+    for name, value in headline(contents).items():
         print(f"{value:>10}  {name}")
     print(f"wrote {path}")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 from spml_dist.cli.arguments import add_verb, at_least
 from spml_dist.cli.pack_options import add_output
@@ -15,8 +14,8 @@ examples:
 """
 
 
-def add(recipes: argparse._SubParsersAction, run: Callable[[argparse.Namespace], int]) -> None:
-    """Add the recipe. run: packs."""
+def add(recipes: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the recipe. Returns its parser."""
     parser = add_verb(
         recipes,
         "sample",
@@ -35,4 +34,5 @@ def add(recipes: argparse._SubParsersAction, run: Callable[[argparse.Namespace],
         help = f"{text} (default: {default})"
         parser.add_argument(option, metavar=metavar, type=at_least(least), default=default, help=help)
     add_output(parser, 32)
-    parser.set_defaults(run=run, strict=True)
+    parser.set_defaults(strict=True)
+    return parser

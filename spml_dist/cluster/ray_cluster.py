@@ -102,7 +102,7 @@ def _placed(workers: int, device: str, say: Callable[[str], None], stopped: Call
         room(cluster_resources, patience=0)
         return device
     name = capacity.RESOURCE[device]
-    with _asked_for([{name: 1}] * workers) as granted:
+    with _growth_request([{name: 1}] * workers) as granted:
         room(cluster_resources, patience=GROWTH_SECONDS)
         # Until the jobs of others leave some, or nodes are added.
         room(lambda: {name: workers} if granted() else available_resources(), patience=math.inf)
@@ -110,7 +110,7 @@ def _placed(workers: int, device: str, say: Callable[[str], None], stopped: Call
 
 
 @contextmanager
-def _asked_for(bundles: list[dict[str, float]]) -> Iterator[Callable[[], bool]]:
+def _growth_request(bundles: list[dict[str, float]]) -> Iterator[Callable[[], bool]]:
     """Let an autoscaler see what is wanted: it adds nodes for placement groups that wait. Yields whether the
     cluster has set it aside, which ends with the block."""
     from ray.util import placement_group, remove_placement_group
@@ -171,7 +171,7 @@ def _cluster(
 
     address, before = os.environ.get("RAY_ADDRESS"), _children()
     terminated = signal.getsignal(signal.SIGTERM)
-    with _found(address, say) if address else _own(workers, say) as where:
+    with _existing(address, say) if address else _own(workers, say) as where:
         try:
             with _without_termination():
                 ray.init(
@@ -181,9 +181,9 @@ def _cluster(
                     logging_level=logging.ERROR,
                 )
         except Exception as problem:  # of a machine too busy to start it Ray says so by a plain Exception
-            seen = f"{address or 'a local cluster'}: {problem}"
+            cause = f"{address or 'a local cluster'}: {problem}"
             remedy = "try again, or train without it: --alone or torchrun"
-            raise RunError("Ray cannot be started or reached", seen, remedy) from problem
+            raise RunError("Ray cannot be started or reached", cause, remedy) from problem
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminated)  # Ray has put its own there, which aborts
         for quiet in ("ray", "ray.train", "ray.data"):
@@ -197,8 +197,8 @@ def _cluster(
 
 
 @contextmanager
-def _found(address: str, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """How Ray is told of somebody's cluster. RunError: nobody answers, or nobody that speaks as Ray does."""
+def _existing(address: str, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """What starts Ray on somebody's cluster. RunError: nobody answers, or nobody that speaks as Ray does."""
     from ray import _raylet
 
     sockets.require_answer(address, ANSWER_SECONDS)
@@ -216,7 +216,7 @@ def _found(address: str, say: Callable[[str], None]) -> Iterator[dict[str, Any]]
 
 @contextmanager
 def _own(workers: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """How Ray is told to start a cluster on this machine."""
+    """What starts a cluster on this machine."""
     usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     with sockets.folder(usual, _SOCKET, say) as folder:
         cores = max(os.cpu_count() or 1, workers)

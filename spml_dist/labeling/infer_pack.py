@@ -101,13 +101,13 @@ def _description(manifest: Manifest) -> PackDescription:
 def _write_pack(parts: CamParts, out: str, description: PackDescription, workers: int) -> dict[str, Any]:
     """Write the pack, unless this very call has and was cut off later. Returns what its note has of it."""
     fingerprint = _fingerprint(parts)
-    made_by = seeds_note.digest([fingerprint, asdict(description)])
+    source = seeds_note.digest([fingerprint, asdict(description)])
     sizes = [shard.samples for shard in parts.manifest.shards]
-    written = seeds_note.left_unmeasured(out, made_by) or pack_parts(
+    written = seeds_note.left_unmeasured(out, source) or pack_parts(
         parts, sizes, out, description, workers=workers, fingerprint=fingerprint
     )
     note = {
-        "made_by": made_by,
+        "made_by": source,
         "manifest": seeds_note.digest(asdict(written)),
         "rejected": written.rejected,
     }

@@ -34,13 +34,13 @@ def write(out: str, note: dict[str, Any]) -> None:
         address.store(Path(folder) / FILE, place)
 
 
-def left_unmeasured(out: str, made_by: str) -> Manifest | None:
+def left_unmeasured(out: str, source: str) -> Manifest | None:
     """The manifest of OUT if the same work made the pack that lies there and was cut off before its numbers.
 
-    made_by: digest of all that decides what the pack is.
+    source: digest of all that decides what the pack is.
     """
     note = _read(out)
-    if note.get("made_by") != made_by or MEASURED in note:
+    if note.get("made_by") != source or MEASURED in note:
         return None
     try:
         manifest = read_manifest(out)

@@ -68,7 +68,7 @@ def build(
         remedy = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
         raise ConfigError("model.backbone is not a timm model", name, remedy)
     _require_tag(name)
-    # On the meta device first: a network that does not fit is told before any weights are fetched.
+    # On the meta device first: a network that does not fit is refused before any weights are fetched.
     options = _options(name, output_stride, level)
     _try_out(name, options)
     if file is not None:
@@ -219,8 +219,8 @@ def _try_out(name: str, options: dict[str, Any]) -> None:
 def _load(net: nn.Module, path: str) -> None:
     """Weights from a file, by name; what the file has beyond them, such as a classifier, is left alone."""
     given, own = weights.read(path), net.state_dict()
-    found, missing = weights.fitted(given, own)
-    unlike = [key for key, value in found.items() if not _alike(value, own[key])]
+    matches, missing = weights.fitted(given, own)
+    unlike = [key for key, value in matches.items() if not _alike(value, own[key])]
     if missing or unlike:
         counts = [
             f"{len(keys)} of {len(own)} keys {what} ({', '.join(keys[:3] + ['…'] * (len(keys) > 3))})"
@@ -229,7 +229,7 @@ def _load(net: nn.Module, path: str) -> None:
         ]
         names = f"; the file has names like {next(iter(given), 'none')}" if len(missing) == len(own) else ""
         raise ConfigError("model.weights does not fit model.backbone", path, ", ".join(counts) + names)
-    net.load_state_dict(own | found)
+    net.load_state_dict(own | matches)
 
 
 def _alike(value: Tensor, own: Tensor) -> bool:

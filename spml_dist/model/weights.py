@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spml_dist.errors import ConfigError
-from spml_dist.signatures import recognised
+from spml_dist.files.signatures import recognised
 
 INSIDE = (
     "state_dict",
@@ -64,42 +64,42 @@ def read(path: str) -> dict[str, Any]:
 
 
 def _unreadable(path: str, head: bytes, problem: Exception) -> ConfigError:
-    seen, remedy = recognised(head)
+    title, remedy = recognised(head)
     text = str(problem).split("\n")[0]
-    if isinstance(problem, pickle.UnpicklingError) and (more := _held_beside(str(problem))):
+    if isinstance(problem, pickle.UnpicklingError) and (more := _foreign_class(str(problem))):
         remedy = f"it holds more than weights ({more}): save what state_dict() of the network gives, alone"
-    elif seen and seen != "a ZIP archive":
-        remedy = f"it is {seen}; {remedy or 'give a file of weights, safetensors or torch'}"
+    elif title and title != "a ZIP archive":
+        remedy = f"it is {title}; {remedy or 'give a file of weights, safetensors or torch'}"
     else:
         remedy = f"damaged, or no file of weights ({_plain_line(text)}); download or save it again"
     return ConfigError("model.weights cannot be read", path, remedy)
 
 
-def _held_beside(problem: str) -> str | None:
+def _foreign_class(problem: str) -> str | None:
     """The class that PyTorch would have had to run code for."""
-    found = re.search(r"GLOBAL (\S+) was not an allowed global|Unsupported (?:global|class) (\S+)", problem)
-    return next(filter(None, found.groups())).strip(".,") if found else None
+    match = re.search(r"GLOBAL (\S+) was not an allowed global|Unsupported (?:global|class) (\S+)", problem)
+    return next(filter(None, match.groups())).strip(".,") if match else None
 
 
 def _plain_line(text: str) -> str:
     return re.sub(r"\x1b\[\d*m", "", text)[:120]
 
 
-def fitted(given: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """(the weights of `given` by the names of `wanted`, the names it lacks).
+def fitted(given: Mapping[str, Any], target: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """(the weights of `given` by the names of `target`, the names it lacks).
 
     The weights may lie deeper (`INSIDE`) and under a prefix. Counts of batches may be missing.
     """
-    best: tuple[dict[str, Tensor], list[str]] = {}, list(wanted)
+    best: tuple[dict[str, Tensor], list[str]] = {}, list(target)
     for state in _states(given):
         names = {plain(key): value for key, value in state.items() if isinstance(value, Tensor)}
-        for prefix in _prefixes(names, wanted):
-            found = {key: names[prefix + plain(key)] for key in wanted if prefix + plain(key) in names}
-            missing = [key for key in wanted if key not in found and not key.endswith(COUNTED)]
+        for prefix in _prefixes(names, target):
+            matches = {key: names[prefix + plain(key)] for key in target if prefix + plain(key) in names}
+            missing = [key for key in target if key not in matches and not key.endswith(COUNTED)]
             if not missing:
-                return found, []
+                return matches, []
             if len(missing) < len(best[1]):
-                best = found, missing
+                best = matches, missing
     return best
 
 
@@ -113,9 +113,9 @@ def _states(given: Mapping[str, Any], depth: int = 3) -> Iterator[Mapping[str, A
             yield from _states(part, depth - 1)
 
 
-def _prefixes(names: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> list[str]:
-    """What may stand before the names, by a name that is wanted and that the state ends in."""
-    probe = next((plain(key) for key in wanted if not key.endswith(COUNTED)), "")
+def _prefixes(names: Mapping[str, Any], target: Mapping[str, Tensor]) -> list[str]:
+    """What may stand before the names, by a name of the target that the state ends in."""
+    probe = next((plain(key) for key in target if not key.endswith(COUNTED)), "")
     ends = {name.removesuffix(probe) for name in names if name == probe or name.endswith(f".{probe}")}
     known = [plain(prefix) if prefix != "model." else prefix for prefix in PREFIXES]
     return sorted(ends, key=lambda end: (known.index(end) if end in known else len(known), len(end), end))

@@ -60,7 +60,7 @@ def write_report(folder: str | Path) -> Path:
 
 def _result(run: Contents, result: dict) -> dict[str, Any]:
     pictures, readouts = run.pictures(result), result["readouts"]
-    drawn = [
+    matrices = [
         svg(confusion_figure(counts, result["classes"], title(readout)))
         for readout, counts in result["confusion"].items()
     ]
@@ -71,7 +71,7 @@ def _result(run: Contents, result: dict) -> dict[str, Any]:
         "rows": _rows(result),
         "notes": " ".join(_notes(result)),
         "pictures": pictures and _webp(pictures),
-        "confusion": [Markup(each) for each in drawn],
+        "confusion": [Markup(each) for each in matrices],
     }
 
 

@@ -1,4 +1,4 @@
-"""MLflow is told about a training while it runs, and never slows or stops it: `sync` in a thread."""
+"""A training is sent to MLflow while it runs, which never slows or stops it: `sync` in a thread."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from spml_dist.errors import ConfigError, RunError
 from spml_dist.files.write import replacing
-from spml_dist.tracking.pending import Point
+from spml_dist.tracking.pending import MetricPoint
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -90,7 +90,7 @@ def last_step(run: Run, prefix: str) -> int:
     return max((m.step for m in run.data.to_proto().metrics if m.key.startswith(prefix)), default=-1)
 
 
-def log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> None:
+def log_points(client: MlflowClient, run_id: str, points: Sequence[MetricPoint]) -> None:
     """At most 1000 points; MLflow keeps one that it gets twice only once."""
     from mlflow.entities import Metric
 

@@ -79,7 +79,7 @@ def address(folder: Path) -> str | None:
 
 
 def missing(folder: Path, uri: str, error: str | None) -> Missing:
-    """What the note lets expect; a damaged file of the folder is told, and costs no training."""
+    """What the note lets expect; a damaged file of the folder is reported, and costs no training."""
     try:
         metrics, files = pending.count(folder, noted(folder).get("sent", {}))
     except (OSError, ValueError, KeyError) as damage:

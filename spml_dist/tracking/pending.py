@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from spml_dist.run_folder import RunFolder
 
-Point = tuple[str, float, int, int]
+MetricPoint = tuple[str, float, int, int]
 """name, value, milliseconds since 1970, step"""
 
 LABELS = ("images_labelled", "images_unlabelled", "images_tags_unknown", "pixels_contradicted")
@@ -54,14 +54,14 @@ def logs(folder: Path) -> dict[str, str]:
     return {run.metrics.name: "train/", **nodes}
 
 
-def batches(path: Path, prefix: str, mark: int, most: int) -> Iterator[list[Point]]:
+def batches(path: Path, prefix: str, mark: int, most: int) -> Iterator[list[MetricPoint]]:
     """The points of a log's steps after a mark, in whole steps, about `most` at a time.
 
     A last line that is still being written, and one that a crash has torn, are passed over.
     """
     if not path.exists():
         return
-    batch: list[Point] = []
+    batch: list[MetricPoint] = []
     with path.open("rb") as file:
         _seek(file, mark)
         for line in file:
@@ -92,7 +92,7 @@ def artifacts(folder: Path, marks: Mapping[str, int]) -> list[Artifact]:
     return [artifact for artifact in files if marks.get(artifact.name) != artifact.mark]
 
 
-def numbers(folder: Path, artifact: Artifact) -> list[Point]:
+def numbers(folder: Path, artifact: Artifact) -> list[MetricPoint]:
     """What a file holds that can be drawn: of a result `eval/SPLIT/miou`, `eval/SPLIT/READOUT/iou/CLASS` ...,
     of the counts of labels at step 0 `labels/images`, `labels/kind/points` ...; nothing of other files."""
     path, run = folder / artifact.name, RunFolder(folder)
@@ -135,7 +135,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None
 
 
-def _points(entry: dict[str, Any], prefix: str) -> Iterator[Point]:
+def _points(entry: dict[str, Any], prefix: str) -> Iterator[MetricPoint]:
     step, when = entry["step"], entry.get("timestamp", 0)
     for name, value in entry.items():
         if name not in ("step", "timestamp") and isinstance(value, int | float):

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -44,7 +44,8 @@ def on_signals(folder: Path) -> Iterator[None]:
                 child.kill()
             os._exit(128 + number)
         request.touch()
-        os.write(2, b"saving and stopping after the next logged step; once more to stop at once\n")
+        with suppress(OSError):  # nobody reads it any more: what it says happens all the same
+            os.write(2, b"saving and stopping after the next logged step; once more to stop at once\n")
 
     main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if main else ()

@@ -24,7 +24,7 @@ def rows_from(rank: int, images: int) -> BankRows:
 
 
 def table(rank: int, queries: int) -> list[torch.Tensor]:
-    """[q, 2] of four types, told apart by rank, place and type."""
+    """[q, 2] of four types, that differ by rank, place and type."""
     number = torch.arange(2 * queries).view(queries, 2) + 1000 * rank
     return [number.to(t) + t.itemsize for t in (torch.float32, torch.int64, torch.int32, torch.int16)]
 

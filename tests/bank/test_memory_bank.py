@@ -71,7 +71,7 @@ def remembered() -> BankRows:
 
 
 def answers(bank: MemoryBank) -> dict[str, Tensor]:
-    """What a rank is told: its part of the searches, and the candidates."""
+    """What a rank gets: its part of the searches, and the candidates."""
     own = take(QUESTION, QUESTION.position % comm.world() == comm.rank())
     own_arguments = arguments(own, ["image 1", "new", "other"])
     about = {name: own_arguments[name] for name in ("keys", "labels", "tags")}
@@ -183,7 +183,7 @@ class TestSavedAndLoaded:
 
 
 def on_a_rank(rank: int, folder: Path) -> tuple[dict, dict]:
-    """What a rank is told before and after its bank was saved and loaded; and by one that one rank saved."""
+    """What a rank gets before and after its bank was saved and loaded; and by one that one rank saved."""
     bank = filled()
     bank.save(folder / "of two")
     options = {"neighbours": 2, "max_candidates": 9, "sampled": 8}

@@ -47,12 +47,12 @@ class TestHashes:
 
 
 @given(image=INT64, shards=st.integers(1, 10_000))
-def test_a_virtual_shard_is_a_remainder_and_never_negative(image, shards):
+def test_a_partition_is_a_remainder_and_never_negative(image, shards):
     assert partition_of(torch.tensor([image]), shards).item() == image % shards
 
 
 @given(shards=st.integers(1, 200), world=st.integers(1, 70))
-def test_every_virtual_shard_has_one_owner_and_owners_share_evenly(shards, world):
+def test_every_partition_has_one_owner_and_owners_share_evenly(shards, world):
     runs = [owned(rank, shards, world) for rank in range(world)]
     assert [shard for run in runs for shard in run] == list(range(shards))
     assert max(map(len, runs)) - min(map(len, runs)) <= 1

@@ -116,7 +116,7 @@ OWN = ("how", "deal", "keys", "asked", "prefers_exact")
 
 
 def observe(rank: int) -> dict:
-    """What a rank sees of every case, and what it is told where something is refused."""
+    """What a rank sees of every case, and the error where something is refused."""
     seen = {name: follow(rank, case) for name, case in CASES.items()}
     return {"cases": seen, "refusals": {name: refused(rank, name) for name in REFUSALS}}
 
@@ -344,7 +344,7 @@ def test_reports_tell_what_was_seen(alone):
 
 
 def broken(name: str) -> tuple[BankRows, dict, str]:
-    """Rows of which one is not to be stored, settings, and what is said."""
+    """Rows of which one is not to be stored, settings, and the message."""
     rows, row = rows_of(KEYS[:4], [3, 3, 3, 3], step=1, seed=5), 7  # of image 2, its second segment
     match name:
         case "not a number":
@@ -385,7 +385,7 @@ REFUSALS = (
 
 
 def refused(rank: int, name: str) -> dict:
-    """What this rank is told, and what is there before and after; then work goes on."""
+    """The error of this rank, and what is there before and after; then work goes on."""
     rows, changes, _ = broken(name)
     bank = bank_of(**changes)
     before = rows_of(KEYS[:4], [1, 1, 1, 1])

@@ -31,7 +31,7 @@ SHARDS = 7
 
 
 def bank_of(*published: BankRows, dim: int = DIM, classes: int = CLASSES, **changes) -> ShardedBank:
-    """A bank that was told these rows one after the other, every image by the rank of its position."""
+    """A bank that was given these rows one after the other, every image by the rank of its position."""
     changes = {
         "partitions": SHARDS,
         "capacity": 100 * SHARDS,
@@ -214,7 +214,7 @@ class TestIndex:
                 each.add(rows_of(["b0", f"new{step}"], [3, 4], step), [])
 
     def test_interrupted_twice_it_answers_as_if_it_never_had_been(self, tmp_path, monkeypatch):
-        """With lists that are really probed, rows that the inverted file is told of late, and evictions."""
+        """With lists that are really probed, rows that the inverted file gets late, and evictions."""
         monkeypatch.setattr("spml_dist.bank.search.lookup.FEW", 0)
         monkeypatch.setattr("spml_dist.bank.search.index_cache.NEW_ROWS", 8)
         told = history(12)

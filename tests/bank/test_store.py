@@ -237,5 +237,5 @@ class TestRefused:
         other = rows_of(["a"], [2], step=-1)
         self.refused(replace(other, check=other.check ^ 1), "same 64-bit hash")
 
-    def test_an_image_larger_than_a_virtual_shard(self):
+    def test_an_image_larger_than_a_partition(self):
         self.refused(rows_of(["x", "a"], [1, 11], step=1), "11 segments.*holds 10 rows.*capacity to 22")

@@ -84,7 +84,7 @@ def test_the_numbers_are_counted_from_the_rows(run, capsys, tmp_path):
     assert told["rows_a_shard"] == {"min": 3, "median": 4, "max": 5}
     assert told["bytes"] == sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     assert told["digest"] == json.loads((folder / "manifest.json").read_text())["digest"]
-    assert f"rows            12 of {load(QUICKSTART).bank.capacity:,}\n" in printed
+    assert f"rows          12 of {load(QUICKSTART).bank.capacity:,}\n" in printed
     assert "mean 29.2; below 10: 42 %, below 100: 100 %" in printed and told["digest"] in printed
     assert "3 of 16 with rows: 3 to 5 each, median 4" in printed
     assert printed.splitlines()[-1].split() == ["unlabelled", str(told["unlabelled"])]

@@ -1,4 +1,4 @@
-"""A cluster is told to have too few GPUs or cores; one that may still grow is given time."""
+"""A cluster is reported to have too few GPUs or cores; one that may still grow is given time."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spml_dist.data.annotations.label_maps import read_label_map
+from spml_dist.data.decoding import decode, is_rgb_jpeg, orientation
 from spml_dist.data.recipes.image_files import is_turned, plain_jpeg, read_image
-from spml_dist.decoding import decode, is_rgb_jpeg, orientation
 from spml_dist.errors import DataError
-from spml_dist.signatures import recognised
+from spml_dist.files.signatures import recognised
 from tests.fuzz.damage import damaged
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 17, 3)).astype(np.uint8)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spml_dist.data.recipes.annotation_kinds import Marks
+from spml_dist.data.recipes.annotation_kinds import MarkSettings
 from spml_dist.data.recipes.folder import open_folder
 from spml_dist.records import Sample
 from tests.fuzz.conftest import fuzz
@@ -63,7 +63,7 @@ def listed(kind: str) -> st.SearchStrategy[bytes]:
 
 def pack(root: Path, labels: str, **more):
     with tempfile.TemporaryDirectory() as out:
-        marks = Marks(point_radius=1, boxes="geometry")
+        marks = MarkSettings(point_radius=1, boxes="geometry")
         return packed(lambda: open_folder(root, "train", labels, marks, **more), Path(out) / "out")
 
 

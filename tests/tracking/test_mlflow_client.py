@@ -1,4 +1,4 @@
-"""What is said to MLflow: a run found or made once, parameters in its pieces, points kept once."""
+"""What is sent to MLflow: a run found or made once, parameters in its pieces, points kept once."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def old_rows(keys: int = len(OLD), missing: int | None = None) -> BankRows:
 
 
 def filled(config: Config, rows: BankRows) -> ShardedBank:
-    """A bank that was told of the rows, every image by one rank."""
+    """A bank that was given the rows, every image by one rank."""
     bank = run_bank.build(config, CLASSES, torch.device("cpu"))
     publishers = torch.unique(rows.image, return_inverse=True)[1] % comm.world()
     bank.add(take(rows, publishers == comm.rank()), OLD)

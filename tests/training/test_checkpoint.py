@@ -52,7 +52,7 @@ class TestResume:
 
     @pytest.fixture(scope="class")
     def told(self, experiment, output: Path) -> dict[str, list]:
-        """What the ranks said of the first, second and third start of every stopped run."""
+        """What the ranks return of the first, second and third start of every stopped run."""
 
         def start(name: str, stop_before: int | None = None) -> dict:
             words = experiment(output, name, *BRIEFLY, *VARIANTS[name.split("-")[0]])

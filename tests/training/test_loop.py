@@ -80,7 +80,7 @@ def damaged(sample: Path, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def told(experiment, output: Path, unlabelled: Path, damaged: Path) -> dict[str, list[dict]]:
-    """What every rank said of every variant; all of them were trained by the same two processes."""
+    """What every rank returns of every variant; all of them were trained by the same two processes."""
     words = {name: experiment(output, name, *overrides) for name, overrides in VARIANTS.items()}
     words["unlabelled"].append(f"data.train={unlabelled}")
     words["skipping"].append(f"data.train={damaged}")

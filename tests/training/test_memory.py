@@ -1,4 +1,4 @@
-"""The bank of a run: what it is asked and told; what a machine cannot do is said before the first step."""
+"""The bank of a run: what goes in and comes out; what a machine cannot hold is refused at the start."""
 
 from __future__ import annotations
 

@@ -87,6 +87,13 @@ def test_the_same_signal_twice_at_once_is_one_request(start):
     assert (process.returncode, out, err.count(b"saving")) == (0, b"saved\n", 1)
 
 
+def test_whoever_started_it_may_be_gone(start):
+    process, _ = start("obey")
+    process.stderr.close()
+    process.terminate()
+    assert (process.stdout.read(), process.wait(timeout=60)) == (b"saved\n", 0)
+
+
 def test_after_a_while_it_ends_everything(start):
     process, child = start("ignore")
     process.terminate()

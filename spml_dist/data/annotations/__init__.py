@@ -1,1 +1,1 @@
-"""Annotations as people make them, turned into what training reads: seeds per pixel, contour regions."""
+"""Annotations as people make them, turned into what training reads: labels per pixel, contour regions."""

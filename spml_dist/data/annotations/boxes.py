@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from spml_dist.data.annotations.outside import Outside
+from spml_dist.data.annotations.image_bounds import OutsideImageError
 from spml_dist.errors import ConfigError, DataError
 from spml_dist.records import UNLABELLED, Box
 
@@ -28,16 +29,16 @@ def box_labels(
 ) -> np.ndarray:
     """Labels of the boxes of all objects: background outside, the inside by geometry or left to maps.
 
-    inside: `cam` leaves it unlabelled, for class activation maps; `geometry` is `box_seeds`. shape: (H, W).
+    inside: `cam` leaves it unlabelled, for class activation maps; `geometry` is `core_labels`. shape: (H, W).
     Returns [H, W] uint8: 0..K-1, or 254. Raises ConfigError for another `inside`.
     """
     if inside not in INSIDE:
         raise ConfigError("inside of boxes", inside, f"choose from {', '.join(INSIDE)}")
     if inside == "geometry":
-        return box_seeds(boxes, shape, background)
+        return core_labels(boxes, shape, background)
     semantic = np.full(shape, UNLABELLED if background is None else background, np.uint8)
-    for _, *corners in boxes:
-        semantic[window(*corners, whole(shape))] = UNLABELLED
+    for _, x0, y0, x1, y1 in boxes:
+        semantic[window(x0, y0, x1, y1, whole(shape))] = UNLABELLED
     return semantic
 
 
@@ -63,19 +64,21 @@ def fitted_boxes(
     form: str,
     listed: Sequence[object] | None = None,
 ) -> tuple[Box, ...]:
-    """Boxes (class, x0, y0, x1, y1) of one image as it holds them: what every recipe asks of its boxes.
+    """Boxes (class, x0, y0, x1, y1) of one image, cut at its border: the one rule for all recipes.
 
     What reaches less than a pixel beyond the border is cut there: rounding makes such boxes.
     shape: (H, W) of the image. source: names the file and image in errors. form: how the file writes a box.
     listed: the boxes as the file writes them, for errors. Raises DataError for boxes that are empty or turned
     around, lie outside the image, reach a pixel or more beyond it, or are shares of its sides, not pixels.
     """
-    seen = boxes if listed is None else listed
-    _require_pixels(boxes, shape, source, form, seen)
-    return tuple(_fitted(box, shape, source, form, each) for box, each in zip(boxes, seen, strict=True))
+    originals = boxes if listed is None else listed
+    _require_pixels(boxes, shape, source, form, originals)
+    return tuple(
+        _fitted(box, shape, source, form, original) for box, original in zip(boxes, originals, strict=True)
+    )
 
 
-def box_seeds(
+def core_labels(
     boxes: Iterable[Box], shape: tuple[int, int], background: int | None, core: float = CORE
 ) -> np.ndarray:
     """Label the inner part of every box, and what lies outside all boxes as background.
@@ -87,10 +90,13 @@ def box_seeds(
     Returns [H, W] uint8: 0..K-1, or 254.
     """
     semantic = np.full(shape, UNLABELLED if background is None else background, np.uint8)
-    for label, *corners in sorted(boxes, key=area, reverse=True):
-        covered = window(*corners, whole(shape))
+    for label, x0, y0, x1, y1 in sorted(boxes, key=area, reverse=True):
+        covered = window(x0, y0, x1, y1, whole(shape))
+        # Cleared whole before its core is labelled: what lies behind must not show in the rim of a box, where
+        # nobody knows how far the object reaches.
         semantic[covered] = UNLABELLED
-        semantic[window(*_shrunk(*corners, core**0.5), covered)] = label
+        # A share of the area is its square root of each side. Rounding must not label a pixel beyond the box.
+        semantic[window(*_shrunk(x0, y0, x1, y1, core**0.5), covered)] = label
     return semantic
 
 
@@ -106,33 +112,41 @@ def _require_box(box: object, num_classes: int, background: int | None, source: 
 
 
 def _require_pixels(
-    boxes: Sequence[Sequence[float]], shape: tuple[int, int], source: str, form: str, seen: Sequence[object]
+    boxes: Sequence[Sequence[float]],
+    shape: tuple[int, int],
+    source: str,
+    form: str,
+    originals: Sequence[object],
 ) -> None:
     """Raise DataError if all boxes would lie in the first pixel: then they are shares, if anything."""
     corners = [number for _, *box in boxes for number in box]
+    # Only all boxes of an image together tell shares from pixels: a single small box may lie in the first
+    # pixel. An image of one pixel is left alone, for both are the same there.
     if not corners or max(shape) <= _SHARE or min(corners) < 1 - _SHARE or max(corners) > _SHARE:
         return
     height, width = shape
     # As corners they may end before they begin; as YOLO's centres and sizes they are sound.
     yolo = any(x1 <= x0 or y1 <= y0 for _, x0, y0, x1, y1 in boxes)
     what = f"{source}: boxes are {_YOLO if yolo else ''}shares of the image (0..1), not pixels"
-    raise DataError(what, seen[0], f"write {form} in pixels: the image is {width}×{height}")
+    raise DataError(what, originals[0], f"write {form} in pixels: the image is {width}×{height}")
 
 
-def _fitted(box: Sequence[float], shape: tuple[int, int], source: str, form: str, seen: object) -> Box:
+def _fitted(box: Sequence[float], shape: tuple[int, int], source: str, form: str, original: object) -> Box:
     label, x0, y0, x1, y1 = box
     height, width = shape
     size = f"the image is {width}×{height}"
+    # Before what lies outside: a centre and size read as corners is often both, and this names the cause.
     if x1 < x0 or y1 < y0:
         what = f"{source}: a box is empty: its corners are swapped or its size is negative"
-        raise DataError(what, seen, f"write {form}, not YOLO's centre and size; {size}")
+        raise DataError(what, original, f"write {form}, not YOLO's centre and size; {size}")
     if x1 == x0 or y1 == y0:
-        raise DataError(f"{source}: a box is empty", seen, f"write {form}, neither side 0; {size}")
+        raise DataError(f"{source}: a box is empty", original, f"write {form}, neither side 0; {size}")
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        raise Outside(f"{source}: a box lies outside the image", seen, f"{size}; write {form}")
+        raise OutsideImageError(f"{source}: a box lies outside the image", original, f"{size}; write {form}")
+    # Less than a pixel beyond is the rounding of tools; a pixel or more is another image, or another scale.
     if x0 <= -1 or y0 <= -1 or x1 >= width + 1 or y1 >= height + 1:
         remedy = f"{size}: cut the box at its border; write {form}"
-        raise Outside(f"{source}: a box reaches beyond the image", seen, remedy)
+        raise OutsideImageError(f"{source}: a box reaches beyond the image", original, remedy)
     return (
         int(label),
         float(max(x0, 0)),
@@ -142,7 +156,7 @@ def _fitted(box: Sequence[float], shape: tuple[int, int], source: str, form: str
     )
 
 
-def _is_box(entry: object) -> bool:
+def _is_box(entry: object) -> TypeGuard[list[Any]]:
     """Whether an entry has the form [class, x0, y0, x1, y1] in numbers that a float can hold.
 
     true and false are no numbers.
@@ -179,5 +193,6 @@ def window(x0: float, y0: float, x1: float, y1: float, within: tuple[slice, slic
 
 
 def _range(start: float, stop: float, within: slice) -> slice:
+    # At least one pixel: a box thinner than that would otherwise lose its object without a word.
     first = min(max(round(start), within.start), within.stop - 1)
     return slice(first, max(min(round(stop), within.stop), first + 1))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from spml_dist.data.annotations.outside import Outside
+from spml_dist.data.annotations.image_bounds import OutsideImageError
 from spml_dist.errors import DataError
 
 _AGAIN = "export it again"
@@ -50,14 +50,14 @@ def decode(segmentation: Any, shape: tuple[int, int], source: str) -> np.ndarray
         return _filled(_polygons(segmentation), shape, source)
     stated = segmentation["size"]
     if stated != list(shape):
-        seen = "×".join(map(str, stated[::-1])) if isinstance(stated, list) else repr(stated)
-        raise Outside(
+        size = "×".join(map(str, stated[::-1])) if isinstance(stated, list) else repr(stated)
+        raise OutsideImageError(
             f"{source}: a segmentation of another size",
-            f"{seen}, not {shape[1]}×{shape[0]}",
+            f"{size}, not {shape[1]}×{shape[0]}",
             "take images and annotations from the same release of the data set",
         )
     try:
-        return _run(segmentation["counts"], *shape)
+        return _filled_runs(segmentation["counts"], *shape)
     except Exception as error:  # whatever pycocotools' C part meets, plain Exception included
         raise DataError(f"{source}: not a segmentation of COCO", str(error), "export it again") from error
 
@@ -86,7 +86,7 @@ def _filled(polygons: list[list[float]], shape: tuple[int, int], source: str) ->
 
 
 def _require_near(points: np.ndarray, shape: tuple[int, int], source: str) -> None:
-    """Raise Outside for polygons that have no part in the image, or a point far away from it.
+    """Raise OutsideImageError for polygons that have no part in the image, or a point far away from it.
 
     What an annotator draws across the border is cut there; a side beyond it, it was drawn elsewhere.
     """
@@ -96,20 +96,24 @@ def _require_near(points: np.ndarray, shape: tuple[int, int], source: str) -> No
     size, remedy = f"the image is {shape[1]}×{shape[0]}", "write pixels of the image as it is shown"
     if max(shape) > 1 and points.min() >= 0 and points.max() <= 1:
         what = "a polygon of shares of the image (0..1), not pixels"
-        raise DataError(f"{source}: {what}", _seen(points[0]), f"{size}; write pixels")
+        raise DataError(f"{source}: {what}", _coordinates(points[0]), f"{size}; write pixels")
     if (points.max(axis=0) < 0).any() or (points.min(axis=0) > sides).any():
-        raise Outside(f"{source}: a polygon lies outside the image", _seen(points[0]), f"{size}; {remedy}")
+        raise OutsideImageError(
+            f"{source}: a polygon lies outside the image", _coordinates(points[0]), f"{size}; {remedy}"
+        )
     far = (points < -sides.max()) | (points > sides + sides.max())
     if far.any():
-        seen = _seen(points[far.any(axis=1)][0])
-        raise Outside(f"{source}: a polygon reaches far beyond the image", seen, f"{size}; {remedy}")
+        point = _coordinates(points[far.any(axis=1)][0])
+        raise OutsideImageError(
+            f"{source}: a polygon reaches far beyond the image", point, f"{size}; {remedy}"
+        )
 
 
-def _seen(point: np.ndarray) -> str:
+def _coordinates(point: np.ndarray) -> str:
     return f"x {point[0]:g}, y {point[1]:g}"
 
 
-def _run(counts: Any, height: int, width: int) -> np.ndarray:
+def _filled_runs(counts: Any, height: int, width: int) -> np.ndarray:
     # pycocotools leaves memory as it was, or writes beyond it, where the runs do not fill the image.
     runs = _runs_of(counts) if isinstance(counts, str) else np.asarray(counts)
     area = height * width
@@ -129,10 +133,12 @@ def _runs_of(text: str) -> np.ndarray:
     if not len(ends) or ends[-1] != len(parts) - 1 or parts.min() < 0 or parts.max() > 63:
         raise ValueError("not a text of run lengths")
     starts = np.concatenate([[0], ends[:-1] + 1])
+    # Character i of a run carries its bits 5i to 5i+4; the last one's 16 is the sign, extended to the left.
     shift = 5 * (np.arange(len(parts)) - np.repeat(starts, ends - starts + 1))
     if shift.max() > 35:
         raise ValueError("a run longer than any image")
     runs = np.add.reduceat((parts & 31) << shift, starts)
     runs -= np.where(parts[ends] & 16, np.int64(32) << shift[ends], 0)
+    # Runs 1, 3, 5, ... and 2, 4, 6, ... are two chains of differences; run 0 stands alone.
     runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
     return runs

@@ -28,8 +28,8 @@ def network_contours(image: np.ndarray, path: Path) -> Contours:
         network.setInput(blob)
         output = network.forward(network.getUnconnectedOutLayersNames())[-1]
     except cv2.error as error:
-        seen = f"{image.shape[1]}×{image.shape[0]} pixels, {error.err}"
-        raise DataError(f"{path}: does not run on this image", seen, _REMEDY) from error
+        cause = f"{image.shape[1]}×{image.shape[0]} pixels, {error.err}"
+        raise DataError(f"{path}: does not run on this image", cause, _REMEDY) from error
     strength = _checked(np.asarray(output, np.float32), path)
     strength = np.clip(cv2.resize(strength, image.shape[1::-1]), 0, 1)
     return Contours(strength, _across(strength))

@@ -17,7 +17,7 @@ SIGMA = 0.03
 
 
 @dataclass(frozen=True)
-class Heat:
+class HeatMap:
     """A keypoint's heat map, exp(−d² ÷ 2σ²) at the distance d, and what it takes to be labelled."""
 
     sigma: float | None = None
@@ -31,12 +31,12 @@ class Heat:
         if self.sigma is not None and not 0 < self.sigma < math.inf:
             raise ConfigError("keypoint sigma", self.sigma, "give pixels, more than 0")
         if not 0 <= self.low <= self.high <= 1 or self.high == 0:
-            seen = f"low {self.low:g}, high {self.high:g}"
-            raise ConfigError("heat of keypoints", seen, "keep 0 ≤ low ≤ high ≤ 1, and high above 0")
+            limits = f"low {self.low:g}, high {self.high:g}"
+            raise ConfigError("heat of keypoints", limits, "keep 0 ≤ low ≤ high ≤ 1, and high above 0")
 
 
 def heat_labels(
-    points: Sequence[Point], shape: tuple[int, int], heat: Heat, background: int | None
+    points: Sequence[Point], shape: tuple[int, int], heat: HeatMap, background: int | None
 ) -> np.ndarray:
     """Labels of the pixels near keypoints, background far from all of them (SPML paper, appendix A.3).
 
@@ -49,6 +49,7 @@ def heat_labels(
     if not points:
         return np.full(shape, UNLABELLED, np.uint8)
     sigma = heat.sigma or SIGMA * math.hypot(*shape)
+    # Comparing distances with the radius of each heat needs no exp a pixel, and equal heats stay equal.
     near, far = _reach(heat.high, sigma), _reach(heat.low, sigma)
     label, squared = nearest(points, shape, far)
     label[squared > near**2] = UNLABELLED

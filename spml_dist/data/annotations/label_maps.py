@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from spml_dist.decoding import decode
+from spml_dist.data.decoding import decode
 from spml_dist.errors import DataError
 from spml_dist.records import IGNORED, UNLABELLED
 
@@ -30,7 +30,7 @@ def read_label_map(path: Path, num_classes: int) -> np.ndarray:
     return labels
 
 
-def seeds(labels: np.ndarray) -> np.ndarray:
+def sparse_labels(labels: np.ndarray) -> np.ndarray:
     """A sparse label map as training sees it: 255, nobody's pixel, becomes unlabelled (254)."""
     return np.where(labels == IGNORED, np.uint8(UNLABELLED), labels)
 
@@ -40,11 +40,11 @@ def holds_ignored_alone(paths: Sequence[Path], background: int | None) -> bool:
 
     Files that cannot be read count for nothing.
     """
-    found: set[int] = set()
+    values: set[int] = set()
     for path in paths:
         with suppress(DataError):
-            found |= set(np.unique(_indices(path)).tolist())
-    return IGNORED in found and found <= {0 if background is None else background, IGNORED}
+            values |= set(np.unique(_indices(path)).tolist())
+    return IGNORED in values and values <= {0 if background is None else background, IGNORED}
 
 
 def _indices(path: Path) -> np.ndarray:

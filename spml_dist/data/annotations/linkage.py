@@ -13,6 +13,9 @@ _AREA_EXPONENT = 0.4
 _FULL_CONTRAST = 100
 """distance in CIELAB, that of black and white"""
 
+Neighbours = dict[int, tuple[float, float]]
+"""regions that touch one, each with the sum of strength along the boundary and its length"""
+
 
 @dataclass(frozen=True)
 class Boundaries:
@@ -53,6 +56,7 @@ class Merges:
         regions = len(self.pairs) + 1
         nodes = np.arange(regions + merges)
         parents = self.parents()[: len(nodes)]
+        # Nodes whose merge comes later are roots. Each pass halves what is left of the way up to them.
         root = np.where(parents < len(nodes), parents, nodes)
         while not np.array_equal(root, root[root]):
             root = root[root]
@@ -80,14 +84,18 @@ def merge_weakest_first(areas: np.ndarray, colours: np.ndarray, boundaries: Boun
         small = 4 * size[a] * size[b] / (size[a] + size[b])
         return (total / length + contrast) / 2 * small**_AREA_EXPONENT
 
+    # Levels of a region's boundaries change when it merges. Their entries in the heap are not looked for: the
+    # merged region enters its own under a new id, and entries of regions that are gone are skipped.
     waiting = [(level(a, b), a, b) for a, others in enumerate(touching) for b in others if a < b]
     heapq.heapify(waiting)
     pairs, levels, highest = [], [], 0.0
     while waiting:
-        seen, a, b = heapq.heappop(waiting)
-        if touching[a] is None or touching[b] is None:
+        lowest, a, b = heapq.heappop(waiting)
+        if not touching[a] or not touching[b]:
             continue
-        highest = max(highest, seen)
+        # A merge may lower the level of a neighbour below what has been merged already; levels never fall, or
+        # a region of one level would be cut by a higher one.
+        highest = max(highest, lowest)
         pairs.append((a, b))
         levels.append(highest)
         both = size[a] + size[b]
@@ -100,9 +108,9 @@ def merge_weakest_first(areas: np.ndarray, colours: np.ndarray, boundaries: Boun
     return Merges(np.array(pairs, np.int64).reshape(-1, 2), np.array(levels, np.float64))
 
 
-def _touching(regions: int, boundaries: Boundaries) -> list[dict[int, tuple[float, float]] | None]:
-    """By region: its neighbours, each with the sum of strength along the boundary and its length."""
-    touching: list[dict[int, tuple[float, float]] | None] = [{} for _ in range(regions)]
+def _touching(regions: int, boundaries: Boundaries) -> list[Neighbours]:
+    """The neighbours of each region."""
+    touching: list[Neighbours] = [{} for _ in range(regions)]
     columns = (
         boundaries.first,
         boundaries.second,
@@ -114,10 +122,12 @@ def _touching(regions: int, boundaries: Boundaries) -> list[dict[int, tuple[floa
     return touching
 
 
-def _join(touching: list[dict[int, tuple[float, float]] | None], a: int, b: int) -> None:
-    """Add the region made of two others, which are no more."""
+def _join(touching: list[Neighbours], a: int, b: int) -> None:
+    """Add the region made of two others, which are left without neighbours: they are gone."""
+    # The longer list of neighbours goes on as the new region's: copying it at each merge would make a large
+    # region that swallows many small ones cost the square of their number.
     few, many = sorted((touching[a], touching[b]), key=len)
-    touching[a] = touching[b] = None
+    touching[a], touching[b] = {}, {}
     for other, (total, length) in few.items():
         before = many.get(other, (0.0, 0.0))
         many[other] = (before[0] + total, before[1] + length)

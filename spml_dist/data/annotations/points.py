@@ -1,13 +1,14 @@
-"""Points: a class said at single pixels becomes a disc of labelled pixels."""
+"""Points: a class marked at single pixels becomes a disc of labelled pixels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from spml_dist.data.annotations.outside import Outside
+from spml_dist.data.annotations.image_bounds import OutsideImageError
 from spml_dist.errors import DataError
 from spml_dist.records import UNLABELLED
 
@@ -86,8 +87,8 @@ def _checked_point(point: object, shape: tuple[int, int], num_classes: int, sour
             f"{source}: a point's class is not in classes.txt", label, f"use 0..{num_classes - 1}"
         )
     if not (_is_within(x, width) and _is_within(y, height)):
-        seen, size = f"x {x}, y {y}", f"the image is {width}×{height}"
-        raise Outside(f"{source}: a point lies outside the image", seen, size)
+        place, size = f"x {x}, y {y}", f"the image is {width}×{height}"
+        raise OutsideImageError(f"{source}: a point lies outside the image", place, size)
     return label, min(max(round(x), 0), width - 1), min(max(round(y), 0), height - 1)
 
 
@@ -96,7 +97,7 @@ def _is_within(at: float, side: int) -> bool:
     return 0 <= at < side if isinstance(at, int) else -1 < at < side + 1
 
 
-def _is_point(entry: object) -> bool:
+def _is_point(entry: object) -> TypeGuard[Sequence[Any]]:
     """Whether an entry has the form [class, x, y] in finite numbers; true and false are none."""
     if not isinstance(entry, list | tuple) or len(entry) != 3 or type(entry[0]) is not int:
         return False

@@ -16,13 +16,13 @@ def boundary_recall(regions: np.ndarray, truth: np.ndarray, tolerance: float = 2
 
     A boundary pixel differs from the pixel below or to the right. 1 where the truth has no boundary.
     """
-    wanted, found = boundaries(truth), boundaries(regions)
-    if not wanted.any():
+    true_edges, region_edges = boundaries(truth), boundaries(regions)
+    if not true_edges.any():
         return 1.0
-    if not found.any():
+    if not region_edges.any():  # OpenCV's distance to no pixel at all is an arbitrary number
         return 0.0
-    distance = cv2.distanceTransform((~found).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return float((distance[wanted] <= tolerance).mean())
+    distance = cv2.distanceTransform((~region_edges).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return float((distance[true_edges] <= tolerance).mean())
 
 
 def undersegmentation_error(regions: np.ndarray, truth: np.ndarray) -> float:

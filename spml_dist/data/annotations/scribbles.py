@@ -12,7 +12,7 @@ from spml_dist.records import UNLABELLED
 _PEN = np.ones((3, 3), np.uint8)
 
 
-def drawn(strokes: Iterable[tuple[int, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
+def draw_strokes(strokes: Iterable[tuple[int, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
     """Draw strokes as lines 3 pixels wide, later ones over earlier ones; the rest is unlabelled.
 
     strokes: (class, [n, 2] of x, y in pixels). shape: (H, W). Returns [H, W] uint8: 0..K-1, or 254.
@@ -27,7 +27,7 @@ def drawn(strokes: Iterable[tuple[int, np.ndarray]], shape: tuple[int, int]) -> 
     return semantic
 
 
-def shortened(points: np.ndarray, share: float) -> np.ndarray:
+def shorten_stroke(points: np.ndarray, share: float) -> np.ndarray:
     """The middle part of a stroke: [m, 2] for [n, 2] points of x, y.
 
     share: of the stroke's length, 0..1; 1 gives the stroke itself, 0 the point halfway along it

@@ -37,7 +37,7 @@ def hierarchy(contours: Contours, image: np.ndarray) -> Hierarchy:
     image: [H, W, 3] uint8 RGB, the one that the contours are of.
     """
     shape = contours.strength.shape
-    if contours.strength.size == 1:
+    if contours.strength.size == 1:  # higra builds no graph without an edge
         basins, boundaries = np.zeros(shape, np.int64), Boundaries.none()
     else:
         basins, boundaries = _oriented_watershed(contours)
@@ -52,8 +52,8 @@ def cut_at(nested: Hierarchy, level: float) -> np.ndarray:
 
     level: 0..1, comparable between images; 1 leaves one region. Raises DataError for more than 65,535.
     """
-    done = int(np.searchsorted(nested.merges.levels, level, side="right"))
-    return _cut(nested, done)
+    merges = int(np.searchsorted(nested.merges.levels, level, side="right"))
+    return _cut(nested, merges)
 
 
 def cut_to(nested: Hierarchy, count: int) -> np.ndarray:
@@ -73,6 +73,7 @@ def contour_map(nested: Hierarchy) -> np.ndarray:
     levels = np.zeros(len(first))
     apart = np.flatnonzero(first != second)
     if len(apart):
+        # Two basins are parted until the merge of their lowest common ancestor, whose level is the contour's.
         tree = hg.Tree(nested.merges.parents())
         meet = tree.lowest_common_ancestor(first[apart], second[apart])
         levels[apart] = nested.merges.levels[meet - tree.num_leaves()]
@@ -93,6 +94,8 @@ def _oriented_watershed(contours: Contours) -> tuple[np.ndarray, Boundaries]:
     strength, across = smooth.astype(np.float64).ravel(), contours.across.astype(np.float64).ravel()
     first, second = graph.edge_list()
     between = (strength[first] + strength[second]) / 2
+    # Mean strength counts a pixel edge as much as the contour there runs along the boundary: one that crosses
+    # a boundary would otherwise strengthen it for its own sake.
     regions, mean = hg.oriented_watershed(graph, between, shape, across[first])
     length = hg.rag_accumulate_on_edges(regions, hg.Accumulators.counter, edge_weights=between)
     basins = np.asarray(hg.CptRegionAdjacencyGraph.get_vertex_map(regions), np.int64).reshape(shape)
@@ -100,8 +103,8 @@ def _oriented_watershed(contours: Contours) -> tuple[np.ndarray, Boundaries]:
     return basins, Boundaries(np.asarray(one), np.asarray(other), np.asarray(mean), np.asarray(length))
 
 
-def _cut(nested: Hierarchy, done: int) -> np.ndarray:
-    left = len(nested.merges.levels) + 1 - done
+def _cut(nested: Hierarchy, merges: int) -> np.ndarray:
+    left = len(nested.merges.levels) + 1 - merges
     if left > MOST_REGIONS:
         raise DataError("more regions than 16-bit ids", left, "ask for fewer, or cut at a higher level")
-    return nested.merges.labels_after(done)[nested.basins].astype(np.uint16)
+    return nested.merges.labels_after(merges)[nested.basins].astype(np.uint16)

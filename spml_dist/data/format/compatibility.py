@@ -1,4 +1,4 @@
-"""What can be said about packs before a sample is read: by their manifests and the sizes of their tars."""
+"""What is known of packs before a sample is read: by their manifests and the sizes of their tars."""
 
 from __future__ import annotations
 

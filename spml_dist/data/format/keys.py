@@ -46,11 +46,11 @@ def same_letters(name: str) -> str:
 
 def repeated(ids: Sequence[str]) -> str | None:
     """The first of the ids that is there twice, be it in another form of Unicode; None = all differ."""
-    seen: set[str] = set()
+    earlier: set[str] = set()
     for image_id in ids:
-        if (letters := same_letters(image_id)) in seen:
+        if (letters := same_letters(image_id)) in earlier:
             return image_id
-        seen.add(letters)
+        earlier.add(letters)
     return None
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from spml_dist.decoding import decode as decode_image
+from spml_dist.data.decoding import decode as decode_image
 from spml_dist.errors import DataError
 from spml_dist.records import IGNORED, UNLABELLED, Box, Sample
 

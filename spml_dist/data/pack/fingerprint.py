@@ -10,7 +10,7 @@ from typing import Any
 
 from spml_dist import __version__
 
-_FREE = ("run", "out", "json", "workers", "strict", "debug")
+_FREE = ("run", "open_recipe", "out", "json", "workers", "strict", "debug")
 """options of `spml-dist pack` that do not decide the bytes of a tar"""
 _FILES = ("labels_from", "contours")
 

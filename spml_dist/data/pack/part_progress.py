@@ -23,7 +23,7 @@ def part_progress(
     running has a file PART.seen of one byte an image.
     """
     done = [size for part, size in sizes.items() if part in finished]
-    # Finished parts are told by this thread, running ones are seen by another one in their files. The lock
+    # This thread counts finished parts, another one reads running ones from their files. The lock
     # keeps a part from being counted twice, as finished and by its file.
     lock, over = threading.Lock(), threading.Event()
     with progress_bar(range(sum(sizes.values())), name, initial=sum(done)) as bar:

@@ -1,4 +1,4 @@
-"""Recipes read in parts: what `pack_parts` takes, with broken images told apart from a failing machine."""
+"""Recipes read in parts: what `pack_parts` takes, with broken images kept apart from a failing machine."""
 
 from __future__ import annotations
 

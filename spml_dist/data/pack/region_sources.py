@@ -14,8 +14,8 @@ from PIL import Image
 from spml_dist.data.annotations.contour_network import network_contours
 from spml_dist.data.annotations.contours import contours
 from spml_dist.data.annotations.regions import oversegment
+from spml_dist.data.decoding import decode
 from spml_dist.data.format.keys import key_of, spelt
-from spml_dist.decoding import decode
 from spml_dist.errors import ConfigError, DataError, RunError
 from spml_dist.files.write import replacing
 
@@ -128,7 +128,7 @@ def _nested(
     if level is not None and not 0 <= float(level) <= 1:
         raise ConfigError("--regions", spec, "a level lies in 0..1")
     if network:
-        network_contours(np.zeros((64, 64, 3), np.uint8), network)  # a wrong file is told at once
+        network_contours(np.zeros((64, 64, 3), np.uint8), network)  # a wrong file is refused at once
     return Nested(int(count or _COUNT), None if level is None else float(level), network, keep)
 
 

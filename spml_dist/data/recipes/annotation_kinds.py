@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from spml_dist.data.annotations.boxes import box_labels, checked_boxes
-from spml_dist.data.annotations.keypoints import Heat, heat_labels
-from spml_dist.data.annotations.label_maps import holds_ignored_alone, read_label_map, seeds
-from spml_dist.data.annotations.mixture import Said
+from spml_dist.data.annotations.keypoints import HeatMap, heat_labels
+from spml_dist.data.annotations.label_maps import holds_ignored_alone, read_label_map, sparse_labels
+from spml_dist.data.annotations.mixture import ImageLabels
 from spml_dist.data.annotations.points import checked_points, discs
 from spml_dist.data.format.keys import same_letters, spelt
 from spml_dist.data.recipes.recipe import classes_in
@@ -30,7 +30,7 @@ CAM = "cam"
 
 
 @dataclass(frozen=True)
-class Marks:
+class MarkSettings:
     """How single marks become labelled pixels."""
 
     point_radius: float = 3
@@ -39,7 +39,7 @@ class Marks:
     """what labels the inside of boxes: `cam`, `geometry`"""
     heat_maps: tuple[str, ...] = ()
     """kinds of points that are keypoints, besides those whose name begins with `keypoints`"""
-    heat: Heat = field(default_factory=Heat)
+    heat: HeatMap = field(default_factory=HeatMap)
     """of keypoints"""
 
 
@@ -51,7 +51,7 @@ class Classes:
     background: int | None
 
 
-Form = Callable[[Any, tuple[int, int], Classes, Marks, str], Said]
+EntryReader = Callable[[Any, tuple[int, int], Classes, MarkSettings, str], ImageLabels]
 """reads one image's entry: entry, (H, W), classes, marks, source for errors; raises DataError"""
 
 
@@ -73,13 +73,16 @@ class LabelMaps:
         below = (path[len(str(self.folder)) :] for path in paths)
         return {name[1:] for name in below if "/." not in name}
 
-    def said(self, image_id: str, shape: tuple[int, int]) -> Said:
-        """Labels of the file's own size. Only a whole mask can say that an image holds no class."""
+    def read(self, image_id: str, shape: tuple[int, int]) -> ImageLabels:
+        """Labels of the file's own size. Only a whole mask tells that an image holds no class.
+
+        Raises DataError for a file that is no map of the classes.
+        """
         labels = read_label_map(self._path(image_id), self.classes.number)
         if self.sparse:
-            return _seeds(seeds(labels), self.classes)
+            return _sparse(sparse_labels(labels), self.classes)
         shown = classes_in(labels, self.classes.number, self.classes.background)
-        return Said(labels, shown if (labels < self.classes.number).any() else None)
+        return ImageLabels(labels, shown if (labels < self.classes.number).any() else None)
 
     def doubt(self, name: str, ids: Sequence[str]) -> str | None:
         """What to say of maps of 0 and 255 alone, by some of the images; None = nothing."""
@@ -88,59 +91,67 @@ class LabelMaps:
         if self.classes.number < 2 or not holds_ignored_alone(some, self.classes.background):
             return None
         means = "no label" if self.sparse else "to be ignored"
-        looked = f"the {len(some)} of its {len(paths)} files that were looked at hold"
-        return f"{name}: {looked} only 0 and 255, which is {means}: is 255 your object? write its class id"
+        sample = f"the {len(some)} of its {len(paths)} files that were looked at hold"
+        return f"{name}: {sample} only 0 and 255, which is {means}: is 255 your object? write its class id"
 
     def _path(self, image_id: str) -> Path:
         return spelt(self.folder, f"{image_id}.png")
 
 
 @dataclass(frozen=True)
-class Listed:
-    """weak/KIND.json: what is said of each image by its id, in the form of `same_letters`."""
+class JsonEntries:
+    """weak/KIND.json: an entry for each image by its id, in the form of `same_letters`."""
 
     path: Path
     classes: Classes
-    marks: Marks
-    form: Form = field(repr=False)
+    marks: MarkSettings
+    read_entry: EntryReader = field(repr=False)
     entries: dict[str, Any] = field(repr=False)
 
     def has(self, image_id: str) -> bool:
         """Whether the image is annotated."""
         return same_letters(image_id) in self.entries
 
-    def said(self, image_id: str, shape: tuple[int, int]) -> Said:
-        """What the image's entry says."""
+    def read(self, image_id: str, shape: tuple[int, int]) -> ImageLabels:
+        """The labels of the image's entry. Raises DataError, naming the file and the image."""
         source = f"{self.path}, image {image_id}"
-        return self.form(self.entries[same_letters(image_id)], shape, self.classes, self.marks, source)
+        return self.read_entry(self.entries[same_letters(image_id)], shape, self.classes, self.marks, source)
 
 
-Kind = LabelMaps | Listed
+AnnotationKind = LabelMaps | JsonEntries
 
 
-def points(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
+def points(
+    entry: Any, shape: tuple[int, int], classes: Classes, marks: MarkSettings, source: str
+) -> ImageLabels:
     """[[class, x, y], ...]: a disc around each point."""
-    return _seeds(discs(entry, shape, marks.point_radius, classes.number, source), classes)
+    return _sparse(discs(entry, shape, marks.point_radius, classes.number, source), classes)
 
 
-def keypoints(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
+def keypoints(
+    entry: Any, shape: tuple[int, int], classes: Classes, marks: MarkSettings, source: str
+) -> ImageLabels:
     """[[class, x, y], ...]: a heat map around each keypoint."""
     checked = checked_points(entry, shape, classes.number, source)
     labels = heat_labels(checked, shape, marks.heat, classes.background)
-    # A keypoint may be of the background: what its heat labels is said, the cold rest is only implied.
+    # A keypoint may be of the background: what its heat labels is marked, the cold rest is only implied.
     hot = heat_labels(checked, shape, marks.heat, None)
-    return replace(_seeds(labels, classes), implied=labels != hot)
+    return replace(_sparse(labels, classes), implied=labels != hot)
 
 
-def boxes(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
+def boxes(
+    entry: Any, shape: tuple[int, int], classes: Classes, marks: MarkSettings, source: str
+) -> ImageLabels:
     """[[class, x0, y0, x1, y1], ...]: one for every object; without a box the image shows no class."""
-    drawn = checked_boxes(entry, shape, classes.number, classes.background, source)
-    labels = box_labels(drawn, shape, classes.background, marks.boxes)
-    shown = tuple(sorted({label for label, *_ in drawn}))
-    return Said(labels, shown, boxes=drawn, implied=labels == classes.background)
+    checked = checked_boxes(entry, shape, classes.number, classes.background, source)
+    labels = box_labels(checked, shape, classes.background, marks.boxes)
+    shown = tuple(sorted({label for label, *_ in checked}))
+    return ImageLabels(labels, shown, boxes=checked, implied=labels == classes.background)
 
 
-def tags(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, source: str) -> Said:
+def tags(
+    entry: Any, shape: tuple[int, int], classes: Classes, marks: MarkSettings, source: str
+) -> ImageLabels:
     """[class, ...]: what the image shows somewhere, without the background; [] says that it shows none."""
     if not isinstance(entry, list):
         raise DataError(f"{source}: not a list of class ids", entry, "write [class, ...]")
@@ -155,7 +166,7 @@ def tags(entry: Any, shape: tuple[int, int], classes: Classes, marks: Marks, sou
             )
     if len(set(entry)) < len(entry):
         raise DataError(f"{source}: a tag is there twice", entry, _IDS)
-    return Said(listed=tuple(sorted(set(entry) - {classes.background})))
+    return ImageLabels(listed=tuple(sorted(set(entry) - {classes.background})))
 
 
 def require_ids(path: Path, entries: dict[str, Any], classes: Classes) -> None:
@@ -173,12 +184,12 @@ def require_ids(path: Path, entries: dict[str, Any], classes: Classes) -> None:
             raise DataError(what, _first(entries), _IDS)
 
 
-def _seeds(labels: np.ndarray, classes: Classes) -> Said:
+def _sparse(labels: np.ndarray, classes: Classes) -> ImageLabels:
     """Sparse labels: the background alone does not say that there is nothing else."""
-    return Said(labels, classes_in(labels, classes.number, classes.background) or None)
+    return ImageLabels(labels, classes_in(labels, classes.number, classes.background) or None)
 
 
-def open_kind(root: Path, kind: str, classes: Classes, marks: Marks) -> Kind:
+def open_kind(root: Path, kind: str, classes: Classes, marks: MarkSettings) -> AnnotationKind:
     """The annotations of one kind. A folder weak/KIND/ comes before a file weak/KIND.json.
 
     Raises DataError, with the kinds that can be packed, if there is no such kind.
@@ -195,17 +206,17 @@ def open_kind(root: Path, kind: str, classes: Classes, marks: Marks) -> Kind:
         return LabelMaps(maps, classes, sparse=True)
     if listed.is_file():
         entries = read_by_image(listed)
-        form = _form(kind, entries)
-        if form is None:
+        reader = _entry_reader(kind, entries)
+        if reader is None:
             raise DataError(
                 f"{listed}: not a kind of points, boxes, tags or label maps",
                 f"{kind}: {_first(entries)}",
                 _remedy(root, kind),
             )
-        if form is tags:
+        if reader is tags:
             require_ids(listed, entries, classes)
-        form = keypoints if form is points and kind in marks.heat_maps else form
-        return Listed(listed, classes, marks, form, entries)
+        reader = keypoints if reader is points and kind in marks.heat_maps else reader
+        return JsonEntries(listed, classes, marks, reader, entries)
     raise DataError(f"{root}: no annotations of this kind", kind, _remedy(root, kind))
 
 
@@ -216,16 +227,16 @@ def open_masks(root: Path, classes: Classes) -> LabelMaps:
 
 def kinds_of(root: Path) -> list[str]:
     """Names of the kinds in a folder that can be packed."""
-    found = {MASKS} if (root / MASKS).is_dir() else set()
-    found |= {path.name for path in (root / "weak").glob("*") if path.is_dir()}
-    found |= {path.stem for path in (root / "weak").glob("*.json") if _may_be_packed(path)}
-    return sorted(found - {CAM})
+    names = {MASKS} if (root / MASKS).is_dir() else set()
+    names |= {path.name for path in (root / "weak").glob("*") if path.is_dir()}
+    names |= {path.stem for path in (root / "weak").glob("*.json") if _may_be_packed(path)}
+    return sorted(names - {CAM})
 
 
 def _may_be_packed(listed: Path) -> bool:
     try:
-        return _form(listed.stem, read_by_image(listed)) is not None
-    except DataError:  # what is wrong with it is told when it is asked for
+        return _entry_reader(listed.stem, read_by_image(listed)) is not None
+    except DataError:  # named where the kind is packed
         return True
 
 
@@ -245,10 +256,12 @@ def read_by_image(path: Path, entry: str = "annotation") -> dict[str, Any]:
     return by_letters
 
 
-def _form(kind: str, entries: dict[str, Any]) -> Form | None:
+def _entry_reader(kind: str, entries: dict[str, Any]) -> EntryReader | None:
     """What a JSON file holds: tags by its name, points and boxes by its first entry, else by its name."""
-    forms = (tags, keypoints, points, boxes)
-    named = next((form for form in forms if kind.startswith(form.__name__)), None)
+    readers = (tags, keypoints, points, boxes)
+    named = next((reader for reader in readers if kind.startswith(reader.__name__)), None)
+    # The entries themselves decide between points and boxes, for names are free; an empty first entry or one
+    # of neither length leaves it to the name, and so does a file that has both.
     listed = [entry for entry in entries.values() if isinstance(entry, list) and entry]
     length = len(listed[0][0]) if listed and isinstance(listed[0][0], list) else 0
     lengths = {len(mark) for entry in listed for mark in entry if isinstance(mark, list)}

@@ -68,6 +68,6 @@ def read_mat(path: Path, variable: str, remedy: str) -> Any:
     except Exception as error:  # whatever scipy's parser meets in a damaged file
         raise DataError(f"{path}: cannot be read as a MATLAB file", str(error), UNPACK_AGAIN) from error
     if variable not in content:
-        seen = ", ".join(name for name in content if not name.startswith("__")) or "no variable"
-        raise DataError(f"{path}: holds no {variable}", seen, remedy)
+        names = ", ".join(name for name in content if not name.startswith("__")) or "no variable"
+        raise DataError(f"{path}: holds no {variable}", names, remedy)
     return content[variable]

@@ -19,7 +19,7 @@ from spml_dist.data.annotations.boxes import box_labels, fitted_boxes
 from spml_dist.data.annotations.coco_masks import decode, encloses_nothing, outline_fault
 from spml_dist.data.format.keys import spelt
 from spml_dist.data.recipes.archives import UNPACK_AGAIN, require_folder
-from spml_dist.data.recipes.coco_files import CocoFile, Entry, Identity, read_coco, shown
+from spml_dist.data.recipes.coco_files import CocoFile, Identity, JsonObject, id_text, read_coco
 from spml_dist.data.recipes.image_files import read_image
 from spml_dist.data.recipes.recipe import Annotation, Recipe, classes_in, require_images
 from spml_dist.errors import DataError
@@ -68,10 +68,12 @@ class Coco:
     def annotation(self, image_id: str, shape: tuple[int, int]) -> Annotation:
         """Labels, tags and mask. An image without an instance is known to show none."""
         self.file.require_size(image_id, shape)
-        mask = self._panoptic(image_id) if self.kind == "panoptic" else self._mask(image_id, shape)
+        mask: np.ndarray | None
         if self.kind == "panoptic":
+            mask = self._panoptic(image_id)
             tags = classes_in(mask, len(self.classes), self.background)
         else:
+            mask = self._mask(image_id, shape)
             tags = self._tags(image_id, mask)
         if self.labels == "masks":
             return Annotation(mask, tags, mask, ("masks",))
@@ -85,6 +87,7 @@ class Coco:
         entries = self.file.of(image_id)
         if self.labels != "masks":
             return tuple(sorted({self._class(image_id, entry) for entry in entries} - {0}))
+        assert mask is not None  # only boxes and tags do without
         hidden = {self._class(image_id, each) for each in entries if encloses_nothing(each["segmentation"])}
         return tuple(sorted(hidden.union(classes_in(mask, len(self.classes), 0)) - {0}))
 
@@ -103,12 +106,13 @@ class Coco:
     def _panoptic(self, image_id: str) -> np.ndarray:
         entries = self.file.of(image_id)
         if len(entries) > 1:
-            seen = f"{len(entries)} annotations"
-            raise DataError(f"{self.file.names(image_id)}: annotated twice", seen, "keep one of them")
+            count = f"{len(entries)} annotations"
+            raise DataError(f"{self.file.names(image_id)}: annotated twice", count, "keep one of them")
         for entry in entries:
             path = spelt(self.root / "annotations" / f"panoptic_{self.split}", entry["file_name"])
             if not os.path.isfile(path):
                 raise DataError(f"{path}: no such file", None, _FROM["panoptic"])
+            # COCO writes the number of a segment into the three channels, the lowest byte first.
             red, green, blue = np.moveaxis(read_image(path).astype(np.int64), -1, 0)
             segments = red + 256 * green + 65536 * blue
             mask = np.full(segments.shape, IGNORED, np.uint8)
@@ -129,14 +133,14 @@ class Coco:
         boxes = [entry["bbox"] for entry in entries]
         return fitted_boxes(corners, shape, self.file.names(image_id), "[left, top, width, height]", boxes)
 
-    def _class(self, image_id: str, entry: Entry) -> int:
+    def _class(self, image_id: str, entry: JsonObject) -> int:
         category = entry.get("category_id")
         if isinstance(category, list | dict) or category not in self.class_of:
             known = ", ".join(json.dumps(number) for number in list(self.class_of)[:3])
             raise DataError(
                 f"{self.file.names(image_id)}: unknown category",
                 json.dumps(category),
-                f"annotation {shown(entry)}: use the ids that categories has: {known}, ...",
+                f"annotation {id_text(entry)}: use the ids that categories has: {known}, ...",
             )
         return self.class_of[category]
 
@@ -185,8 +189,8 @@ def _classes(file: CocoFile, kind: str) -> tuple[dict[Identity, int], tuple[str,
     names = {number: name for number, name in file.categories.items() if number not in own}
     first = () if kind == "panoptic" else (_BACKGROUND,)
     if len(first) + len(names) > UNLABELLED:
-        seen, most = f"{len(names)} categories", UNLABELLED - len(first)
-        raise DataError(f"{file.path}: too many classes for 8 bits", seen, f"keep {most} of them at most")
+        count, most = f"{len(names)} categories", UNLABELLED - len(first)
+        raise DataError(f"{file.path}: too many classes for 8 bits", count, f"keep {most} of them at most")
     if len(own) > 1:
         ids = ", ".join(map(str, own))
         raise DataError(f"{file.path}: two categories of one name", f"background: ids {ids}", "keep one")
@@ -202,7 +206,7 @@ def _is_background(name: str) -> bool:
 
 
 def _outlines(file: CocoFile, labels: str) -> Iterator[str]:
-    """What to say of instances without an outline, which masks cannot show."""
+    """Notes on instances without an outline, which masks cannot show."""
     faults, empty = [], []
     for image_id, entries in file.entries.items():
         for entry in entries:
@@ -216,15 +220,15 @@ def _outlines(file: CocoFile, labels: str) -> Iterator[str]:
         images = len({image_id for image_id, *_ in faults})
         yield (
             f"{file.path.name}: {len(faults)} of its {total} annotations have no outline (annotation "
-            f"{shown(entry)} of {image_id}: {fault}); no whole mask goes along for their {images} images"
+            f"{id_text(entry)} of {image_id}: {fault}); no whole mask goes along for their {images} images"
         )
     if empty:
         image_id, entry = empty[0]
         yield (
             f"{file.path.name}: {len(empty)} of its {total} annotations are polygons of fewer than three "
-            f"points and cover no pixel of the masks, e.g. annotation {shown(entry)} of {image_id}"
+            f"points and cover no pixel of the masks, e.g. annotation {id_text(entry)} of {image_id}"
         )
 
 
-def _depth(entry: Entry) -> tuple[bool, float]:
+def _depth(entry: JsonObject) -> tuple[bool, float]:
     return not entry.get("iscrowd", 0), -float(entry.get("area", 0))

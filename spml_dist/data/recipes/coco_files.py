@@ -10,23 +10,24 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
-from spml_dist.data.annotations.outside import require_drawn_on
+from spml_dist.data.annotations.image_bounds import require_stated_size
 from spml_dist.data.format.keys import is_text, same_letters, spelt
 from spml_dist.data.recipes.archives import UNPACK_AGAIN, read_json
 from spml_dist.errors import DataError
 
-Entry = dict[str, Any]
+JsonObject = dict[str, Any]
+"""an image, annotation, category or segment of the file"""
 Identity = int | float | str
 """what images and categories are known by: a whole number, or a text"""
-_READ = 40
+_LONGEST_ID = 40
 """letters of an id that a line shows"""
 
 
 @dataclass(frozen=True)
 class CocoFile:
-    """What a file of annotations says, by image id: the image's file name without folders and suffix.
+    """The content of a file of annotations, by image id: the image's file name without folders and suffix.
 
     Where two images would have one id so, the ids of all keep the folders.
     """
@@ -35,29 +36,29 @@ class CocoFile:
     files: dict[str, str] = field(repr=False)
     """file name of each image, in the order of their ids"""
     sizes: dict[str, tuple[int, int]] = field(repr=False)
-    """(H, W) of the images of which the file says it"""
-    entries: dict[str, list[Entry]] = field(repr=False)
+    """(H, W) of the images whose size the file states"""
+    entries: dict[str, list[JsonObject]] = field(repr=False)
     """annotations of each image; none for an image without"""
     categories: dict[Identity, str] = field(repr=False)
     """names by ascending id"""
 
-    def of(self, image_id: str) -> list[Entry]:
+    def of(self, image_id: str) -> list[JsonObject]:
         """The annotations of an image."""
         return self.entries.get(image_id, [])
 
-    def names(self, image_id: str, entry: Entry | None = None) -> str:
+    def names(self, image_id: str, entry: JsonObject | None = None) -> str:
         """File, image and annotation, for errors."""
-        return f"{self.path}, image {image_id}" + ("" if entry is None else f", annotation {shown(entry)}")
+        return f"{self.path}, image {image_id}" + ("" if entry is None else f", annotation {id_text(entry)}")
 
     def require_size(self, image_id: str, shape: tuple[int, int]) -> None:
-        """Raise Outside if the file says that the image has another size than (H, W)."""
-        require_drawn_on(self.sizes.get(image_id), shape, self.names(image_id))
+        """Raise OutsideImageError if the file states another size of the image than (H, W)."""
+        require_stated_size(self.sizes.get(image_id), shape, self.names(image_id))
 
 
-def shown(entry: Entry, key: str = "id") -> str:
+def id_text(entry: JsonObject, key: str = "id") -> str:
     """An id as the file writes it, whatever it is, for errors."""
     text = json.dumps(entry.get(key))
-    return text if len(text) <= _READ else f"{text[: _READ - 3]}..."
+    return text if len(text) <= _LONGEST_ID else f"{text[: _LONGEST_ID - 3]}..."
 
 
 def read_coco(path: Path, folder: Path, needs: Sequence[str], remedy: str) -> CocoFile:
@@ -85,26 +86,27 @@ def read_coco(path: Path, folder: Path, needs: Sequence[str], remedy: str) -> Co
     return CocoFile(path, files, sizes, dict(entries), _categories(path, categories))
 
 
-def _objects(path: Path, key: str, value: Any) -> list[Entry]:
+def _objects(path: Path, key: str, value: Any) -> list[JsonObject]:
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise DataError(f"{path}: not in COCO's format: {key} are no list of objects", None, UNPACK_AGAIN)
     return value
 
 
-def _images(path: Path, folder: Path, images: list[Entry]) -> tuple[dict[Identity, str], dict[str, str]]:
+def _images(path: Path, folder: Path, images: list[JsonObject]) -> tuple[dict[Identity, str], dict[str, str]]:
     """Image ids by what annotations know them by, and file names by image id, in that order."""
     files: dict[Identity, str] = {}
     for image in images:
         number = _identity(path, "image", image)
         file = image.get("file_name")
         if not isinstance(file, str) or not PurePosixPath(file).name or not is_text(file):
-            raise DataError(f"{path}: image {shown(image)}: file_name", json.dumps(file), "name its image")
+            raise DataError(f"{path}: image {id_text(image)}: file_name", json.dumps(file), "name its image")
         if number in files:
             both = f"{files[number]} and {file}"
             remedy = "list it once" if files[number] == file else "give every image a number of its own"
-            raise DataError(f"{path}: image {shown(image)}: two images of one id", both, remedy)
+            raise DataError(f"{path}: image {id_text(image)}: two images of one id", both, remedy)
         files[number] = file
-    files = {number: _found(folder, files[number]) for number in sorted(files, key=_order)}
+    files = {number: _name_on_disk(folder, files[number]) for number in sorted(files, key=_order)}
+    # Short ids where they differ: with the folders they would change when a data set is moved into one.
     ids = {number: PurePosixPath(file).stem for number, file in files.items()}
     if len(set(ids.values())) < len(ids):
         ids = {number: str(PurePosixPath(file).with_suffix("")) for number, file in files.items()}
@@ -118,7 +120,7 @@ def _images(path: Path, folder: Path, images: list[Entry]) -> tuple[dict[Identit
     return ids, by_id
 
 
-def _found(folder: Path, file: str) -> str:
+def _name_on_disk(folder: Path, file: str) -> str:
     """The file's name as it is there: in another spelling, or below folders that Windows writes with \\."""
     if file.isascii() and "\\" not in file:
         return file
@@ -128,41 +130,43 @@ def _found(folder: Path, file: str) -> str:
     return file.replace("\\", "/")
 
 
-def _size(path: Path, image: Entry) -> tuple[int, int] | None:
-    """(H, W), None where the file does not say, by 0 or null as some tools write it."""
-    size = image.get("height"), image.get("width")
-    for side in size:
+def _size(path: Path, image: JsonObject) -> tuple[int, int] | None:
+    """(H, W), None where the file does not state it, by 0 or null as some tools write it."""
+    height, width = image.get("height"), image.get("width")
+    for side in (height, width):
         if side is not None and not (_is_number(side) and side >= 0 and side == int(side)):
-            source = f"{path}: image {shown(image)}: width and height"
+            source = f"{path}: image {id_text(image)}: width and height"
             raise DataError(source, json.dumps(side), "write pixels, or leave them out")
-    return (int(size[0]), int(size[1])) if all(size) else None
+    return (int(height), int(width)) if height and width else None
 
 
-def _require_listed(path: Path, annotations: list[Entry], id_of: dict[Identity, str]) -> None:
+def _require_listed(path: Path, annotations: list[JsonObject], id_of: dict[Identity, str]) -> None:
+    # Hundreds of thousands of annotations: whole numbers, which nearly all have, pass without a call.
     for entry in annotations:
         if type(entry.get("image_id")) is not int:
-            _identity(path, f"annotation {shown(entry)}", entry, "image_id")
+            _identity(path, f"annotation {id_text(entry)}", entry, "image_id")
     strange = [entry for entry in annotations if entry["image_id"] not in id_of]
     if not strange:
         return
     first = strange[0]
+    # "17", 17 and "000017" are likely meant to be one: the other spelling, if there is one, is named.
     known = next((each for each in id_of if _digits(each) == _digits(first["image_id"])), None)
     meant = "" if known is None else f" images has {json.dumps(known)}: write both alike, or"
-    image = shown(first, "image_id")
+    image = id_text(first, "image_id")
     raise DataError(
-        f"{path}: annotation {shown(first)} is of image {image}, which images does not list",
+        f"{path}: annotation {id_text(first)} is of image {image}, which images does not list",
         f"{len(strange)} such of {len(annotations)} annotations",
         f"{meant} list the image, or take its annotations out".strip(),
     )
 
 
-def _require_keys(path: Path, entries: list[Entry], needs: Sequence[str], remedy: str) -> None:
+def _require_keys(path: Path, entries: list[JsonObject], needs: Sequence[str], remedy: str) -> None:
     for entry in entries:
         missing = [key for key in needs if key not in entry]
         if missing:
             raise DataError(f"{path}: annotations without {', '.join(missing)}", ", ".join(entry), remedy)
         if "segments_info" in needs:
-            _require_segments(f"{path}: image {shown(entry, 'image_id')}", entry)
+            _require_segments(f"{path}: image {id_text(entry, 'image_id')}", entry)
         if "bbox" in needs and not _is_box(entry["bbox"]):
             raise _unusable(path, entry, "bbox", "write [left, top, width, height] in pixels")
         if not _is_number(entry.get("area", 0)):
@@ -171,11 +175,11 @@ def _require_keys(path: Path, entries: list[Entry], needs: Sequence[str], remedy
             raise _unusable(path, entry, "iscrowd", "write 0 or 1")
 
 
-def _unusable(path: Path, entry: Entry, key: str, remedy: str) -> DataError:
-    return DataError(f"{path}: annotation {shown(entry)}: {key}", json.dumps(entry[key]), remedy)
+def _unusable(path: Path, entry: JsonObject, key: str, remedy: str) -> DataError:
+    return DataError(f"{path}: annotation {id_text(entry)}: {key}", json.dumps(entry[key]), remedy)
 
 
-def _require_segments(source: str, entry: Entry) -> None:
+def _require_segments(source: str, entry: JsonObject) -> None:
     segments = entry["segments_info"]
     if not isinstance(segments, list) or not all(map(_is_segment, segments)):
         what = "a segment without id or category_id"
@@ -187,16 +191,16 @@ def _require_segments(source: str, entry: Entry) -> None:
         raise DataError(f"{source}: file_name", json.dumps(entry["file_name"]), "name its PNG")
 
 
-def _categories(path: Path, categories: list[Entry]) -> dict[Identity, str]:
+def _categories(path: Path, categories: list[JsonObject]) -> dict[Identity, str]:
     names: dict[Identity, str] = {}
     for category in categories:
         number, name = _identity(path, "category", category), category.get("name")
         text = " ".join(str(name).split()) if type(name) in (str, int) else ""
         if not text or not is_text(text):
-            source = f"{path}: category {shown(category)}: name"
+            source = f"{path}: category {id_text(category)}: name"
             raise DataError(source, json.dumps(category), "give every category an id and a name")
         if number in names:
-            both = f"{shown(category)} is {names[number]} and {text}"
+            both = f"{id_text(category)} is {names[number]} and {text}"
             remedy = "give each an id of its own, in the annotations too, or list it once"
             raise DataError(f"{path}: a category id is there twice", both, remedy)
         names[number] = text
@@ -208,7 +212,7 @@ def _categories(path: Path, categories: list[Entry]) -> dict[Identity, str]:
     return {number: names[number] for number in sorted(names, key=_order)}
 
 
-def _identity(path: Path, what: str, entry: Entry, key: str = "id") -> Identity:
+def _identity(path: Path, what: str, entry: JsonObject, key: str = "id") -> Identity:
     number = entry.get(key)
     if isinstance(number, str) or (_is_number(number) and number == int(number)):
         return number
@@ -217,6 +221,7 @@ def _identity(path: Path, what: str, entry: Entry, key: str = "id") -> Identity:
 
 
 def _order(number: Identity) -> tuple[bool, Identity]:
+    # Numbers before texts: the two cannot be compared with each other.
     return isinstance(number, str), number
 
 
@@ -234,6 +239,6 @@ def _is_segment(segment: Any) -> bool:
     )
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     """Whether it is a number that a float can hold; true and false are none."""
     return type(value) in (int, float) and abs(value) <= sys.float_info.max and not math.isnan(value)

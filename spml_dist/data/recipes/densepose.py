@@ -14,10 +14,10 @@ import numpy as np
 
 from spml_dist.data.annotations.boxes import fitted_boxes
 from spml_dist.data.annotations.coco_masks import decode
-from spml_dist.data.annotations.keypoints import Heat, heat_labels
+from spml_dist.data.annotations.keypoints import HeatMap, heat_labels
 from spml_dist.data.annotations.points import Point, discs
 from spml_dist.data.recipes.archives import UNPACK_AGAIN, require_folder
-from spml_dist.data.recipes.coco_files import CocoFile, Entry, read_coco
+from spml_dist.data.recipes.coco_files import CocoFile, JsonObject, read_coco
 from spml_dist.data.recipes.recipe import Annotation, Recipe, classes_in, require_images
 from spml_dist.errors import DataError
 from spml_dist.records import IGNORED, UNLABELLED
@@ -51,7 +51,7 @@ class DensePose:
     folder: Path
     labels: str
     radius: float
-    heat: Heat
+    heat: HeatMap
     file: CocoFile = field(repr=False)
 
     def image(self, image_id: str) -> Path:
@@ -74,9 +74,9 @@ class DensePose:
         points = [point for parts, window in drawn for point in _centres(parts, window, shape)]
         if not points:
             return Annotation(mask=mask)
-        return Annotation(self._seeds(image_id, points, others), known, mask, (self.labels,))
+        return Annotation(self._weak_labels(image_id, points, others), known, mask, (self.labels,))
 
-    def _seeds(self, image_id: str, points: list[Point], others: np.ndarray) -> np.ndarray:
+    def _weak_labels(self, image_id: str, points: list[Point], others: np.ndarray) -> np.ndarray:
         """[H, W] uint8 of an image with points; people whose parts nobody drew are no background."""
         if self.labels == "keypoints":
             semantic = heat_labels(points, others.shape, self.heat, 0)
@@ -87,7 +87,7 @@ class DensePose:
         return semantic
 
     def _parts(
-        self, image_id: str, person: Entry, shape: tuple[int, int]
+        self, image_id: str, person: JsonObject, shape: tuple[int, int]
     ) -> tuple[np.ndarray, tuple[int, int, int, int]]:
         """[h, w] uint8: the parts of one person in its box, 0..14; and left, top, width and height of it."""
         source = self.file.names(image_id, person)
@@ -100,7 +100,7 @@ class DensePose:
         window = _window(person, shape, source)
         return cv2.resize(square, window[2:], interpolation=cv2.INTER_NEAREST), window
 
-    def _others(self, image_id: str, people: list[Entry], shape: tuple[int, int]) -> np.ndarray:
+    def _others(self, image_id: str, people: list[JsonObject], shape: tuple[int, int]) -> np.ndarray:
         """[H, W] bool: people whose parts nobody drew."""
         others = np.zeros(shape, bool)
         for person in people:
@@ -110,7 +110,7 @@ class DensePose:
 
 
 def open_densepose(
-    root: str | Path, split: str, labels: str, point_radius: float = 6, heat: Heat | None = None
+    root: str | Path, split: str, labels: str, point_radius: float = 6, heat: HeatMap | None = None
 ) -> Recipe:
     """A split of DensePose-COCO (train2014, minival2014, valminusminival2014) with parts or points.
 
@@ -129,17 +129,17 @@ def open_densepose(
     file = read_coco(root / "annotations" / name, root / folder, ("bbox",), put)
     if not any(_is_drawn(person) for people in file.entries.values() for person in people):
         raise DataError(f"{file.path}: no annotation has dp_masks", None, put)
-    people = DensePose(root / folder, labels, point_radius, heat or Heat(), file)
+    people = DensePose(root / folder, labels, point_radius, heat or HeatMap(), file)
     ids = tuple(file.files)
     require_images(file.path, ids, people.image, f"unpack COCO's {folder}.zip there again")
     return Recipe("densepose", split, labels, CLASSES, 0, ids, people.image, people.annotation)
 
 
-def _is_drawn(person: Entry) -> bool:
+def _is_drawn(person: JsonObject) -> bool:
     return "dp_masks" in person
 
 
-def _window(person: Entry, shape: tuple[int, int], source: str) -> tuple[int, int, int, int]:
+def _window(person: JsonObject, shape: tuple[int, int], source: str) -> tuple[int, int, int, int]:
     """Left, top, width and height of the person's box, in whole pixels."""
     x, y, width, height = person["bbox"]
     corners = (0, x, y, x + width, y + height)
@@ -150,17 +150,17 @@ def _window(person: Entry, shape: tuple[int, int], source: str) -> tuple[int, in
 def _paste(mask: np.ndarray, parts: np.ndarray, window: tuple[int, int, int, int]) -> None:
     left, top, _, _ = window
     into = mask[top : top + parts.shape[0], left : left + parts.shape[1]]
-    seen = parts[: into.shape[0], : into.shape[1]]
-    into[seen > 0] = seen[seen > 0]
+    inside = parts[: into.shape[0], : into.shape[1]]
+    into[inside > 0] = inside[inside > 0]
 
 
 def _centres(parts: np.ndarray, window: tuple[int, int, int, int], shape: tuple[int, int]) -> list[Point]:
     """(class, x, y) of each part in the image: its pixel nearest to the mean of its pixels there."""
     left, top, _, _ = window
-    seen = parts[: max(shape[0] - top, 0), : max(shape[1] - left, 0)]
+    inside = parts[: max(shape[0] - top, 0), : max(shape[1] - left, 0)]
     points = []
-    for part in np.unique(seen[seen > 0]).tolist():
-        rows, columns = np.nonzero(seen == part)
+    for part in np.unique(inside[inside > 0]).tolist():
+        rows, columns = np.nonzero(inside == part)
         nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
         points.append((part, left + int(columns[nearest]), top + int(rows[nearest])))
     return points

@@ -7,15 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spml_dist.data.annotations.mixture import boxes_of, labels_of, tags_of, unlisted
+from spml_dist.data.annotations.mixture import merge_boxes, merge_labels, merge_tags, unlisted
 from spml_dist.data.format.keys import same_letters
 from spml_dist.data.recipes.annotation_kinds import (
     MASKS,
+    AnnotationKind,
     Classes,
-    Kind,
+    JsonEntries,
     LabelMaps,
-    Listed,
-    Marks,
+    MarkSettings,
     keypoints,
     open_kind,
     open_masks,
@@ -28,11 +28,11 @@ from spml_dist.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
-class Folder:
+class AnnotationFolder:
     """The annotations of a folder, of one kind or several."""
 
     root: Path
-    kinds: dict[str, Kind]
+    kinds: dict[str, AnnotationKind]
     """by their names; on a pixel the first one decides"""
     masks: LabelMaps
     only: dict[str, tuple[str, ...]] | None = field(default=None, repr=False)
@@ -42,37 +42,37 @@ class Folder:
         """The image file. Raises DataError if there is none, or more than one."""
         return find_image(self.root / "images", image_id)
 
-    def has(self, image_id: str) -> tuple[str, ...]:
+    def kinds_of(self, image_id: str) -> tuple[str, ...]:
         """The kinds of annotation that the image has."""
         allowed = self.kinds if self.only is None else self.only.get(same_letters(image_id), ())
         return tuple(name for name, kind in self.kinds.items() if name in allowed and kind.has(image_id))
 
     def annotation(self, image_id: str, shape: tuple[int, int]) -> Annotation:
-        """What the image's kinds say together, and its mask for evaluation.
+        """What the image's kinds tell together, and its mask for evaluation.
 
         Weak labels never look at masks/: what nobody annotated stays unlabelled, ignored pixels included.
         """
-        names, path = self.has(image_id), self.image(image_id)
-        said = [self.kinds[name].said(image_id, shape) for name in names]
-        for name, each in zip(names, said, strict=True):
-            require_size(path, shape, each.semantic, name)
-        semantic, contradicted = labels_of(said)
+        names, path = self.kinds_of(image_id), self.image(image_id)
+        by_kind = [self.kinds[name].read(image_id, shape) for name in names]
+        for name, labels in zip(names, by_kind, strict=True):
+            require_size(path, shape, labels.semantic, name)
+        semantic, contradicted = merge_labels(by_kind)
         return Annotation(
             semantic=semantic,
-            tags=tags_of(said),
-            mask=self.masks.said(image_id, shape).semantic if self.masks.has(image_id) else None,
+            tags=merge_tags(by_kind),
+            mask=self.masks.read(image_id, shape).semantic if self.masks.has(image_id) else None,
             kinds=names,
-            boxes=boxes_of(said),
+            boxes=merge_boxes(by_kind),
             contradicted=contradicted,
-            unlisted=unlisted(said),
+            unlisted=unlisted(by_kind),
         )
 
-    def unseen(self, ids: Iterable[str]) -> set[str]:
+    def missing_kinds(self, ids: Iterable[str]) -> set[str]:
         """The kinds that none of the images has."""
         missing = set(self.kinds)
         for image_id in ids:
-            with suppress(OSError):  # an id that is no file's name, say: told when that image is read
-                missing -= set(self.has(image_id))
+            with suppress(OSError):  # an id that is no file's name, say: named when that image is read
+                missing -= set(self.kinds_of(image_id))
             if not missing:
                 break
         return missing
@@ -82,7 +82,7 @@ def open_folder(
     root: str | Path,
     split: str,
     labels: str,
-    marks: Marks | None = None,
+    marks: MarkSettings | None = None,
     labels_from: str | Path | None = None,
 ) -> Recipe:
     """A split of a folder with the kinds of annotation `labels`: `masks`, names under weak/, commas between.
@@ -97,13 +97,13 @@ def open_folder(
     names = read_classes(root)
     classes = Classes(len(names), read_background(root, names))
     ids = read_split(root, split)
-    kinds = _open_kinds(root, labels, classes, marks or Marks())
+    kinds = _open_kinds(root, labels, classes, marks or MarkSettings())
     only = None if labels_from is None else _read_only(Path(labels_from), root, ids, tuple(kinds))
-    folder = Folder(root, kinds, open_masks(root, classes), only)
-    unseen = folder.unseen(ids)
-    annotated = unseen != set(kinds)
+    folder = AnnotationFolder(root, kinds, open_masks(root, classes), only)
+    missing = folder.missing_kinds(ids)
+    annotated = missing != set(kinds)
     # Where no image is annotated at all, the recipe says so itself.
-    notes = [f"{split}: no image has {name} annotations" for name in kinds if name in unseen and annotated]
+    notes = [f"{split}: no image has {name} annotations" for name in kinds if name in missing and annotated]
     return Recipe(
         name=root.resolve().name,
         split=split,
@@ -114,30 +114,34 @@ def open_folder(
         image=folder.image,
         annotation=folder.annotation,
         annotated=annotated,
-        forms=frozenset(kind.form.__name__ for kind in kinds.values() if isinstance(kind, Listed)),
+        forms=frozenset(kind.read_entry.__name__ for kind in kinds.values() if isinstance(kind, JsonEntries)),
         notes=(*_doubts(root, {**kinds, MASKS: folder.masks}, ids), *notes),
     )
 
 
-def _doubts(root: Path, kinds: dict[str, Kind], ids: tuple[str, ...]) -> Iterator[str]:
+def _doubts(root: Path, kinds: dict[str, AnnotationKind], ids: tuple[str, ...]) -> Iterator[str]:
     """What to say of each kind: annotations without an image in a split, maps of 0 and 255 alone."""
     for name, kind in kinds.items():
         if isinstance(kind, LabelMaps) and (doubt := kind.doubt(name, ids)):
             yield doubt
-        if isinstance(kind, Listed):
-            source, found, suffix, such = kind.path.name, set(kind.entries), "", "ids are in no split"
+        if isinstance(kind, JsonEntries):
+            source, names, suffix, such = kind.path.name, set(kind.entries), "", "ids are in no split"
         else:
             source, suffix, such = name, ".png", "files are no ID.png of a split"
-            found = set(map(same_letters, kind.files()))
-        strange = found - {same_letters(image_id) + suffix for image_id in ids}
-        # The other splits are read only where this one does not explain every name.
-        if strange and (
-            strange := sorted(strange - {same_letters(each) + suffix for each in read_ids(root)})
-        ):
-            yield f"{source}: {len(strange)} of its {len(found)} {such}, e.g. {', '.join(strange[:3])}"
+            names = set(map(same_letters, kind.files()))
+        strange = _in_no_split(names, root, ids, suffix)
+        if strange:
+            yield f"{source}: {len(strange)} of its {len(names)} {such}, e.g. {', '.join(strange[:3])}"
 
 
-def _open_kinds(root: Path, labels: str, classes: Classes, marks: Marks) -> dict[str, Kind]:
+def _in_no_split(names: set[str], root: Path, ids: tuple[str, ...], suffix: str = "") -> list[str]:
+    """Those of the names, in the form of `same_letters`, that are no id of this split or another one."""
+    strange = names - {same_letters(image_id) + suffix for image_id in ids}
+    # The other splits are read only where this one does not explain every name.
+    return sorted(strange - {same_letters(each) + suffix for each in read_ids(root)}) if strange else []
+
+
+def _open_kinds(root: Path, labels: str, classes: Classes, marks: MarkSettings) -> dict[str, AnnotationKind]:
     names = [name.strip() for name in labels.split(",")]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -145,7 +149,7 @@ def _open_kinds(root: Path, labels: str, classes: Classes, marks: Marks) -> dict
     kinds = {name: open_kind(root, name, classes, marks) for name in names}
     for name in marks.heat_maps:
         kind = kinds.get(name)
-        if not isinstance(kind, Listed) or kind.form is not keypoints:
+        if not isinstance(kind, JsonEntries) or kind.read_entry is not keypoints:
             remedy = f"name kinds of points among the labels {', '.join(kinds)}"
             raise ConfigError("heat maps: not a kind of points that is packed", name, remedy)
     return kinds
@@ -156,8 +160,7 @@ def _read_only(
 ) -> dict[str, tuple[str, ...]]:
     """Kinds by image id. Ids may be of any split of the folder, so that one file does for all."""
     entries = read_by_image(path, "[KIND, ...]")
-    strange = set(entries) - set(map(same_letters, ids))
-    if strange and (strange := sorted(strange - set(map(same_letters, read_ids(root))))):
+    if strange := _in_no_split(set(entries), root, ids):
         raise DataError(
             f"{path}: {len(strange)} of its {len(entries)} image ids are in no split of {root}",
             ", ".join(strange[:3]),

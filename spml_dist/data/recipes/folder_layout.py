@@ -1,4 +1,4 @@
-"""What a folder says about itself: classes.txt, meta.json and the split files."""
+"""How a folder describes itself: classes.txt, meta.json and the split files."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def read_classes(root: Path) -> tuple[str, ...]:
         known.add(same_letters(name))
     gaps = [number for number in range(len(names)) if number not in names]
     if gaps or not 0 < len(names) <= UNLABELLED:
-        seen = f"no {gaps[0]} among {len(names)} classes" if gaps else f"{len(names)} classes"
+        problem = f"no {gaps[0]} among {len(names)} classes" if gaps else f"{len(names)} classes"
         raise DataError(
-            f"{path}: ids are not 0..K-1", seen, f"number 1 to {UNLABELLED} classes from 0 without gaps"
+            f"{path}: ids are not 0..K-1", problem, f"number 1 to {UNLABELLED} classes from 0 without gaps"
         )
     return tuple(names[identity] for identity in range(len(names)))
 

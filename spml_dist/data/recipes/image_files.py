@@ -7,10 +7,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ImageFile
 
+from spml_dist.data.decoding import decode, is_rgb_jpeg, orientation
 from spml_dist.data.format.keys import spellings
-from spml_dist.decoding import decode, is_rgb_jpeg, orientation
 from spml_dist.errors import DataError
 
 LOWER_SUFFIXES = (".jpg", ".jpeg", ".png", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif")
@@ -20,14 +20,14 @@ _MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "PA", "CMYK", "YCbCr", "RGBX")
 
 def find_image(folder: Path, image_id: str) -> Path:
     """FOLDER/ID with the suffix that exists. Raises DataError if there is none, or more than one."""
-    paths = (folder / f"{name}{suffix}" for suffix in SUFFIXES for name in spellings(image_id))
-    found = [path for path in paths if path.is_file()]
-    for other in found[1:]:
+    candidates = (folder / f"{name}{suffix}" for suffix in SUFFIXES for name in spellings(image_id))
+    paths = [path for path in candidates if path.is_file()]
+    for other in paths[1:]:
         # Where a file system does not tell capitals apart, both names are one file.
-        if not other.samefile(found[0]):
-            raise DataError(f"{found[0]}: two images of one id", f"{other} beside it", "rename one of them")
-    if found or (found := _of_other_case(folder / image_id)):
-        return found[0]
+        if not other.samefile(paths[0]):
+            raise DataError(f"{paths[0]}: two images of one id", f"{other} beside it", "rename one of them")
+    if paths or (paths := _of_other_case(folder / image_id)):
+        return paths[0]
     raise DataError(
         f"{folder / image_id}: no image of this image id",
         None,
@@ -47,12 +47,12 @@ def _of_other_case(stem: Path) -> list[Path]:
 @lru_cache(maxsize=4)
 def _listed(folder: Path, changed: int) -> dict[str, list[str]]:
     """Names of a folder's images by the part before the suffix."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):
         stem, suffix = os.path.splitext(name)
         if suffix.lower() in SUFFIXES:
-            found.setdefault(stem, []).append(name)
-    return found
+            names.setdefault(stem, []).append(name)
+    return names
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -60,7 +60,7 @@ def read_image(path: Path) -> np.ndarray:
 
     Of an animation, and of a file of several pages, the first is taken. Raises DataError for an empty,
     truncated or unknown file, for more than 8 bits a channel, and for one that is too long or too large
-    (`spml_dist.decoding`).
+    (`spml_dist.data.decoding`).
     """
     check = partial(_require_eight_bits, path)
     image = decode(_content(path), path, check=check, upright=True)
@@ -76,7 +76,7 @@ def _content(path: Path) -> bytes:
         ) from error
 
 
-def _require_eight_bits(path: Path, image: Image.Image) -> None:
+def _require_eight_bits(path: Path, image: ImageFile.ImageFile) -> None:
     # Of colours with 16 bits, which are cut to their upper 8, only the decoder's raw mode tells.
     deep = [str(tile.args) for tile in image.tile if image.format != "BMP" and ";16" in str(tile.args)]
     if deep or image.mode not in _MODES:

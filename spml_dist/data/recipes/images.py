@@ -29,9 +29,9 @@ def open_images(root: str | Path, split: str = "all", classes: str | Path | None
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder", None, "give a folder of images")
-    tree = _walked(root)
-    notes, found = tuple(_notes(tree)), _by_id(root, tree.pictures)
-    if not found:
+    tree = _walk(root)
+    notes, by_id = tuple(_notes(tree)), _by_id(root, tree.images)
+    if not by_id:
         remedy = "; ".join((f"images end in {', '.join(LOWER_SUFFIXES)}", *notes))
         raise DataError(f"{root}: no image in it", None, remedy)
     names = () if classes is None else read_classes(Path(classes))
@@ -42,8 +42,8 @@ def open_images(root: str | Path, split: str = "all", classes: str | Path | None
         labels=LABELS,
         classes=names,
         background=background,
-        ids=tuple(found),
-        image=partial(_path, {image_id: str(path) for image_id, path in found.items()}),
+        ids=tuple(by_id),
+        image=partial(_path, {image_id: str(path) for image_id, path in by_id.items()}),
         annotation=_nothing,
         notes=notes,
     )
@@ -53,27 +53,27 @@ def _nothing(image_id: str, shape: tuple[int, int]) -> Annotation:
     return Annotation()
 
 
-def _path(found: dict[str, str], image_id: str) -> Path:
-    return Path(found[image_id])
+def _path(by_id: dict[str, str], image_id: str) -> Path:
+    return Path(by_id[image_id])
 
 
 def _by_id(root: Path, files: list[Path]) -> dict[str, Path]:
     """The images among the files by their image ids, in the order of the ids."""
-    found: dict[str, Path] = {}
+    by_id: dict[str, Path] = {}
     for path in files:
         image_id = path.relative_to(root).with_suffix("").as_posix()
-        if image_id in found:
-            other = found[image_id].name
+        if image_id in by_id:
+            other = by_id[image_id].name
             raise DataError(f"{path}: two images of one id", f"{other} beside it", "rename one of them")
-        found[image_id] = path
-    return dict(sorted(found.items()))
+        by_id[image_id] = path
+    return dict(sorted(by_id.items()))
 
 
 @dataclass(frozen=True)
 class _Tree:
     """What lies below a folder, by what becomes of it. Paths are in a fixed order."""
 
-    pictures: list[Path] = field(default_factory=list)
+    images: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     """files of other suffixes, and links that lead nowhere"""
     hidden: list[Path] = field(default_factory=list)
@@ -83,9 +83,10 @@ class _Tree:
     """folders that cannot be read"""
 
 
-def _walked(root: Path) -> _Tree:
+def _walk(root: Path) -> _Tree:
     """Everything below a folder. Links are followed after all real folders, no folder is entered twice."""
-    tree, entered, links = _Tree(), set(), []
+    tree, entered = _Tree(), set[tuple[int, int]]()
+    links: list[Path] = []
 
     def enter(folder: Path) -> None:
         about = folder.stat()
@@ -105,11 +106,12 @@ def _walked(root: Path) -> _Tree:
             elif entry.is_dir():
                 (links if entry.is_symlink() else folders).append(path)
             elif path.suffix.lower() in SUFFIXES and entry.is_file():
-                tree.pictures.append(path)
+                tree.images.append(path)
             else:
                 tree.others.append(path)
 
     folders = [root]
+    # Real folders first: of a folder that a link leads to as well, the image ids follow the real path.
     while folders or links:
         enter((folders or links).pop(0))
     return tree

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spml_dist.data.annotations.outside import Outside
+from spml_dist.data.annotations.image_bounds import OutsideImageError
 from spml_dist.data.format.keys import image_id_of, key_of
 from spml_dist.data.format.members import encode_jpeg
 from spml_dist.data.pack.region_sources import RegionSource, even_colour
@@ -96,7 +96,7 @@ class Recipe:
     def _known(self, image_id: str, path: Path, shape: tuple[int, int]) -> Annotation:
         try:
             return self.annotation(image_id, shape)
-        except Outside as error:
+        except OutsideImageError as error:
             if not is_turned(path):
                 raise
             remedy = f"{error.remedy}; an EXIF orientation turned the image: mark it as it is shown"

@@ -16,7 +16,7 @@ import numpy as np
 from spml_dist.data.annotations.boxes import box_labels
 from spml_dist.data.annotations.label_maps import read_label_map
 from spml_dist.data.annotations.points import discs
-from spml_dist.data.annotations.scribbles import drawn, shortened
+from spml_dist.data.annotations.scribbles import draw_strokes, shorten_stroke
 from spml_dist.data.format.keys import spelt
 from spml_dist.data.recipes import voc_files
 from spml_dist.data.recipes.annotation_kinds import Classes, LabelMaps
@@ -76,7 +76,8 @@ class Voc2012:
             boxes = voc_files.read_boxes(self.source(image_id), shape)
             tags = tuple(sorted({label for label, *_ in boxes}))
             return Annotation(box_labels(boxes, shape, BACKGROUND, self.inside), tags, mask, kinds, boxes)
-        semantic = mask if self.labels == "masks" else self._seeds(image_id, shape)
+        semantic = mask if self.labels == "masks" else self._weak_labels(image_id, shape)
+        assert semantic is not None  # `has` found the file of the mask
         tags = classes_in(semantic, len(CLASSES), BACKGROUND)
         # Weak labels of the background alone do not say that there is nothing else.
         return Annotation(semantic, tags if tags or self.labels == "masks" else None, mask, kinds)
@@ -96,8 +97,8 @@ class Voc2012:
         return self._mask_file(image_id)
 
     def _mask_file(self, image_id: str) -> Path:
-        drawn_by_voc = spelt(self.root / _DEVKIT / "SegmentationClass", f"{image_id}.png")
-        return drawn_by_voc if drawn_by_voc.is_file() else spelt(self.root / _SBD / "cls", f"{image_id}.mat")
+        own = spelt(self.root / _DEVKIT / "SegmentationClass", f"{image_id}.png")
+        return own if own.is_file() else spelt(self.root / _SBD / "cls", f"{image_id}.mat")
 
     def _mask(self, image_id: str) -> np.ndarray | None:
         path = self._mask_file(image_id)
@@ -105,15 +106,17 @@ class Voc2012:
             return None
         return read_label_map(path, len(CLASSES)) if path.suffix == ".png" else voc_files.read_sbd(path)
 
-    def _seeds(self, image_id: str, shape: tuple[int, int]) -> np.ndarray:
+    def _weak_labels(self, image_id: str, shape: tuple[int, int]) -> np.ndarray:
         if self.labels == "clicks":
             source = f"{self.root / _CLICKS}, image {image_id}"
-            points = voc_files.clicked(self.clicks[image_id], shape, source)
+            points = voc_files.read_clicks(self.clicks[image_id], shape, source)
             return discs(points, shape, self.radius, len(CLASSES), source)
         path, share = self.source(image_id), STROKES[self.labels]
-        strokes = [(label, shortened(points, share)) for label, points in voc_files.read_strokes(path, shape)]
+        strokes = [
+            (label, shorten_stroke(points, share)) for label, points in voc_files.read_strokes(path, shape)
+        ]
         if share > 0:
-            return drawn(strokes, shape)
+            return draw_strokes(strokes, shape)
         points = [[label, *np.rint(middle[0]).astype(int).tolist()] for label, middle in strokes]
         return discs(points, shape, self.radius, len(CLASSES), str(path))
 
@@ -167,7 +170,5 @@ def _ids(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
         return path, read_ids(path, _FROM_VOC)
     sbd = require_folder(root, _SBD, _FROM_SBD)
     train, val = (set(read_ids(lists / f"{name}.txt", _FROM_VOC)) for name in ("train", "val"))
-    drawn_by_sbd = {
-        image_id for name in ("train", "val") for image_id in read_ids(sbd / f"{name}.txt", _FROM_SBD)
-    }
-    return sbd / "train.txt", tuple(sorted((drawn_by_sbd - val) | train))
+    of_sbd = {image_id for name in ("train", "val") for image_id in read_ids(sbd / f"{name}.txt", _FROM_SBD)}
+    return sbd / "train.txt", tuple(sorted((of_sbd - val) | train))

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from spml_dist.data.annotations.boxes import Box, fitted_boxes
-from spml_dist.data.annotations.outside import require_drawn_on
+from spml_dist.data.annotations.image_bounds import require_stated_size
 from spml_dist.data.recipes.archives import UNPACK_AGAIN, read_mat, read_xml
 from spml_dist.errors import DataError
 from spml_dist.records import IGNORED
@@ -31,16 +31,16 @@ def read_boxes(path: Path, shape: tuple[int, int]) -> tuple[Box, ...]:
     of another size, and for boxes that `fitted_boxes` refuses.
     """
     root = _objects(path, shape)
-    found = [(_class(path, each, "name"), *_corners(path, each)) for each in root.findall("object")]
-    listed = [(CLASSES[label], *corners) for label, *corners in found]
-    boxes = [(label, _before(x0), _before(y0), x1, y1) for label, x0, y0, x1, y1 in found]
+    objects = [(_class(path, each, "name"), *_corners(path, each)) for each in root.findall("object")]
+    listed = [(CLASSES[label], *corners) for label, *corners in objects]
+    boxes = [(label, _before(x0), _before(y0), x1, y1) for label, x0, y0, x1, y1 in objects]
     return fitted_boxes(boxes, shape, str(path), "<xmin>, <ymin>, <xmax>, <ymax>", listed)
 
 
 def read_names(path: Path, shape: tuple[int, int]) -> tuple[int, ...]:
     """The ascending classes of the objects of such an annotation, wherever they are."""
     root = _objects(path, shape)
-    return tuple(sorted({_class(path, found, "name") for found in root.findall("object")}))
+    return tuple(sorted({_class(path, each, "name") for each in root.findall("object")}))
 
 
 def read_strokes(path: Path, shape: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
@@ -65,7 +65,7 @@ def read_strokes(path: Path, shape: tuple[int, int]) -> list[tuple[int, np.ndarr
     return strokes
 
 
-def clicked(clicks: Any, shape: tuple[int, int], source: str) -> list[list[int]]:
+def read_clicks(clicks: Any, shape: tuple[int, int], source: str) -> list[list[int]]:
     """[class, x, y] of What's the Point's clicks {"x", "y", "cls", ...}, which count classes from 1.
 
     Clicks beside the image (workers made some) are left out. source: names file and image in errors.
@@ -83,10 +83,10 @@ def read_sbd(path: Path) -> np.ndarray:
     Raises DataError for a damaged file, one of inst/, and any other .mat.
     """
     remedy = "give SBD's dataset/cls/*.mat, which hold GTcls.Segmentation"
-    found = read_mat(path, "GTcls", remedy)
-    if found.dtype.names is None or "Segmentation" not in found.dtype.names or found.size != 1:
-        raise DataError(f"{path}: GTcls holds no Segmentation", found.dtype.names, remedy)
-    labels = np.asarray(found["Segmentation"].item())
+    content = read_mat(path, "GTcls", remedy)
+    if content.dtype.names is None or "Segmentation" not in content.dtype.names or content.size != 1:
+        raise DataError(f"{path}: GTcls holds no Segmentation", content.dtype.names, remedy)
+    labels = np.asarray(content["Segmentation"].item())
     if labels.ndim != 2 or not labels.size or labels.dtype.kind not in "uif":
         raise DataError(f"{path}: GTcls.Segmentation is no map of classes", labels.shape, remedy)
     outside = labels[((labels < 0) | (labels >= len(CLASSES))) & (labels != IGNORED)]
@@ -109,11 +109,12 @@ def _objects(path: Path, shape: tuple[int, int]) -> ElementTree.Element:
     return root
 
 
-def _corners(path: Path, found: ElementTree.Element) -> tuple[float, ...]:
-    corners = found.find("bndbox")
+def _corners(path: Path, element: ElementTree.Element) -> tuple[float, float, float, float]:
+    corners = element.find("bndbox")
     if corners is None:
-        raise DataError(f"{path}: an object without <bndbox>", found.findtext("name"), UNPACK_AGAIN)
-    return tuple(_number(path, corners, name) for name in ("xmin", "ymin", "xmax", "ymax"))
+        raise DataError(f"{path}: an object without <bndbox>", element.findtext("name"), UNPACK_AGAIN)
+    x0, y0, x1, y1 = (_number(path, corners, name) for name in ("xmin", "ymin", "xmax", "ymax"))
+    return x0, y0, x1, y1
 
 
 def _before(first: float) -> float:
@@ -146,4 +147,4 @@ def _require_size(path: Path, root: ElementTree.Element, shape: tuple[int, int])
         return
     height, width = (_number(path, size, side) for side in ("height", "width"))
     # Tools that do not open the image write 0.
-    require_drawn_on((height, width) if height and width else None, shape, str(path))
+    require_stated_size((height, width) if height and width else None, shape, str(path))

@@ -124,7 +124,7 @@ def test_an_empty_bank_answers_nothing():
 
 @contextmanager
 def every_list_searched(fetched: int | None):
-    """For however few rows, and told of new ones early. fetched: entries, by a file that cannot filter."""
+    """For however few rows, and given new ones early. fetched: entries, by a file that cannot filter."""
     with pytest.MonkeyPatch.context() as patch:
         if fetched:
             patch.setattr(cache_module, "InvertedFile", GpuInvertedFile)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spml_dist.data.annotations.boxes import box_labels, box_seeds, checked_boxes
+from spml_dist.data.annotations.boxes import box_labels, checked_boxes, core_labels
 from spml_dist.errors import ConfigError, DataError
 
 SHAPE = (24, 32)
@@ -23,7 +23,7 @@ BOXES = st.lists(
 
 
 def test_the_middle_is_labelled_the_rest_of_the_box_is_not_and_outside_is_background():
-    semantic = box_seeds([(3, 4, 2, 24, 22)], SHAPE, 0, core=0.25)
+    semantic = core_labels([(3, 4, 2, 24, 22)], SHAPE, 0, core=0.25)
     expected = np.zeros(SHAPE)
     expected[2:22, 4:24] = 254
     expected[7:17, 9:19] = 3
@@ -32,22 +32,22 @@ def test_the_middle_is_labelled_the_rest_of_the_box_is_not_and_outside_is_backgr
 
 def test_where_boxes_overlap_the_smaller_is_in_front_whatever_their_order():
     large, small = (1, 0, 0, 30, 24), (2, 10, 8, 18, 16)
-    semantic = box_seeds([small, large], SHAPE, 0)
-    assert np.array_equal(semantic, box_seeds([large, small], SHAPE, 0))
+    semantic = core_labels([small, large], SHAPE, 0)
+    assert np.array_equal(semantic, core_labels([large, small], SHAPE, 0))
     assert semantic[12, 14] == 2 and semantic[8, 10] == 254 and (semantic == 1).any()
 
 
 def test_without_a_background_nothing_is_said_outside():
-    assert set(np.unique(box_seeds([(3, 4, 2, 24, 22)], SHAPE, None)).tolist()) == {3, 254}
+    assert set(np.unique(core_labels([(3, 4, 2, 24, 22)], SHAPE, None)).tolist()) == {3, 254}
 
 
 def test_a_whole_core_fills_the_box():
-    assert set(np.unique(box_seeds([(3, 4, 2, 24, 22)], SHAPE, 0, core=1)).tolist()) == {0, 3}
+    assert set(np.unique(core_labels([(3, 4, 2, 24, 22)], SHAPE, 0, core=1)).tolist()) == {0, 3}
 
 
 @given(BOXES)
 def test_no_box_labels_a_pixel_of_another_class_and_the_smallest_always_shows(boxes):
-    semantic = box_seeds(boxes, SHAPE, 0)
+    semantic = core_labels(boxes, SHAPE, 0)
     assert semantic.shape == SHAPE
     assert set(np.unique(semantic).tolist()) <= {0, 254} | {label for label, *_ in boxes}
     if boxes:
@@ -69,7 +69,7 @@ def test_for_activation_maps_the_inside_stays_unlabelled():
 @given(BOXES)
 def test_geometry_labels_the_inside_and_nothing_else(boxes):
     by_geometry, by_maps = (box_labels(boxes, SHAPE, 0, inside) for inside in ("geometry", "cam"))
-    assert np.array_equal(by_geometry, box_seeds(boxes, SHAPE, 0))
+    assert np.array_equal(by_geometry, core_labels(boxes, SHAPE, 0))
     assert np.array_equal(by_geometry == 0, by_maps == 0)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from spml_dist.data.annotations.keypoints import SIGMA, Heat, heat_labels
+from spml_dist.data.annotations.keypoints import SIGMA, HeatMap, heat_labels
 from spml_dist.errors import ConfigError
 
 H, W, K = 9, 12, 5
@@ -17,7 +17,7 @@ point = st.tuples(st.integers(0, K - 1), st.integers(0, W - 1), st.integers(0, H
 shares = st.sampled_from([0.0, 0.001, 0.02, 0.3, 0.5, 0.9, 1.0])
 
 
-def by_definition(points: list[tuple[int, int, int]], heat: Heat, background: int | None) -> np.ndarray:
+def by_definition(points: list[tuple[int, int, int]], heat: HeatMap, background: int | None) -> np.ndarray:
     """Pixel by pixel: the class of the strongest of all heat maps, the first one of equals."""
     semantic = np.full((H, W), 254, np.uint8)
     for y in range(H):
@@ -41,20 +41,20 @@ def by_definition(points: list[tuple[int, int, int]], heat: Heat, background: in
     background=st.sampled_from([None, 0, 3]),
 )
 def test_a_pixel_is_its_strongest_keypoints_background_or_unknown(points, sigma, between, background):
-    heat = Heat(sigma, high=between[1], low=between[0])
+    heat = HeatMap(sigma, high=between[1], low=between[0])
     semantic = heat_labels(points, (H, W), heat, background)
     assert semantic.dtype == np.uint8
     assert np.array_equal(semantic, by_definition(points, heat, background))
 
 
 def test_without_a_keypoint_nothing_is_known():
-    assert (heat_labels([], (H, W), Heat(), 0) == 254).all()
+    assert (heat_labels([], (H, W), HeatMap(), 0) == 254).all()
 
 
 def test_the_heat_is_as_wide_as_a_share_of_the_diagonal_where_nobody_chose_it():
     shape, points = (300, 400), [(1, 200, 150), (2, 60, 40)]
-    chosen = heat_labels(points, shape, Heat(sigma=SIGMA * 500), 0)
-    assert np.array_equal(heat_labels(points, shape, Heat(), 0), chosen)
+    chosen = heat_labels(points, shape, HeatMap(sigma=SIGMA * 500), 0)
+    assert np.array_equal(heat_labels(points, shape, HeatMap(), 0), chosen)
     radius = math.sqrt(-2 * math.log(0.5)) * SIGMA * 500
     assert (chosen == 1).sum() == pytest.approx(math.pi * radius**2, rel=0.05)
     assert set(np.unique(chosen).tolist()) == {0, 1, 2, 254}
@@ -76,4 +76,4 @@ def test_the_heat_is_as_wide_as_a_share_of_the_diagonal_where_nobody_chose_it():
 )
 def test_numbers_that_make_no_heat_map_are_refused(values, seen):
     with pytest.raises(ConfigError, match=seen):
-        Heat(**values)
+        HeatMap(**values)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spml_dist.data.annotations.label_maps import read_label_map, seeds
+from spml_dist.data.annotations.label_maps import read_label_map, sparse_labels
 from spml_dist.errors import DataError
 
 LABELS = np.array([[0, 1, 2, 255], [2, 2, 255, 0]], np.uint8)
@@ -27,8 +27,8 @@ def test_a_palette_is_decoration(tmp_path):
 
 
 def test_seeds_turn_255_into_unlabelled_and_nothing_else():
-    assert np.array_equal(seeds(LABELS), [[0, 1, 2, 254], [2, 2, 254, 0]])
-    assert seeds(LABELS).dtype == np.uint8
+    assert np.array_equal(sparse_labels(LABELS), [[0, 1, 2, 254], [2, 2, 254, 0]])
+    assert sparse_labels(LABELS).dtype == np.uint8
 
 
 @pytest.mark.parametrize("value", [3, 100, 254])

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spml_dist.cli import main
-from spml_dist.data.annotations.keypoints import Heat
+from spml_dist.data.annotations.keypoints import HeatMap
 from spml_dist.data.format.manifest import read_manifest
-from spml_dist.data.recipes.annotation_kinds import Marks
+from spml_dist.data.recipes.annotation_kinds import MarkSettings
 from spml_dist.data.recipes.folder import open_folder
 from spml_dist.errors import ConfigError, DataError
 from tests.data.conftest import HEIGHT, WIDTH, image, whole_mask, write_json
@@ -65,7 +65,7 @@ def drawn_lines(seed: int) -> np.ndarray:
 def packed(root, labels, assigned=None, **marks):
     """The samples by image id; assigned: {image id: kinds}."""
     path = None if assigned is None else write(root, assigned)
-    recipe = open_folder(root, "train", labels, Marks(**marks), path)
+    recipe = open_folder(root, "train", labels, MarkSettings(**marks), path)
     return {image_id: recipe.sample(image_id) for image_id in recipe.ids}
 
 
@@ -199,7 +199,7 @@ def test_boxes_say_what_lies_outside_and_that_there_is_nothing(street):
 
 
 def test_heat_maps_are_asked_for_or_told_by_the_name(street):
-    heat = Heat(sigma=3.0)
+    heat = HeatMap(sigma=3.0)
     for kind, maps, image_id in (("dots", ("dots",), "a"), ("keypoints", (), "b")):
         semantic = packed(street, kind, heat_maps=maps, heat=heat)[image_id].semantic
         assert (semantic == 0).mean() > 0.3 and (semantic == 254).any()

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spml_dist.data.recipes.annotation_kinds import Marks
+from spml_dist.data.recipes.annotation_kinds import MarkSettings
 from spml_dist.data.recipes.folder import open_folder
 from spml_dist.errors import DataError
 from tests.data.conftest import HEIGHT, WIDTH, image, whole_mask, write_json
 
 
 def packed(root, labels, split="train", labels_from=None, **marks):
-    recipe = open_folder(root, split, labels, Marks(**marks), labels_from)
+    recipe = open_folder(root, split, labels, MarkSettings(**marks), labels_from)
     return {sample.key: sample for sample in recipe.samples()}
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from spml_dist.cli import main
-from spml_dist.data.annotations.keypoints import Heat
+from spml_dist.data.annotations.keypoints import HeatMap
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.format.verify import verify
 from spml_dist.data.recipes.densepose import CLASSES, open_densepose
@@ -160,7 +160,7 @@ def test_background_is_labelled_far_from_every_point_and_the_rest_unlabelled(peo
 
 def test_keypoints_are_heat_maps_around_the_same_centres(people):
     centres = packed(people, "points", point_radius=0).semantic
-    heat = Heat(sigma=8.0, high=0.6, low=0.1)
+    heat = HeatMap(sigma=8.0, high=0.6, low=0.1)
     sample = packed(people, "keypoints", heat=heat)
     hottest = np.zeros((HEIGHT, WIDTH))
     for part in (HEAD, TORSO):
@@ -174,7 +174,7 @@ def test_keypoints_are_heat_maps_around_the_same_centres(people):
 
 
 def test_people_whose_parts_nobody_drew_are_no_background_of_keypoints(people):
-    semantic = packed(people, "keypoints", CROWDED, heat=Heat(sigma=8.0)).semantic
+    semantic = packed(people, "keypoints", CROWDED, heat=HeatMap(sigma=8.0)).semantic
     assert (semantic[10:50, 120:150] == 254).all() and (semantic == 0).any()
 
 

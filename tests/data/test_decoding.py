@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from spml_dist import decoding
-from spml_dist.decoding import decode, orientation
+from spml_dist.data import decoding
+from spml_dist.data.decoding import decode, orientation
 from spml_dist.errors import DataError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)

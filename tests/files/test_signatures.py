@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spml_dist.signatures import recognised
+from spml_dist.files.signatures import recognised
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import io
 import struct
 from collections.abc import Callable, Iterator, Sequence
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from spml_dist.errors import DataError
-from spml_dist.signatures import recognised
+from spml_dist.files.signatures import recognised
 
 LONGEST = 65_500
 """pixels of a side: packs hold JPEGs, which cannot be longer"""
@@ -50,13 +50,13 @@ def decode(
     content: bytes,
     name: object,
     formats: Sequence[str] = FORMATS,
-    check: Callable[[Image.Image], None] = lambda image: None,
+    check: Callable[[ImageFile.ImageFile], None] = lambda image: None,
     upright: bool = False,
 ) -> Image.Image:
     """The decoded image of a file's bytes.
 
     name: of the file, for errors; formats: names of Pillow's decoders; check: is given the image before its
-    pixels are read, and raises DataError for one that is not wanted; upright: turned as its EXIF orientation
+    pixels are read, and raises DataError for one that is of no use; upright: turned as its EXIF orientation
     says. Raises DataError, with what the file really is where that is known, for anything that is no whole
     image of these formats, and for one that is longer than LONGEST or has more than LARGEST pixels.
     """
@@ -103,15 +103,17 @@ def _require_size(size: tuple[int, int], name: object) -> None:
 
 
 def _undecodable(name: object, content: bytes, formats: Sequence[str], error: Exception) -> DataError:
-    seen, remedy = recognised(content)
-    if content and seen not in {title for each in formats for title in _TITLES[each]}:
-        seen = f"cannot identify an image in it{': it is ' if seen else ''}{seen}"
+    title, remedy = recognised(content)
+    if content and title not in {name for each in formats for name in _TITLES[each]}:
+        problem = f"cannot identify an image in it{': it is ' if title else ''}{title}"
     elif content:
-        seen, remedy = f"damaged {seen.split()[1]}: {error or type(error).__name__}", ""
+        problem, remedy = f"damaged {title.split()[1]}: {error or type(error).__name__}", ""
+    else:
+        problem = title
     if not remedy:
         form = " or ".join(formats[:2][::-1])
-        remedy = f"convert it to {form}" if " image" in seen and "it is" in seen else "replace the file"
-    return DataError(f"{name}: cannot be decoded", seen, f"{remedy} or take its id out of the split")
+        remedy = f"convert it to {form}" if " image" in problem and "it is" in problem else "replace the file"
+    return DataError(f"{name}: cannot be decoded", problem, f"{remedy} or take its id out of the split")
 
 
 def _orientation(exif: bytes) -> int:
@@ -119,10 +121,10 @@ def _orientation(exif: bytes) -> int:
     try:
         block = Image.Exif()
         block.load(exif)
-        said = block.get(_ORIENTATION, 1)
+        value = block.get(_ORIENTATION, 1)
     except Exception:  # damaged in any way
         return 1
-    return said if said in _TRANSPOSED else 1
+    return value if value in _TRANSPOSED else 1
 
 
 def _parted(content: bytes) -> tuple[bytes, bytes]:
