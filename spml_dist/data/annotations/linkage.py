@@ -13,7 +13,7 @@ _AREA_EXPONENT = 0.4
 _FULL_CONTRAST = 100
 """distance in CIELAB, that of black and white"""
 
-Neighbours = dict[int, tuple[float, float]]
+Adjacency = dict[int, tuple[float, float]]
 """regions that touch one, each with the sum of strength along the boundary and its length"""
 
 
@@ -108,9 +108,9 @@ def merge_weakest_first(areas: np.ndarray, colours: np.ndarray, boundaries: Boun
     return Merges(np.array(pairs, np.int64).reshape(-1, 2), np.array(levels, np.float64))
 
 
-def _touching(regions: int, boundaries: Boundaries) -> list[Neighbours]:
+def _touching(regions: int, boundaries: Boundaries) -> list[Adjacency]:
     """The neighbours of each region."""
-    touching: list[Neighbours] = [{} for _ in range(regions)]
+    touching: list[Adjacency] = [{} for _ in range(regions)]
     columns = (
         boundaries.first,
         boundaries.second,
@@ -122,7 +122,7 @@ def _touching(regions: int, boundaries: Boundaries) -> list[Neighbours]:
     return touching
 
 
-def _join(touching: list[Neighbours], a: int, b: int) -> None:
+def _join(touching: list[Adjacency], a: int, b: int) -> None:
     """Add the region made of two others, which are left without neighbours: they are gone."""
     # The longer list of neighbours goes on as the new region's: copying it at each merge would make a large
     # region that swallows many small ones cost the square of their number.
