@@ -157,6 +157,7 @@ submit() {
     environment+=' "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "'$stop_seconds'"}}'
     set -- --working-dir "$root"
   else
+    # shellcheck disable=SC2016  # the inner bash expands them
     train=(bash -c 'cd "$1" && shift && exec "$@"' job "$PWD" "${train[@]}" "$config" "$@")
     environment=$("$python" -c 'import json, sys; print(json.dumps({"env_vars": dict(a.split("=", 1) for a in sys.argv[1:])}))' \
       "PYTHONPATH=$repository" "RAY_JOB_STOP_WAIT_TIME_S=$stop_seconds")

@@ -68,10 +68,12 @@ def terminated(
     return run.returncode, error
 
 
-@pytest.mark.parametrize("how", [to_group, to_each])
-def test_a_training_on_ray_is_saved_and_leaves_nothing_behind(experiment, tmp_path, how):
+def test_a_training_on_ray_is_saved_though_every_process_hears_it_and_leaves_nothing_behind(
+    experiment, tmp_path
+):
+    """To the process group alone: tests/cli/test_train.py."""
     words = experiment(tmp_path, "ray", "schedule.steps=100000", "tracking.previews=0", "engine.workers=2")
-    status, error = terminated(words, tmp_path / "ray", how)
+    status, error = terminated(words, tmp_path / "ray", to_each)
     assert (status, error.count("Traceback")) == (75, 0), error
     assert error.splitlines()[0].startswith("saving and stopping after the next logged step")
     assert error.splitlines()[-1].startswith("spml-dist: saved step")
@@ -81,9 +83,3 @@ def test_a_training_under_torchrun_is_saved_although_it_hears_the_signal_twice(e
     words = experiment(tmp_path, "torchrun", "schedule.steps=100000", "tracking.previews=0")
     status, error = terminated(words, tmp_path / "torchrun", to_group, TORCHRUN)
     assert status != 0 and "saved step" in error  # the status is torchrun's own
-
-
-def test_a_training_alone_is_saved(experiment, tmp_path):
-    words = experiment(tmp_path, "alone", "schedule.steps=100000", "tracking.previews=0")
-    status, _ = terminated([*words, "stream.loader_processes=1", "--alone"], tmp_path / "alone", to_each)
-    assert status == 75

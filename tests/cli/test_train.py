@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -66,13 +68,15 @@ def damaged(words, output: Path) -> tuple[subprocess.CompletedProcess, str, list
 
 @pytest.fixture(scope="module")
 def stopped(damaged, words, output: Path) -> tuple[int, str, str, int]:
-    """The same command again, with a SIGTERM once it is under way: exit status, output, and the last step."""
+    """The same command again, with a SIGTERM to all of its processes once it is under way: exit status, output,
+    and the last step."""
     command = [sys.executable, "-m", "spml_dist", "train", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, **pipes, start_new_session=True)
     deadline = time.monotonic() + 600
     while logged(output / "tiny")[-1]["step"] < 5 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.terminate()
+    os.killpg(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err, logged(output / "tiny")[-1]["step"]
 
