@@ -68,8 +68,8 @@ def damaged(words, output: Path) -> tuple[subprocess.CompletedProcess, str, list
 
 @pytest.fixture(scope="module")
 def stopped(damaged, words, output: Path) -> tuple[int, str, str, int]:
-    """The same command again, with a SIGTERM to all of its processes once it is under way: exit status, output,
-    and the last step."""
+    """The same command again, with a SIGTERM to all of its processes once it is under way: exit status,
+    output, and the last step."""
     command = [sys.executable, "-m", "spml_dist", "train", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, **pipes, start_new_session=True)
