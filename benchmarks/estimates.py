@@ -196,7 +196,7 @@ def _bank(case: Met, candidates: str, plan: LookupPlan, seed: int, sampled: int 
     dim = case.held.vector.shape[1]
     bank = ShardedBank(settings, dim, case.classes, plan, seed, torch.device("cpu"))
     bank.add(case.held, ())
-    return bank.recall
+    return bank.candidates
 
 
 def _recent(case: Met) -> Recall:

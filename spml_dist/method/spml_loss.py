@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spml_dist import comm
 from spml_dist.config.method_models import LossConfig, RelationsConfig
 from spml_dist.method.batch_segments import exchange
+from spml_dist.method.cell_labels import majority_labels
 from spml_dist.method.relational_loss import RelationalLoss, relational_loss
 from spml_dist.method.segments import segment
 from spml_dist.records import UNLABELLED, BankCandidates, BatchImages, BatchSegments
@@ -55,13 +56,16 @@ class SPMLLoss(nn.Module):
         grid: tuple[int, int] = (6, 6),
         iterations: int = 10,
         embedding_scale: float = 1.0,
+        labels: Literal["nearest", "majority"] = "nearest",
         reduction: Literal["global", "per_rank"] = "global",
         tagless: Literal["once", "reference"] = "once",
         classes: int | None = None,
     ):
-        """classes: number of classes K; None: as many as the tags have columns, or every label below 254."""
+        """labels: which labelled pixel of a cell speaks for it, as `segments.labels` of the configuration;
+        classes: number of classes K; None: as many as the tags have columns, or every label below 254."""
         super().__init__()
         self.grid, self.iterations, self.embedding_scale = grid, iterations, embedding_scale
+        self.labels = labels
         self.classes = classes
         self.relations = RelationsConfig.model_validate(
             {
@@ -125,6 +129,8 @@ class SPMLLoss(nn.Module):
         Raises ValueError for sizes that do not fit each other.
         """
         images = self._images(embeddings, labels, tags, tags_known, keys)
+        if self.labels == "majority":
+            labels = majority_labels(labels, (embeddings.shape[2], embeddings.shape[3]))
         pixels, segments = segment(
             embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)),
             labels,

@@ -72,8 +72,8 @@ def test_a_resumed_training_writes_it_only_where_it_says_something_else(folder, 
 
 
 def test_mlflow_is_told_counts_of_kinds_and_images_and_gets_the_file(folder):
-    (file,) = pending.files(folder, {})
-    assert (file.name, file.place) == ("labels.json", None)
+    (file,) = pending.artifacts(folder, {})
+    assert (file.name, file.group) == ("labels.json", None)
     points = pending.numbers(folder, file)
     assert {name: value for name, value, *_ in points} == {
         "labels/images": 4,
@@ -83,7 +83,7 @@ def test_mlflow_is_told_counts_of_kinds_and_images_and_gets_the_file(folder):
         "labels/pixels_labelled": 7,
         "labels/pixels_contradicted": 5,
         "labels/kind/points": 2,
-        "labels/kind/gr__e": 1,
+        "labels/kind/größe": 1,
     }
     assert {(when, step) for *_, when, step in points} == {(file.mark, 0)}
     assert pending.count(folder, {}) == (8, 1)

@@ -15,7 +15,6 @@ from spml_dist.cli import main
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.pack.parts import Rejection
 from spml_dist.data.pack.recipe_parts import RecipeParts
-from spml_dist.data.recipes import image_files
 from spml_dist.data.recipes.images import open_images
 from spml_dist.errors import RunError
 from tests.data.conftest import image
@@ -49,7 +48,7 @@ def test_an_image_that_the_file_system_refuses_is_rejected(photos, monkeypatch, 
         raise OSError(number, os.strerror(number), str(path))
 
     recipe = open_images(photos)
-    monkeypatch.setattr(Path, "is_file", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     (rejected, _) = RecipeParts(recipe, 2)(0)
     assert rejected.image_id == "0"
     assert f"0.jpg: cannot be read (got {os.strerror(number)}); rename it" in rejected.reason
@@ -69,14 +68,14 @@ def test_an_id_that_is_too_long_for_a_file_is_rejected_as_others_are(labels, roo
 @pytest.mark.parametrize("opened", ["read_image", "plain_jpeg"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE])
 def test_a_failing_machine_rejects_nobody(photos, monkeypatch, number, opened):
-    recipe, opening, calls = open_images(photos), image_files.Image.open, []
+    recipe, read_bytes, calls = open_images(photos), Path.read_bytes, []
 
-    def fail(path, *_, **options):
+    def fail(path):
         calls.append(path)
         if len(calls) == {"read_image": 1, "plain_jpeg": 2}[opened]:
             raise OSError(number, os.strerror(number), str(path))
-        return opening(path, **options)
+        return read_bytes(path)
 
-    monkeypatch.setattr(image_files.Image, "open", fail)
+    monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(RunError, match=r"0\.jpg.*the same command goes on"):
         next(RecipeParts(recipe, 2)(0))
