@@ -6,12 +6,13 @@ import tempfile
 from pathlib import Path
 
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spml_dist.config import Config, dump, explain, load
 from spml_dist.config.suggest import fields
 from spml_dist.errors import ConfigError
+from tests.fuzz.conftest import fuzz
 from tests.fuzz.damage import JSON, damaged, spoilt
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
@@ -39,7 +40,7 @@ def tried(path: Path, *overrides: str) -> None:
     assert load(again) == config
 
 
-@settings(deadline=None)
+@fuzz
 @given(st.lists(st.tuples(KEYS, VALUES).map("=".join), max_size=3))
 def test_any_override(overrides):
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +49,7 @@ def test_any_override(overrides):
         tried(path, *overrides)
 
 
-@settings(deadline=None)
+@fuzz
 @given(damaged(SOUND) | st.binary(max_size=60))
 def test_a_damaged_file(content):
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +58,7 @@ def test_a_damaged_file(content):
         tried(path)
 
 
-@settings(deadline=None)
+@fuzz
 @given(spoilt(yaml.safe_load(SOUND)))
 def test_a_spoilt_experiment(value):
     with tempfile.TemporaryDirectory() as folder:

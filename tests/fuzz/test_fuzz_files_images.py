@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -19,6 +19,7 @@ from spml_dist.data.decoding import decode, is_rgb_jpeg, orientation
 from spml_dist.data.recipes.image_files import is_turned, plain_jpeg, read_image
 from spml_dist.errors import DataError
 from spml_dist.files.signatures import recognised
+from tests.fuzz.conftest import fuzz
 from tests.fuzz.damage import damaged
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 17, 3)).astype(np.uint8)
@@ -102,7 +103,7 @@ CHUNKS = st.builds(chunk, st.just(b"eXIf"), exif().map(lambda block: block[6:]))
 )
 
 
-@settings(deadline=None)
+@fuzz
 @given(st.lists(SEGMENTS, max_size=4))
 def test_a_jpeg_with_any_segments_before_its_pixels_has_these_pixels(segments):
     plain = SOUND["JPEG"]
@@ -113,7 +114,7 @@ def test_a_jpeg_with_any_segments_before_its_pixels_has_these_pixels(segments):
     assert turned.size == ((12, 17) if orientation(content) > 4 else (17, 12))
 
 
-@settings(deadline=None)
+@fuzz
 @given(st.lists(CHUNKS, max_size=4))
 def test_a_png_with_any_chunks_beside_its_pixels_has_these_pixels(chunks):
     plain = SOUND["PNG"]
@@ -138,7 +139,7 @@ def with_notes(form: str) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize("form", SOUND)
-@settings(deadline=None)
+@fuzz
 @given(st.data())
 def test_a_damaged_image_is_read_or_refused_by_name(form, data):
     content = data.draw(with_notes(form))
@@ -154,7 +155,7 @@ def test_a_damaged_image_is_read_or_refused_by_name(form, data):
                 assert str(error).startswith(str(path)) and "\n" not in str(error)
 
 
-@settings(deadline=None)
+@fuzz
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_by_name(content):
     with pytest.raises(DataError, match=r"^x: "):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
@@ -21,6 +21,7 @@ from spml_dist.errors import SpmlError
 from spml_dist.model import weights
 from spml_dist.training import checkpoint
 from tests.bank.builders import rows_of
+from tests.fuzz.conftest import fuzz
 from tests.fuzz.damage import damaged, spoilt
 from tests.training.test_checkpoint import Engine, bank_of, global_bank
 
@@ -65,7 +66,7 @@ def read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["recent", "whole"])
-@settings(deadline=None)
+@fuzz
 @given(st.data())
 def test_a_damaged_file_of_a_checkpoint(saved, kind, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +77,7 @@ def test_a_damaged_file_of_a_checkpoint(saved, kind, data):
         read(path)
 
 
-@settings(deadline=None)
+@fuzz
 @given(st.data())
 def test_a_spoilt_manifest_of_a_bank(saved, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +87,7 @@ def test_a_spoilt_manifest_of_a_bank(saved, data):
         read(path)
 
 
-@settings(deadline=None)
+@fuzz
 @given(st.binary(max_size=40) | st.text(max_size=12).map(str.encode))
 def test_any_name_of_the_latest_checkpoint(text):
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +116,7 @@ WEIGHTS = {
 
 
 @pytest.mark.parametrize("form", WEIGHTS)
-@settings(deadline=None)
+@fuzz
 @given(st.data())
 def test_a_damaged_file_of_weights(form, data):
     content = data.draw(damaged(WEIGHTS[form]) | st.binary(max_size=60))

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spml_dist.data.format.manifest import present_counts, read_manifest
@@ -19,6 +19,7 @@ from spml_dist.data.pack.pack import pack
 from spml_dist.data.stream.reader import Reader
 from spml_dist.errors import DataError, SpmlError
 from tests.data.conftest import CLASSES, samples
+from tests.fuzz.conftest import fuzz
 from tests.fuzz.damage import JSON, damaged, spoilt
 
 TAR = "pets-000000.tar"
@@ -52,7 +53,7 @@ def tried(folder: Path) -> None:
             assert problems and "\n" not in str(error)
 
 
-@settings(deadline=None)
+@fuzz
 @given(st.data())
 def test_a_damaged_tar(packed, data):
     content = data.draw(damaged((packed / TAR).read_bytes()))
@@ -65,7 +66,7 @@ def test_a_damaged_tar(packed, data):
         tried(Path(folder))
 
 
-@settings(deadline=None)
+@fuzz
 @given(st.data())
 def test_a_spoilt_manifest(packed, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +77,7 @@ def test_a_spoilt_manifest(packed, data):
         tried(Path(folder))
 
 
-@settings(deadline=None)
+@fuzz
 @given(st.data())
 def test_a_damaged_text_of_a_manifest(packed, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +93,7 @@ MEMBERS = dict(encode(SAMPLE, encode_jpeg(SAMPLE)))
 
 
 @pytest.mark.parametrize("member", [*REQUIRED, *OPTIONAL])
-@settings(deadline=None)
+@fuzz
 @given(st.data())
 def test_a_damaged_member_of_a_sample(member, data):
     ways = damaged(MEMBERS[member])
