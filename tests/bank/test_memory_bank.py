@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -100,7 +101,7 @@ class TestOneProcess:
         found = filled(exact_rows=exact_rows).search(
             QUESTION.vector, 3, kind, keys=["image 1"] * 3 + ["new"] * 6, labels=queries.label, tags=tags
         )
-        queries.tags_known[:] = True
+        queries = replace(queries, tags_known=torch.ones_like(queries.tags_known))
         assert named(found) == brute_force(kind, queries, rows, 3)
 
     def test_without_keys_every_row_may_answer(self):
@@ -192,15 +193,10 @@ def on_a_rank(rank: int, folder: Path) -> tuple[dict, dict]:
     return answers(bank), *(answers(MemoryBank.load(folder / of, **options)) for of in ("of two", "of one"))
 
 
-def alone(rank: int, folder: Path) -> dict:
-    """What one process gets, in a fresh one as those of two are; its bank is saved."""
-    bank = filled()
-    bank.save(folder / "of one")
-    return answers(bank)
-
-
 def test_two_processes_are_told_what_one_is(tmp_path):
-    (wanted,) = spawn(alone, 1, tmp_path)
+    alone = filled()
+    alone.save(tmp_path / "of one")
+    wanted = answers(alone)
     for told in zip(*spawn(on_a_rank, 2, tmp_path), strict=True):
         for name, value in wanted.items():
             if name.startswith("candidates"):
