@@ -34,7 +34,7 @@ quickstart: install  ## pack generated scenes, train on two workers, evaluate
 	@echo; echo '== 3/3 evaluating on held-out scenes'
 	@$(BIN)/spml-dist evaluate runs/quickstart --split val
 	@echo
-	@echo 'report with images  runs/quickstart/report.html'
+	@echo 'report with pictures  runs/quickstart/report.html'
 	@echo 'run folder            runs/quickstart'
 	@echo 'MLflow                make mlflow, then $(MLFLOW)'
 
