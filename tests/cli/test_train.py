@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 import signal
@@ -69,8 +68,8 @@ def damaged(words, output: Path) -> tuple[subprocess.CompletedProcess, str, list
 
 @pytest.fixture(scope="module")
 def stopped(damaged, words, output: Path) -> tuple[int, str, str, int]:
-    """The same command again, with a SIGTERM to each of its processes once it is under way, as srun, scancel and
-    systemd send it: exit status, output, and the last step. Afterwards none of them is left."""
+    """The same command again, with a SIGTERM to each of its processes once it is under way, as srun and
+    scancel send it: exit status, output, and the last step. Afterwards none of them is left."""
     command = [sys.executable, "-m", "spml_dist", "train", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, **pipes, start_new_session=True)
