@@ -1,4 +1,4 @@
-"""OUT/seeds.json of a pack with seeds: what they were made by and from, and how good they are.
+"""What lies beside a labelled pack: what labelled it and from what, and how good its labels are.
 
 It is written twice: without numbers as soon as the pack is complete, and with them once they are measured. So
 a command that was killed while it measured finds what it had made.
@@ -18,29 +18,47 @@ from spml_dist.errors import DataError
 from spml_dist.files import address
 from spml_dist.files.write import write_json
 
-FILE = "seeds.json"
+SEEDS = "seeds.json"
+"""the note of a pack of `spml-dist cam infer`"""
+LABELS = "labeling.json"
+"""that of one of `spml-dist label`"""
 MEASURED = "all"
-"""a key that the note has once the seeds are measured"""
+"""a key that a note has once the labels are measured"""
 
 
-def write(out: str, note: dict[str, Any]) -> None:
+def write(out: str, file: str, note: dict[str, Any]) -> None:
     """Write the note, to a folder or an address."""
-    place = address.join(out, FILE)
+    place = address.join(out, file)
     if not address.is_remote(place):
         write_json(Path(place), note)
         return
     with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder) / FILE, note)
-        address.store(Path(folder) / FILE, place)
+        write_json(Path(folder) / file, note)
+        address.store(Path(folder) / file, place)
 
 
-def left_unmeasured(out: str, source: str) -> Manifest | None:
+def left_unmeasured(out: str, file: str, source: str) -> Manifest | None:
     """The manifest of OUT if the same work made the pack that lies there and was cut off before its numbers.
 
     source: digest of all that decides what the pack is.
     """
-    note = _read(out)
-    if note.get("made_by") != source or MEASURED in note:
+    note = _read(out, file)
+    return None if MEASURED in note else _made(out, note, source)
+
+
+def finished(out: str, file: str, source: str) -> dict[str, Any] | None:
+    """The note of OUT if the same work made the pack that lies there, and measured it."""
+    note = _read(out, file)
+    return note if MEASURED in note and _made(out, note, source) else None
+
+
+def digest(value: Any) -> str:
+    """sha256 of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _made(out: str, note: dict[str, Any], source: str) -> Manifest | None:
+    if note.get("made_by") != source:
         return None
     try:
         manifest = read_manifest(out)
@@ -49,17 +67,12 @@ def left_unmeasured(out: str, source: str) -> Manifest | None:
     return manifest if note.get("manifest") == digest(asdict(manifest)) else None
 
 
-def digest(value: Any) -> str:
-    """sha256 of plain data."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _read(out: str) -> dict[str, Any]:
-    place = address.join(out, FILE)
+def _read(out: str, file: str) -> dict[str, Any]:
+    place = address.join(out, file)
     try:
         if address.is_remote(place):
             address.require_writable(out)
-            text = address.read(place, address.RETRY_SECONDS) if FILE in address.sizes(out) else b"{}"
+            text = address.read(place, address.RETRY_SECONDS) if file in address.sizes(out) else b"{}"
         else:
             text = Path(place).read_bytes()
         note = json.loads(text)
