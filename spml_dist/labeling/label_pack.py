@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,8 @@ def _label(
     result = pack.write(_labeler(networks, stage, segments), note, workers)
     if path:
         path.unlink(missing_ok=True)
+        with suppress(OSError):  # another pack is being labelled by segments
+            path.parent.rmdir()
     return result
 
 

@@ -30,10 +30,10 @@ def write(out: str, file: str, note: dict[str, Any]) -> None:
     """Write the note, to a folder or an address."""
     place = address.join(out, file)
     if not address.is_remote(place):
-        write_json(Path(place), note)
+        write_json(Path(place), note, sort_keys=False)
         return
     with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder) / file, note)
+        write_json(Path(folder) / file, note, sort_keys=False)
         address.store(Path(folder) / file, place)
 
 
