@@ -128,6 +128,8 @@ class Pixels:
     """[n] int64: row of this rank's Segments"""
     image: Tensor
     """[n] int64: index into the rank's images"""
+    stands_for: Tensor | None = None
+    """[n] float32: how many pixels of its segment each is drawn for; None = all are here"""
 
 
 @dataclass(frozen=True)

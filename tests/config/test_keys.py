@@ -64,6 +64,7 @@ relations.feature_affinity.margin
 relations.feature_affinity.local_features
 loss.cross_entropy
 loss.reduction
+loss.pixels_per_segment
 loss.tagless
 bank.candidates
 bank.steps

@@ -44,7 +44,7 @@ ADDED = {
 }
 """keys that came after the first shipped experiment → what was done before they were there"""
 
-SINCE_VERSION_1 = {"segments.labels", "optimizer.clip"}
+SINCE_VERSION_1 = {"loss.pixels_per_segment", "segments.labels", "optimizer.clip"}
 """those of them that version 1 did not know"""
 
 
