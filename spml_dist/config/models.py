@@ -16,6 +16,7 @@ from spml_dist.config import checks
 from spml_dist.config.method_models import (
     BankConfig,
     CamConfig,
+    LabelingConfig,
     LossConfig,
     RelationsConfig,
     SegmentsConfig,
@@ -292,6 +293,9 @@ class Config(Section):
     )
     cam: CamConfig = Field(
         default=CamConfig(), description="Seeds from image tags and boxes by class activation maps."
+    )
+    labeling: LabelingConfig = Field(
+        default=LabelingConfig(), description="Pseudo-labels by random walk and by nearest segments."
     )
 
     @model_validator(mode="after")

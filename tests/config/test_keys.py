@@ -121,6 +121,19 @@ cam.alpha
 cam.foreground
 cam.background
 cam.box
+labeling.steps
+labeling.stride
+labeling.concentration
+labeling.sharpness
+labeling.mirror
+labeling.window
+labeling.overlap
+labeling.memory_mb
+labeling.neighbours
+labeling.index_scales
+labeling.scales
+labeling.floor
+labeling.min_confidence
 """.split()  # noqa: SIM905
 
 
