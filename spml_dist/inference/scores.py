@@ -35,7 +35,7 @@ def stripes(model: Segmenter, images: Iterable[np.ndarray], views: Views, batch:
     for _, alike in groupby(jobs, key=lambda job: job.canvas.shape):
         while together := list(islice(alike, batch)):
             for job, scores in zip(together, _logits(model, [job.canvas for job in together]), strict=True):
-                probabilities = _probabilities(scores, job.tile, job.size, views.swaps)
+                probabilities = _probabilities(scores, job.tile, job.size, views)
                 rows = sums.setdefault(job.image, _OpenRows(job.size[1], probabilities))
                 rows.add(job.tile, probabilities)
                 if job.done > rows.top:
@@ -126,9 +126,7 @@ def _logits(model: Segmenter, canvases: list[np.ndarray]) -> Tensor:
 
 
 @torch.inference_mode()
-def _probabilities(
-    logits: Tensor, tile: Tile, image: tuple[int, int], swaps: tuple[tuple[int, int], ...]
-) -> Tensor:
+def _probabilities(logits: Tensor, tile: Tile, image: tuple[int, int], views: Views) -> Tensor:
     """What a tile says of the image's pixels that it covers, [K, rows, columns]. logits: of its canvas."""
     rows, columns = tile.rows, tile.columns
     # The padding goes before the resize, whose edge pixels would mix with it.
@@ -142,12 +140,10 @@ def _probabilities(
                 places = _places(np.arange(span.first, span.last), image[axis - 1], tile.scaled[axis - 1])
                 part = _linear(part, _inside(places, span), axis)
     probabilities = part.softmax(dim=0)
-    if not (tile.mirrored and swaps):
+    if not (tile.mirrored and views.swaps):
         return probabilities
-    order = np.arange(len(probabilities))
-    for one, other in swaps:
-        order[[one, other]] = other, one
-    return probabilities[torch.from_numpy(order).to(probabilities.device)]
+    order = torch.from_numpy(views.mirrored_classes(len(probabilities)))
+    return probabilities[order.to(probabilities.device)]
 
 
 def _places(pixels: np.ndarray, size: int, other: int) -> np.ndarray:

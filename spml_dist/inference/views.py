@@ -52,6 +52,22 @@ class Views:
         return len(self.scales) * (1 + self.mirror)
 
     @property
+    def looks(self) -> list[tuple[float, bool]]:
+        """(scale, mirrored) of each look at the whole image."""
+        return [(scale, mirrored) for scale in self.scales for mirrored in (False, True)[: 1 + self.mirror]]
+
+    def is_windowed(self, height: int, width: int) -> bool:
+        """Whether an image of this size is seen in windows."""
+        return self.window is not None or not all(tile.is_whole for tile in tiles(self, height, width))
+
+    def mirrored_classes(self, count: int) -> np.ndarray:
+        """[K] int64: the class of the image that each class of its mirror image is."""
+        classes = np.arange(count)
+        for one, other in self.swaps:
+            classes[[one, other]] = other, one
+        return classes
+
+    @property
     def ways(self) -> tuple[str, ...]:
         """Names of what makes it more than one look at the whole image."""
         given = {
