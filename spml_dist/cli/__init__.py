@@ -25,6 +25,7 @@ from spml_dist.cli import (
     preview,
     query,
     report,
+    serve,
     suggest,
     track,
     train,
@@ -34,7 +35,7 @@ from spml_dist.errors import SpmlError, Stopped
 
 VERBS = (
     *(pack, preview, verify, config, cam, train, evaluate, report, track, bank),
-    *(index, query, audit, suggest),
+    *(index, query, serve, audit, suggest),
 )
 
 EXAMPLES = """\
@@ -51,6 +52,7 @@ the whole path, from generated scenes to a table:
 its segments, asked about:
   spml-dist index runs/quickstart --out index
   spml-dist query index --class circle --html circles.html
+  spml-dist serve index                   # a page to click on
   spml-dist audit index                   # labels that their neighbours contradict
   spml-dist suggest index -n 20           # where the next clicks would help most
 
