@@ -15,22 +15,45 @@ from collections.abc import Sequence
 
 from spml_dist import __version__
 from spml_dist.cli import (
+    audit,
     bank,
     cam,
     config,
     evaluate,
+    index,
     label,
     pack,
     predict,
     preview,
+    query,
     report,
+    serve,
+    suggest,
     track,
     train,
     verify,
 )
 from spml_dist.errors import SpmlError, Stopped
 
-VERBS = (pack, preview, verify, config, cam, train, label, evaluate, predict, report, track, bank)
+VERBS = (
+    pack,
+    preview,
+    verify,
+    config,
+    cam,
+    train,
+    label,
+    evaluate,
+    predict,
+    report,
+    track,
+    bank,
+    index,
+    query,
+    serve,
+    audit,
+    suggest,
+)
 
 EXAMPLES = """\
 the whole path, from generated scenes to a table:
@@ -43,6 +66,13 @@ the whole path, from generated scenes to a table:
   spml-dist predict runs/quickstart data/sample/val --out predictions
   spml-dist report runs/quickstart        # at any moment of the training
   spml-dist bank inspect runs/quickstart  # which segments it remembers
+
+its segments, asked about:
+  spml-dist index runs/quickstart --out index
+  spml-dist query index --class circle --html circles.html
+  spml-dist serve index                   # a page to click on
+  spml-dist audit index                   # labels that their neighbours contradict
+  spml-dist suggest index -n 20           # where the next clicks would help most
 
 one's own images, a folder with images/, weak/, masks/ of val, classes.txt, meta.json and the splits' lists:
   spml-dist pack folder DIR --labels scribbles --split train --out data/mine/train

@@ -80,6 +80,12 @@ def embed(
     return EmbeddedImage(raw, unit(raw[0].movedim(0, -1)), geometry((height, width), resized, padded, grid))
 
 
+def image_geometry(image: tuple[int, int], longer_side: int | None, grid: tuple[int, int]) -> Geometry:
+    """The geometry of an image of this size, (height, width), as `embed` gives it, without the network."""
+    resized = _resized(*image, longer_side)
+    return geometry(image, resized, (_padded(resized[0]), _padded(resized[1])), grid)
+
+
 def geometry(
     image: tuple[int, int], resized: tuple[int, int], padded: tuple[int, int], grid: tuple[int, int]
 ) -> Geometry:

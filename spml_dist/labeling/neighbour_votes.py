@@ -10,8 +10,8 @@ from torch import Tensor
 
 from spml_dist.config.method_models import LabelingConfig
 from spml_dist.inference import whole_image
-from spml_dist.inference.read_outs import prototypes_of
 from spml_dist.inference.neighbours import shares
+from spml_dist.inference.read_outs import prototypes_of
 from spml_dist.inference.whole_image import EmbeddedImage
 from spml_dist.labeling.image_views import views
 from spml_dist.labeling.labeler import possible, with_labels
