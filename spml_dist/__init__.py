@@ -1,8 +1,8 @@
 """spml_dist: a distributed trainer for universal weakly supervised segmentation (SPML).
 
 A loop of one's own takes `segment`, `SPMLLoss`, `MemoryBank` and `Stream`; a whole experiment is
-`load_config` and `train`; what it has learnt is used by `load_model`, `predict` and `evaluate`. Importing the
-package loads none of them: each is loaded when its name is first used.
+`load_config`, `train` and `classify`; what it has learnt is used by `load_model`, `predict` and `evaluate`.
+Importing the package loads none of them: each is loaded when its name is first used.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spml_dist.inference.trained_model import load_model, predict
     from spml_dist.method.segments import segment
     from spml_dist.method.spml_loss import SPMLLoss
+    from spml_dist.training.classify import classify
     from spml_dist.training.launch import train
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "SpmlError",
     "Stopped",
     "Stream",
+    "classify",
     "evaluate",
     "load_config",
     "load_model",
@@ -49,6 +51,7 @@ _PLACES = {
     "SpmlError": "spml_dist.errors:SpmlError",
     "Stopped": "spml_dist.errors:Stopped",
     "Stream": "spml_dist.data.stream.loader:Stream",
+    "classify": "spml_dist.training.classify:classify",
     "evaluate": "spml_dist.inference.evaluate_run:evaluate",
     "load_config": "spml_dist.config.load:load",
     "load_model": "spml_dist.inference.trained_model:load_model",

@@ -14,10 +14,10 @@ import traceback
 from collections.abc import Sequence
 
 from spml_dist import __version__
-from spml_dist.cli import bank, cam, config, evaluate, pack, preview, report, track, train, verify
+from spml_dist.cli import bank, cam, classify, config, evaluate, pack, preview, report, track, train, verify
 from spml_dist.errors import SpmlError, Stopped
 
-VERBS = (pack, preview, verify, config, cam, train, evaluate, report, track, bank)
+VERBS = (pack, preview, verify, config, cam, train, evaluate, report, track, bank, classify)
 
 EXAMPLES = """\
 the whole path, from generated scenes to a table:
@@ -27,6 +27,7 @@ the whole path, from generated scenes to a table:
   spml-dist config configs/quickstart.yaml engine.workers=1
   spml-dist train configs/quickstart.yaml
   spml-dist evaluate runs/quickstart --split val
+  spml-dist classify runs/quickstart      # a classifier of its own on the finished embedding
   spml-dist report runs/quickstart        # at any moment of the training
   spml-dist bank inspect runs/quickstart  # which segments it remembers
 
