@@ -44,6 +44,7 @@ WORDS = (
     "optimizer.head_multiplier=10",
     "optimizer.clip_norm=null",
     "bank.candidates=nearest+sampled",
+    "loss.pixels_per_segment=4",
     "checkpoint.every=100",
 )
 RECENT = ("bank.candidates=recent", "bank.steps=2")
@@ -63,6 +64,9 @@ ROWS: dict[str, tuple[str, ...]] = {
     "both_losses": ("model.classifier_detached=false",),
     "clip_together": ("optimizer.clip_norm=1.0",),
     "clip_apart": ("optimizer.clip_norm=1.0", "optimizer.clip=apart"),
+    "pixels_all": ("loss.pixels_per_segment=null",),
+    "pixels_2": ("loss.pixels_per_segment=2",),
+    "pixels_8": ("loss.pixels_per_segment=8",),
     "labels_majority": ("segments.labels=majority",),
     "dilations_paper": ("model.dilations=[6, 12, 18, 24]",),
     "dilations_paper_cross_entropy": (*PLAIN, "model.dilations=[6, 12, 18, 24]"),

@@ -79,6 +79,10 @@ class RunFolder:
         """Those that exist, by name."""
         return sorted((self.path / "system").glob("*.jsonl"))
 
+    def segments(self, key: str) -> Path:
+        """Labelled segments of a pack while it is labelled by them; key: digest of what they are."""
+        return self.path / "segments" / f"{key[:16]}.npz"
+
     def result(self, split: str, oracle: bool = False) -> Path:
         """An evaluation's numbers; beside it lies the same as a table, with the suffix .md."""
         name = evaluation(split, oracle)

@@ -14,10 +14,23 @@ import traceback
 from collections.abc import Sequence
 
 from spml_dist import __version__
-from spml_dist.cli import bank, cam, classify, config, evaluate, pack, preview, report, track, train, verify
+from spml_dist.cli import (
+    bank,
+    cam,
+    classify,
+    config,
+    evaluate,
+    label,
+    pack,
+    preview,
+    report,
+    track,
+    train,
+    verify,
+)
 from spml_dist.errors import SpmlError, Stopped
 
-VERBS = (pack, preview, verify, config, cam, train, evaluate, report, track, bank, classify)
+VERBS = (pack, preview, verify, config, cam, train, label, evaluate, report, track, bank, classify)
 
 EXAMPLES = """\
 the whole path, from generated scenes to a table:

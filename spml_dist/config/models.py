@@ -17,6 +17,7 @@ from spml_dist.config.method_models import (
     BankConfig,
     CamConfig,
     ClassifierConfig,
+    LabelingConfig,
     LossConfig,
     RelationsConfig,
     SegmentsConfig,
@@ -308,6 +309,9 @@ class Config(Section):
     )
     cam: CamConfig = Field(
         default=CamConfig(), description="Seeds from image tags and boxes by class activation maps."
+    )
+    labeling: LabelingConfig = Field(
+        default=LabelingConfig(), description="Pseudo-labels by random walk and by nearest segments."
     )
     classifier: ClassifierConfig = Field(
         default=ClassifierConfig(), description="The classifier that is trained on a finished embedding."

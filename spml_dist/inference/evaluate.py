@@ -160,9 +160,9 @@ class _ReadOuts:
     def _by_neighbours(self, embedded: EmbeddedImage, segments: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Class of each segment by its nearest labelled prototypes, [segments] int64."""
         labels = self._labelled.label
-        queries, owner = _prototypes(embedded, segments)
+        queries, owner = segment_prototypes(embedded, segments)
         _, near = search(self._index, queries, self._settings.neighbours)
-        self._precision.add(near, labels, _labels(embedded, segments, mask, self._classes)[owner])
+        self._precision.add(near, labels, segment_labels(embedded, segments, mask, self._classes)[owner])
         # Numbers of clusters that ended empty stay 0: no cell asks for them.
         votes = np.zeros(segments.max() + 1, np.int64)
         votes[owner] = neighbours.vote(near, labels, self._classes)
@@ -198,8 +198,8 @@ def collect(
             raise _maskless(folder, cache)
         embedded = whole_image.embed(model, sample.image, settings.longer_side)
         segments = whole_image.segments(embedded, settings.grid, settings.iterations)
-        rows, owner = _prototypes(embedded, segments)
-        label = _labels(embedded, segments, annotation, num_classes)[owner]
+        rows, owner = segment_prototypes(embedded, segments)
+        label = segment_labels(embedded, segments, annotation, num_classes)[owner]
         # Only what is labelled is kept, and only that is searched.
         vectors.append(rows[label >= 0])
         labels.append(label[label >= 0])
@@ -212,7 +212,7 @@ def collect(
     return LabelledPrototypes(np.concatenate(vectors), np.concatenate(labels))
 
 
-def _prototypes(embedded: EmbeddedImage, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def segment_prototypes(embedded: EmbeddedImage, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Unit prototype of each segment that has a cell: ([s, C] float32, [s] number of the segment)."""
     inside = torch.from_numpy(segments >= 0)
     numbers = torch.from_numpy(segments)[inside]
@@ -225,7 +225,7 @@ def _prototypes(embedded: EmbeddedImage, segments: np.ndarray) -> tuple[np.ndarr
     return vectors.cpu().numpy()[owner], owner
 
 
-def _labels(
+def segment_labels(
     embedded: EmbeddedImage, segments: np.ndarray, labels: np.ndarray, num_classes: int
 ) -> np.ndarray:
     """Majority label of each segment over its labelled cells, -1 where it has none."""

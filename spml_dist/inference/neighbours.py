@@ -26,6 +26,16 @@ def vote(index: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     return _histogram(query, votes.ravel(), len(index), num_classes).argmax(axis=1)
 
 
+def shares(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Share of each class among each query's neighbours: [q, K] float32.
+
+    labels: [q, k] the neighbours' classes, integers in 0..K-1, k ≥ 1.
+    """
+    query = np.repeat(np.arange(len(labels)), labels.shape[1])
+    votes = _histogram(query, labels.ravel(), len(labels), num_classes)
+    return (votes / labels.shape[1]).astype(np.float32)
+
+
 def precision(index: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> float:
     """Share of all neighbours that carry their query's true label; 0 without queries.
 

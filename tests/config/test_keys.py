@@ -67,6 +67,7 @@ relations.feature_affinity.margin
 relations.feature_affinity.local_features
 loss.cross_entropy
 loss.reduction
+loss.pixels_per_segment
 loss.tagless
 bank.candidates
 bank.steps
@@ -122,6 +123,19 @@ cam.alpha
 cam.foreground
 cam.background
 cam.box
+labeling.steps
+labeling.stride
+labeling.concentration
+labeling.sharpness
+labeling.mirror
+labeling.window
+labeling.overlap
+labeling.memory_mb
+labeling.neighbours
+labeling.index_scales
+labeling.scales
+labeling.floor
+labeling.min_confidence
 classifier.steps
 classifier.batch
 classifier.lr

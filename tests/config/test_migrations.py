@@ -47,11 +47,13 @@ ADDED = {
 }
 """keys that came after the first shipped experiment → what was done before they were there"""
 
-NEW_SECTIONS = {"classifier"}
+NEW_SECTIONS = {"labeling", "classifier"}
 """that version 1 did not have"""
 
-SINCE_VERSION_1 = {"segments.labels", "optimizer.clip", "model.embedding", "stream.grey", "stream.blur"} | {
-    key for key in KEYS if key.partition(".")[0] in NEW_SECTIONS
+SINCE_VERSION_1 = {
+    *("loss.pixels_per_segment", "segments.labels", "optimizer.clip"),
+    *("model.embedding", "stream.grey", "stream.blur"),
+    *(key for key in KEYS if key.partition(".")[0] in NEW_SECTIONS),
 }
 """keys that version 1 did not know"""
 

@@ -239,15 +239,19 @@ SCENARIOS = {
     },
 }
 CASES = [(name, reduction) for name in SCENARIOS for reduction in ("global", "per_rank")]
+DRAWN = "few pixels of a segment"
+WORLDS = SCENARIOS | {DRAWN: {"counts": (2, 2, 1)}}
 
 
 def settings_of(name: str, reduction: str) -> Config:
-    return configured(reduction, scope="image" if "own image" in name else "batch")
+    changed = ["loss.pixels_per_segment=1"] if name == DRAWN else []
+    return configured(reduction, scope="image" if "own image" in name else "batch", changed=changed)
 
 
 def observe(rank: int) -> dict:
     """What a rank gets for every case."""
-    return {case: stepped(example(**SCENARIOS[case[0]]), settings_of(*case), rank) for case in CASES}
+    cases = [*CASES, (DRAWN, "global")]
+    return {case: stepped(example(**WORLDS[case[0]]), settings_of(*case), rank) for case in cases}
 
 
 def stepped(world: World, config: Config, rank: int = 0) -> dict:
@@ -304,7 +308,7 @@ def test_values_and_gradients_are_those_of_the_slow_formula(ranks, case):
     )
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", WORLDS)
 def test_with_the_global_reduction_ranks_are_one_process(ranks, alone, name):
     ours, single = [one[name, "global"] for one in ranks], alone[name, "global"]
     assert_near(sum(one["values"] for one in ours), single["values"])

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
 
 from spml_dist.data.format.manifest import Manifest, Shard, read_manifest
-from spml_dist.data.format.members import decode
+from spml_dist.data.format.members import UNTRAINED, decode
 from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import DataError
 from spml_dist.files import address
@@ -49,9 +49,10 @@ class CorruptSample(DataError):
 class Reader:
     """Samples by shard and place. Pickles without its open files.
 
-    folder: where the manifest lies, a path or an address; shards are found relative to it. masks: read the
-    ground truth too, where there is one. cache: for shards that lie at addresses. Local shards are read in
-    place, and their size is checked; remote ones are fetched whole, and size and digest are checked.
+    folder: where the manifest lies, a path or an address; shards are found relative to it. masks: read what
+    training has no use for too: ground truth and confidence, where they are. cache: for shards that lie at
+    addresses. Local shards are read in place, and their size is checked; remote ones are fetched whole, and
+    size and digest are checked.
     open_shards: whose file and index it keeps; more make it read indices again.
     Whatever is wrong with a shard is a DataError that names the tar and the sample's key.
     """
@@ -88,7 +89,8 @@ class Reader:
         file.seek(start)
         members = _members(name, file.read(stop - start))
         if not self.masks:
-            members.pop("mask.png", None)
+            for name in UNTRAINED:
+                members.pop(name, None)
         key = members.pop("__key__")
         try:
             return decode(key, members, len(self.manifest.classes)), members["jpg"]
