@@ -10,6 +10,8 @@ LATEST = "latest"
 """in a folder of checkpoints, the file that names the newest whole one"""
 MODEL_WEIGHTS, MODEL_INFO = "model.safetensors", "model.json"
 """in an export, the network's tensors, and what is needed to build it around them"""
+STAGES = "stages"
+"""in a run folder, what was made of the run after its training, a folder each"""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,25 @@ class RunFolder:
     def mlflow(self) -> Path:
         """Which MLflow run this is, and what has arrived there."""
         return self.path / "mlflow.json"
+
+    def stage(self, name: str) -> Path:
+        """What was made of the run after its training: a classifier, itself a run folder, or labels."""
+        return self.path / STAGES / name
+
+    @property
+    def parent(self) -> Path | None:
+        """The folder of the run whose stage this is; None for no stage."""
+        return self.path.parent.parent if self.path.parent.name == STAGES else None
+
+    @property
+    def stage_inputs(self) -> Path:
+        """Digests of what a stage was made from."""
+        return self.path / "stage.json"
+
+    @property
+    def refinement(self) -> Path:
+        """What each stage came to; beside it lies the same as a table, with the suffix .md."""
+        return self.path / "refinement.json"
 
 
 def evaluation(split: str, oracle: bool = False, ways: Sequence[str] = ()) -> str:

@@ -18,6 +18,7 @@ from spml_dist.cli import (
     audit,
     bank,
     cam,
+    classify,
     config,
     evaluate,
     index,
@@ -43,6 +44,7 @@ VERBS = (
     cam,
     train,
     label,
+    classify,
     evaluate,
     predict,
     report,
@@ -64,6 +66,7 @@ the whole path, from generated scenes to a table:
   spml-dist train configs/quickstart.yaml
   spml-dist evaluate runs/quickstart --split val
   spml-dist predict runs/quickstart data/sample/val --out predictions
+  spml-dist classify runs/quickstart      # a classifier of its own on the finished embedding
   spml-dist report runs/quickstart        # at any moment of the training
   spml-dist bank inspect runs/quickstart  # which segments it remembers
 

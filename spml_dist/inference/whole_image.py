@@ -82,8 +82,8 @@ def embed(
 
 def image_geometry(image: tuple[int, int], longer_side: int | None, grid: tuple[int, int]) -> Geometry:
     """The geometry of an image of this size, (height, width), as `embed` gives it, without the network."""
-    resized = _resized(*image, longer_side)
-    return geometry(image, resized, (_padded(resized[0]), _padded(resized[1])), grid)
+    resized = resized_to(*image, longer_side)
+    return geometry(image, resized, padded_size(*resized), grid)
 
 
 def geometry(

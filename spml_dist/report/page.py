@@ -15,7 +15,7 @@ from markupsafe import Markup
 from spml_dist.drawing.overlay import palette
 from spml_dist.errors import RunError
 from spml_dist.files.write import write_text
-from spml_dist.report import contents, curves, labels
+from spml_dist.report import contents, curves, labels, refinement
 from spml_dist.report.charts import confusion_figure, draw, svg
 from spml_dist.report.contents import Contents
 from spml_dist.report.summary import headline, settings, title
@@ -48,6 +48,7 @@ def write_report(folder: str | Path) -> Path:
         settings=settings(run),
         headline=headline(run),
         results=[_result(run, result) for result in run.results],
+        refinement=refinement.section(run.refinement) if run.refinement else None,
         labels=labels.section(run.labels) if run.labels else None,
         training=_charts(curves.of_training(run.steps)),
         machines=_charts(curves.of_machines(run.nodes)),
