@@ -17,7 +17,7 @@ from spml_dist import __version__
 from spml_dist.cli import bank, cam, config, evaluate, label, pack, preview, report, track, train, verify
 from spml_dist.errors import SpmlError, Stopped
 
-VERBS = (pack, preview, verify, config, cam, train, label, evaluate, report, track, bank)
+VERBS = (pack, preview, verify, config, cam, train, evaluate, report, track, bank, label)
 
 EXAMPLES = """\
 the whole path, from generated scenes to a table:
