@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate, normalize, threshold
 
 STEPS = 64
 """Where the paper writes 6 iterations the release squares the transition 6 times"""
@@ -29,7 +29,10 @@ def transition(alike: Tensor, sharpness: float = 20.0) -> Tensor:
     paper normalises rows before the power; this is what the release computes.)
     """
     weights = alike**sharpness
-    return weights / weights.sum(dim=0, keepdim=True)
+    shares = weights / weights.sum(dim=0, keepdim=True)
+    # exp(γβ(cosine - 1)) falls below the normal numbers of float32 where the cosine is near 0, and processors
+    # multiply such numbers many times more slowly.
+    return threshold(shares, torch.finfo(shares.dtype).tiny, 0.0)
 
 
 def walk(seeds: Tensor, step: Tensor, steps: int = STEPS) -> Tensor:
