@@ -1,8 +1,8 @@
 """spml_dist: a distributed trainer for universal weakly supervised segmentation (SPML).
 
 A loop of one's own takes `segment`, `SPMLLoss`, `MemoryBank` and `Stream`; a whole experiment is
-`load_config`, `train` and `classify`; what it has learnt is used by `load_model`, `predict` and `evaluate`.
-Importing the package loads none of them: each is loaded when its name is first used.
+`load_config`, `train`, `classify` and `refine`; what it has learnt is used by `load_model`, `predict` and
+`evaluate`. Importing the package loads none of them: each is loaded when its name is first used.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from spml_dist.method.spml_loss import SPMLLoss
     from spml_dist.training.classify import classify
     from spml_dist.training.launch import train
+    from spml_dist.training.refine import refine
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ __all__ = [
     "load_config",
     "load_model",
     "predict",
+    "refine",
     "segment",
     "train",
 ]
@@ -56,6 +58,7 @@ _PLACES = {
     "load_config": "spml_dist.config.load:load",
     "load_model": "spml_dist.inference.trained_model:load_model",
     "predict": "spml_dist.inference.trained_model:predict",
+    "refine": "spml_dist.training.refine:refine",
     "segment": "spml_dist.method.segments:segment",
     "train": "spml_dist.training.launch:train",
 }

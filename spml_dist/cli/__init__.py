@@ -23,6 +23,7 @@ from spml_dist.cli import (
     label,
     pack,
     preview,
+    refine,
     report,
     track,
     train,
@@ -30,7 +31,7 @@ from spml_dist.cli import (
 )
 from spml_dist.errors import SpmlError, Stopped
 
-VERBS = (pack, preview, verify, config, cam, train, label, evaluate, report, track, bank, classify)
+VERBS = (pack, preview, verify, config, cam, train, label, evaluate, report, track, bank, classify, refine)
 
 EXAMPLES = """\
 the whole path, from generated scenes to a table:
@@ -40,7 +41,7 @@ the whole path, from generated scenes to a table:
   spml-dist config configs/quickstart.yaml engine.workers=1
   spml-dist train configs/quickstart.yaml
   spml-dist evaluate runs/quickstart --split val
-  spml-dist classify runs/quickstart      # a classifier of its own on the finished embedding
+  spml-dist refine runs/quickstart        # labels of all pixels, and a classifier of them
   spml-dist report runs/quickstart        # at any moment of the training
   spml-dist bank inspect runs/quickstart  # which segments it remembers
 
