@@ -2,7 +2,8 @@
 
 A loop of one's own takes `segment`, `SPMLLoss`, `MemoryBank` and `Stream`; a whole experiment is
 `load_config`, `train`, `classify` and `refine`; what it has learnt is used by `load_model`, `predict` and
-`evaluate`. Importing the package loads none of them: each is loaded when its name is first used.
+`evaluate`, and asked about a collection by `open_index`. Importing the package loads none of them: each is
+loaded when its name is first used.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from spml_dist.inference.trained_model import load_model, predict
     from spml_dist.method.segments import segment
     from spml_dist.method.spml_loss import SPMLLoss
+    from spml_dist.retrieval.collection import open_index
     from spml_dist.training.classify import classify
     from spml_dist.training.launch import train
     from spml_dist.training.refine import refine
@@ -38,6 +40,7 @@ __all__ = [
     "evaluate",
     "load_config",
     "load_model",
+    "open_index",
     "predict",
     "refine",
     "segment",
@@ -57,6 +60,7 @@ _PLACES = {
     "evaluate": "spml_dist.inference.evaluate_run:evaluate",
     "load_config": "spml_dist.config.load:load",
     "load_model": "spml_dist.inference.trained_model:load_model",
+    "open_index": "spml_dist.retrieval.collection:open_index",
     "predict": "spml_dist.inference.trained_model:predict",
     "refine": "spml_dist.training.refine:refine",
     "segment": "spml_dist.method.segments:segment",

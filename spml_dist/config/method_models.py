@@ -79,6 +79,11 @@ class CooccurrenceConfig(Section):
         description="Class ids that do not count as shared context, because nearly every image shows them; "
         "the background never counts.",
     )
+    own_image: bool = Field(
+        default=True,
+        description="Whether the segments of a pixel's own image attract it, as published; false leaves them "
+        "out where another image of the batch or the bank shares a tag.",
+    )
 
 
 class FeatureAffinityConfig(Section):

@@ -36,9 +36,14 @@ class Contents:
     """by machine, how busy it was: objects with `step` and `timestamp`, in order"""
     folder: Path
 
+    def extremes(self, result: dict) -> Path | None:
+        """The contact sheet of its best and worst images."""
+        path = RunFolder(self.folder).extremes(result["split"], result["oracle"], result.get("ways", ()))
+        return path if path.exists() else None
+
     def pictures(self, result: dict) -> Path | None:
         """The contact sheet of an evaluation."""
-        path = RunFolder(self.folder).pictures(result["split"], result["oracle"])
+        path = RunFolder(self.folder).pictures(result["split"], result["oracle"], result.get("ways", ()))
         return path if path.exists() else None
 
 
@@ -57,13 +62,20 @@ def read(folder: Path) -> Contents:
         config=config,
         config_text=text,
         steps=_steps(run.metrics),
-        results=sorted(results, key=lambda r: (r["split"] != "val", r["split"], r["oracle"])),
+        results=sorted(
+            results, key=lambda r: (r["split"] != "val", r["split"], r["oracle"], r.get("ways", []))
+        ),
         labels=_noted(run.labels),
         refinement=_noted(run.refinement),
         previews=run.previews(),
         nodes={path.stem: _steps(path) for path in run.systems()},
         folder=folder,
     )
+
+
+def _place(result: dict) -> tuple:
+    """The validation split first, and of each split one look at whole images."""
+    return result["split"] != "val", result["split"], result["oracle"], result.get("ways", [])
 
 
 def _noted(path: Path) -> Any:

@@ -58,6 +58,7 @@ relations.annotation.concentration
 relations.cooccurrence.weight
 relations.cooccurrence.concentration
 relations.cooccurrence.ignore_classes
+relations.cooccurrence.own_image
 relations.feature_affinity.weight
 relations.feature_affinity.concentration
 relations.feature_affinity.scope

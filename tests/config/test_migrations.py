@@ -52,6 +52,7 @@ NEW_SECTIONS = {"labeling", "classifier"}
 
 SINCE_VERSION_1 = {
     *("loss.pixels_per_segment", "segments.labels", "optimizer.clip"),
+    "relations.cooccurrence.own_image",
     *("model.embedding", "stream.grey", "stream.blur"),
     *(key for key in KEYS if key.partition(".")[0] in NEW_SECTIONS),
 }
