@@ -18,7 +18,7 @@ from spml_dist.config import Config, load
 from spml_dist.data.format.manifest import Manifest, read_manifest
 from spml_dist.errors import RunError
 from spml_dist.files.write import write_json, write_text
-from spml_dist.inference.evaluate_run import evaluate
+from spml_dist.inference.evaluate_run import Split, evaluate
 from spml_dist.labeling.label_pack import label_pack
 from spml_dist.labeling.stages import Stage
 from spml_dist.records import LABELERS
@@ -154,7 +154,8 @@ def _label(
 
 def _of_classifier(folder: Path, stage: str, config: Config) -> Iterator[dict[str, Any]]:
     """mIoU of a network's read-outs on the validation split, without one on test; nothing without either."""
-    split = next((name for name in ("val", "test") if getattr(config.data, name)), None)
+    splits: tuple[Split, ...] = ("val", "test")
+    split = next((name for name in splits if getattr(config.data, name)), None)
     if split is None:
         return
     result = _evaluated(RunFolder(folder), split) or evaluate(folder, split, pictures=0, progress=True)
