@@ -1,9 +1,9 @@
 """spml_dist: a distributed trainer for universal weakly supervised segmentation (SPML).
 
 A loop of one's own takes `segment`, `SPMLLoss`, `MemoryBank` and `Stream`; a whole experiment is
-`load_config`, `train` and `classify`; what it has learnt is used by `load_model`, `predict` and `evaluate`,
-and asked about a collection by `open_index`. Importing the package loads none of them: each is loaded when
-its name is first used.
+`load_config`, `train`, `classify` and `refine`; what it has learnt is used by `load_model`, `predict` and
+`evaluate`, and asked about a collection by `open_index`. Importing the package loads none of them: each is
+loaded when its name is first used.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spml_dist.retrieval.collection import open_index
     from spml_dist.training.classify import classify
     from spml_dist.training.launch import train
+    from spml_dist.training.refine import refine
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ __all__ = [
     "load_model",
     "open_index",
     "predict",
+    "refine",
     "segment",
     "train",
 ]
@@ -60,6 +62,7 @@ _PLACES = {
     "load_model": "spml_dist.inference.trained_model:load_model",
     "open_index": "spml_dist.retrieval.collection:open_index",
     "predict": "spml_dist.inference.trained_model:predict",
+    "refine": "spml_dist.training.refine:refine",
     "segment": "spml_dist.method.segments:segment",
     "train": "spml_dist.training.launch:train",
 }

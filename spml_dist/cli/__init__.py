@@ -27,6 +27,7 @@ from spml_dist.cli import (
     predict,
     preview,
     query,
+    refine,
     report,
     serve,
     suggest,
@@ -50,6 +51,7 @@ VERBS = (
     report,
     track,
     bank,
+    refine,
     index,
     query,
     serve,
@@ -66,7 +68,7 @@ the whole path, from generated scenes to a table:
   spml-dist train configs/quickstart.yaml
   spml-dist evaluate runs/quickstart --split val
   spml-dist predict runs/quickstart data/sample/val --out predictions
-  spml-dist classify runs/quickstart      # a classifier of its own on the finished embedding
+  spml-dist refine runs/quickstart        # labels of all pixels, and a classifier of them
   spml-dist report runs/quickstart        # at any moment of the training
   spml-dist bank inspect runs/quickstart  # which segments it remembers
 

@@ -17,7 +17,7 @@ examples:
 
 Backbone and embedding stay as the run's training left them. RUN/stages/NAME is a run folder: it resumes by
 the same command, stops, is tracked and evaluated as one of `spml-dist train`, and its export holds the whole
-network.
+network. `spml-dist refine` does this and what comes before and after.
 """
 
 

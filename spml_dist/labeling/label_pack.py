@@ -32,7 +32,7 @@ def label_pack(
     run: Path,
     shards: str,
     out: str,
-    by: str = AUTO,
+    by: str | Sequence[Stage] = AUTO,
     cam: Path | None = None,
     index: str | None = None,
     overrides: Sequence[str] = (),
@@ -41,11 +41,11 @@ def label_pack(
     """Label a pack stage by stage; yields (place, contents of its labeling.json) of each as it is done.
 
     run: folder of a trained segmenter; shards, out: folders or addresses of the pack to label and of the new
-    one; the packs of earlier stages lie beside it, OUT-STAGE. by: as `stages`; cam: folder of a run of
-    `spml-dist cam train`; index: the pack whose labelled segments are the neighbours, by default the one that
-    the stage labels; overrides: changes to `labeling.*` and `engine.device` of the run, and to `cam.*` of the
-    other; workers: processes side by side. The same call goes on where it was interrupted, and labels nothing
-    that is labelled already.
+    one; the packs of earlier stages lie beside it, OUT-STAGE. by: as `stages`, or what that returns; cam:
+    folder of a run of `spml-dist cam train`; index: the pack whose labelled segments are the neighbours, by
+    default the one that the stage labels; overrides: changes to `labeling.*` and `engine.device` of the run,
+    and to `cam.*` of the other; workers: processes side by side. The same call goes on where it was
+    interrupted, and labels nothing that is labelled already.
 
     Raises RunError, DataError or ConfigError for a run, a pack or settings that cannot be used, before
     anything is written.
@@ -53,7 +53,7 @@ def label_pack(
     manifest = read_manifest(shards)
     require_place(shards, out)
     networks = _networks(run, shards, manifest, cam, overrides)
-    plan = stages(by, manifest, cam is not None)
+    plan = stages(by, manifest, cam is not None) if isinstance(by, str) else list(by)
     if index:
         require_classes(index, read_manifest(index), run, networks.info, "give another pack as --index")
     places = [*(f"{out.rstrip('/')}-{stage.name}" for stage in plan[:-1]), out]
