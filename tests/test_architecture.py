@@ -154,7 +154,7 @@ def test_no_public_name_is_hidden_by_a_room():
 
 @pytest.mark.parametrize("package", ONE_FILE_EACH)
 def test_one_file_each_imports(package):
-    assert len(importers(package)) == 1
+    assert len(importers(package)) == (2 if package == "ray" else 1)  # trainings, and answers by Ray Serve
 
 
 @pytest.mark.parametrize("package", INSIDE_FUNCTIONS)

@@ -34,22 +34,25 @@ def geometry_of(image: tuple[int, int], longer_side: int | None, grid: tuple[int
 def path(member: np.ndarray, geometry: Geometry) -> str:
     """The boundary of a segment as an SVG path in pixels of the image; "" for none.
 
-    member: [h, w] bool. Corners lie on the edges between cells.
+    member: [h, w] bool. Corners lie on the edges between cells, to a pixel.
     """
     rows, columns = np.flatnonzero(member.any(axis=1)), np.flatnonzero(member.any(axis=0))
     if not len(rows):
         return ""
-    part = member[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    fine = np.pad(np.kron(part, np.ones((FINENESS, FINENESS), np.uint8)), 1)
+    part = member[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    fine = cv2.resize(part, None, fx=FINENESS, fy=FINENESS, interpolation=cv2.INTER_NEAREST)
+    fine = cv2.copyMakeBorder(fine, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     contours, _ = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     edges_y, edges_x = edges(geometry)
-    steps = []
-    for contour in contours:
-        # A contour runs through the outermost fine cells, half a fine cell inside of the edge.
-        x, y = (contour[:, 0, :].T - 1 + 0.5) / FINENESS
-        x = np.interp(columns[0] + x, np.arange(len(edges_x)), edges_x)
-        y = np.interp(rows[0] + y, np.arange(len(edges_y)), edges_y)
-        steps.append("M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True)) + "Z")
+    # A contour runs through the outermost fine cells, half a fine cell inside of the edge.
+    corners = (np.concatenate(contours)[:, 0, :].astype(np.float64) - 0.5) / FINENESS
+    x = np.interp(columns[0] + corners[:, 0], np.arange(len(edges_x)), edges_x).round().astype(int).tolist()
+    y = np.interp(rows[0] + corners[:, 1], np.arange(len(edges_y)), edges_y).round().astype(int).tolist()
+    steps, start = [], 0
+    for count in map(len, contours):
+        part_of = slice(start, start + count)
+        steps.append("M" + "L".join(f"{a} {b}" for a, b in zip(x[part_of], y[part_of], strict=True)) + "Z")
+        start += count
     return "".join(steps)
 
 

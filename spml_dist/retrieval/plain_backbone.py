@@ -11,7 +11,7 @@ from spml_dist.errors import ConfigError
 from spml_dist.inference import whole_image
 from spml_dist.inference.whole_image import EmbeddedImage
 from spml_dist.model import backbone
-from spml_dist.model.pretrained import PACKAGES, installed
+from spml_dist.model.pretrained import PACKAGES, hub_answers, installed
 from spml_dist.model.segmenter import GRID_STRIDE
 
 
@@ -42,7 +42,9 @@ def plain_backbone(wanted: str | None, own: str | None) -> PlainBackbone:
 
     Raises ConfigError where none can be had.
     """
-    names = [wanted] if wanted else [*([own] if own else []), *filter(installed, PACKAGES)]
+    # A hub out of reach would be tried for most of a minute.
+    mine = [own] if own and (installed(own) or hub_answers()) else []
+    names = [wanted] if wanted else [*mine, *filter(installed, PACKAGES)]
     problem = ConfigError(
         "--backbone: no network with ImageNet weights is at hand", None, "name one of timm's"
     )

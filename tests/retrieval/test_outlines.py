@@ -20,9 +20,9 @@ def test_a_path_runs_along_the_edges_of_cells():
     geometry = image_geometry((40, 64), None, (10, 16))
     member = np.zeros((10, 16), bool)
     member[2:5, 3:7] = True
-    numbers = np.array(re.findall(r"[\d.]+", outlines.path(member, geometry)), float).reshape(-1, 2)
-    np.testing.assert_allclose(numbers.min(axis=0), [12, 8], atol=0.6)
-    np.testing.assert_allclose(numbers.max(axis=0), [28, 20], atol=0.6)
+    numbers = np.array(re.findall(r"\d+", outlines.path(member, geometry)), float).reshape(-1, 2)
+    np.testing.assert_allclose(numbers.min(axis=0), [12, 8], atol=1)
+    np.testing.assert_allclose(numbers.max(axis=0), [28, 20], atol=1)
 
 
 def test_nothing_has_no_path():

@@ -79,6 +79,7 @@ function stage(picture, source, choose) {
   at("stage").replaceChildren(...box.childNodes);
   at("stage").hidden = false;
   at("caption").textContent = picture.title ?? "";
+  if (matchMedia("(max-width: 899px)").matches) at("shelf").open = false; // it would stand before the answers
 }
 
 function mark(name) {
