@@ -72,7 +72,7 @@ def test_a_misspelt_verb_suggests_the_nearest(typed: str, meant: str, capsys):
 def test_a_verb_like_none_lists_all(capsys):
     assert cli.main(["xyz"]) == 2
     assert (
-        "choose from pack, preview, verify, config, cam, train, label, classify, evaluate, predict, report"
+        "choose from pack, preview, verify, config, cam, train, label, classify, refine, evaluate, predict"
         in capsys.readouterr().err
     )
 
