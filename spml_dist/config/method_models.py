@@ -1,4 +1,4 @@
-"""The sections that are the method: segments, relations, loss, bank, CAM, labeling; a sentence per field.
+"""The sections that are the method, from segments to labeling and classifier; one sentence per field.
 
 Defaults are the numbers of the SPML release on Pascal VOC 2012 with scribbles; a sentence says where a
 default is this project's own.
@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spml_dist.config.strict import ClassId, Count, Section
+from spml_dist.config.strict import ClassId, Count, Probability, Section
 
 Weight = Annotated[float, Field(ge=0, description="Factor of this relation in the loss; 0 leaves it out.")]
 Concentration = Annotated[
@@ -78,6 +78,11 @@ class CooccurrenceConfig(Section):
         default=(),
         description="Class ids that do not count as shared context, because nearly every image shows them; "
         "the background never counts.",
+    )
+    own_image: bool = Field(
+        default=True,
+        description="Whether the segments of a pixel's own image attract it, as published; false leaves them "
+        "out where another image of the batch or the bank shares a tag.",
     )
 
 
@@ -322,4 +327,36 @@ class LabelingConfig(Section):
         ge=0,
         le=1,
         description="Confidence below which a pixel stays unlabelled; 0 labels every pixel, as the paper.",
+    )
+
+
+class ClassifierConfig(Section):
+    steps: int = Field(
+        default=4000,
+        ge=1,
+        description="Number of optimiser steps; 4000 are the release's on VOC's 10,582 images, a few hundred "
+        "serve as many images.",
+    )
+    batch: int = Field(default=16, ge=1, description="Images of one optimiser step, over all workers.")
+    lr: float = Field(
+        default=0.03,
+        gt=0,
+        description="Peak learning rate of the classifier's weights; the release's 0.003 times ten, its "
+        "multiplier of them.",
+    )
+    warmup: int = Field(
+        default=100, ge=0, description="Steps over which the learning rate rises from a tenth."
+    )
+    power: float = Field(
+        default=0.9, gt=0, description="The learning rate falls by (1 - step/steps) to this power."
+    )
+    dropout: float = Field(
+        default=0.65, ge=0, lt=1, description="Dropout in front of the classifier's last layer."
+    )
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        default=(0.5, 2.0), description="Lowest and highest factor of the random scaling before the crop."
+    )
+    grey: Probability = Field(default=0.3, description="Probability that a crop loses its colours.")
+    blur: Probability = Field(
+        default=0.5, description="Probability that a crop is blurred, as by stream.blur."
     )

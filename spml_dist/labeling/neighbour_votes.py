@@ -10,8 +10,8 @@ from torch import Tensor
 
 from spml_dist.config.method_models import LabelingConfig
 from spml_dist.inference import whole_image
-from spml_dist.inference.evaluate import segment_prototypes
 from spml_dist.inference.neighbours import shares
+from spml_dist.inference.read_outs import prototypes_of
 from spml_dist.inference.whole_image import EmbeddedImage
 from spml_dist.labeling.image_views import views
 from spml_dist.labeling.labeler import possible, with_labels
@@ -65,7 +65,7 @@ class NeighbourVotes:
     def _votes_of_cells(self, embedded: EmbeddedImage) -> np.ndarray:
         """[h, w, K] float32 shares of each cell of the image; without those of the padding."""
         segments = whole_image.segments(embedded, self.network.grid, self.network.iterations)
-        queries, owner = segment_prototypes(embedded, segments)
+        queries, owner = prototypes_of(embedded, segments)
         of_segment = np.zeros((segments.max() + 1, self.network.num_classes), np.float32)
         near = self.index.labels_near(queries, self.settings.neighbours)
         of_segment[owner] = shares(near, self.network.num_classes)

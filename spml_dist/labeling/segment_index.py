@@ -18,7 +18,7 @@ from spml_dist.data.pack.pack import Rejection
 from spml_dist.errors import DataError, RunError
 from spml_dist.files.write import replacing
 from spml_dist.inference import whole_image
-from spml_dist.inference.evaluate import segment_labels, segment_prototypes
+from spml_dist.inference.read_outs import labels_of, prototypes_of
 from spml_dist.labeling.image_views import embedded_at
 from spml_dist.labeling.labelled_parts import PackParts, one_thread
 from spml_dist.labeling.network import TrainedSegmenter
@@ -76,8 +76,8 @@ class LabelledSegments:
         for scale in self.settings.index_scales:
             embedded = embedded_at(network(), sample.image, scale, network.longer_side)
             segments = whole_image.segments(embedded, network.grid, network.iterations)
-            rows, owner = segment_prototypes(embedded, segments)
-            label = segment_labels(embedded, segments, sample.semantic, network.num_classes)[owner]
+            rows, owner = prototypes_of(embedded, segments)
+            label = labels_of(embedded, segments, sample.semantic, network.num_classes)[owner]
             yield rows[label >= 0], label[label >= 0]
 
 

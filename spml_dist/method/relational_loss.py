@@ -111,6 +111,9 @@ def across_images(
     annotated, occurring, near = relations.annotation, relations.cooccurrence, relations.feature_affinity
     classes = images.tags.shape[1]
     candidates = concatenate([segments.candidates, bank.rows])
+    # Co-occurrence groups by this rank's images: their numbers, and how many rows of the bank share a tag.
+    own = per_image(segments, segments.candidates.image)
+    sharing = None if bank.counts is None else per_image(segments, bank.counts.sharing)
     by_class = annotation.relation(pixels, candidates, classes, annotated.concentration)
     by_tags = cooccurrence.relation(
         pixels,
@@ -120,13 +123,13 @@ def across_images(
         occurring.concentration,
         occurring.ignore_classes,
         own_repels=loss.tagless == "reference",
+        own=None if occurring.own_image else own,
+        in_bank=sharing,
     )
     by_nearness = feature_affinity.relation(
         pixels, segments.propagated, candidates, classes, near.concentration, near.scope
     )
-    if bank.counts is not None:
-        sharing = torch.zeros(len(images.keys), dtype=torch.int64, device=pixels.image.device)
-        sharing[segments.segments.image] = bank.counts.sharing[segments.own]
+    if bank.counts is not None and sharing is not None:
         by_class = _counted(by_class, bank.counts.by_class, learning)
         by_tags = _counted(by_tags, sharing, learning)
         if near.scope != "image":  # there rows without a class attract too
@@ -147,6 +150,16 @@ def across_images(
         log_weight=bank.log_weight,
         stands_for=pixels.stands_for,
     )
+
+
+def per_image(segments: BatchSegments, values: Tensor) -> Tensor:
+    """What all segments of an image have in common, [B] int64 of this rank's images; 0 for one without any.
+
+    values: [P] int64 of the candidates.
+    """
+    result = torch.zeros(len(segments.images.tags), dtype=torch.int64, device=values.device)
+    result[segments.segments.image] = values[segments.own]
+    return result
 
 
 def _counted(relation: Relation, in_bank: Tensor, learning: int) -> Relation:

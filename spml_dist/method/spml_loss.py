@@ -46,6 +46,7 @@ class SPMLLoss(nn.Module):
         cooccurrence_weight: float = 0.5,
         cooccurrence_concentration: float = 12.0,
         cooccurrence_ignore_classes: Sequence[int] = (),
+        cooccurrence_own_image: bool = True,
         feature_affinity_weight: float = 0.0,
         feature_affinity_concentration: float = 12.0,
         feature_affinity_scope: Literal["image", "batch", "global"] = "batch",
@@ -83,6 +84,7 @@ class SPMLLoss(nn.Module):
                     "weight": cooccurrence_weight,
                     "concentration": cooccurrence_concentration,
                     "ignore_classes": tuple(cooccurrence_ignore_classes),
+                    "own_image": cooccurrence_own_image,
                 },
                 "feature_affinity": {
                     "weight": feature_affinity_weight,

@@ -97,6 +97,15 @@ class Reader:
         except DataError as error:
             raise CorruptSample(f"{name}: {error.what}", error.value, error.remedy, key) from error
 
+    def samples(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
+        """Samples start, start + 1, … (to before `stop`, None = to the end) in the order of the manifest."""
+        stop = self.manifest.samples if stop is None else stop
+        first = 0
+        for number, shard in enumerate(self.manifest.shards):
+            for index in range(max(start - first, 0), min(stop - first, shard.samples)):
+                yield self.read(number, index)
+            first += shard.samples
+
     def keys(self, shard: int) -> list[str]:
         """The keys of a shard's samples, in its order."""
         _, spans = self._shard(shard, self.name(shard))
@@ -143,14 +152,7 @@ def samples(
     folder: str | Path, start: int = 0, stop: int | None = None, cache: ShardCache | None = None
 ) -> Iterator[Sample]:
     """Samples start, start + 1, … (to before `stop`, None = to the end) in the order of the manifest."""
-    manifest = read_manifest(folder)
-    reader = Reader(folder, manifest, cache=cache)
-    stop = manifest.samples if stop is None else stop
-    first = 0
-    for number, shard in enumerate(manifest.shards):
-        for index in range(max(start - first, 0), min(stop - first, shard.samples)):
-            yield reader.read(number, index)
-        first += shard.samples
+    yield from Reader(folder, read_manifest(folder), cache=cache).samples(start, stop)
 
 
 def _indexed(name: str, shard: Shard, cache: ShardCache) -> tuple[BinaryIO, list[Span]]:
