@@ -10,8 +10,9 @@ from types import ModuleType
 import numpy as np
 
 from spml_dist.errors import DataError, RunError
-from spml_dist.inference.views import LARGEST_WHOLE
 
+LARGEST = 4096 * 4096
+"""pixels of an image: it is kept whole, for all classes"""
 ITERATIONS = 10
 SMOOTH_SIDE, SMOOTH_WEIGHT = 1, 3
 """pixels that the smoothing kernel reaches, and its weight"""
@@ -35,8 +36,8 @@ def require() -> ModuleType:
 def require_size(image: np.ndarray, name: str = "image") -> None:
     """Raise DataError for an image [H, W, 3] that is too large. name: of its file."""
     height, width = image.shape[:2]
-    if height * width > LARGEST_WHOLE:
-        limit = f"{name}: more than the {LARGEST_WHOLE:,} pixels that the dense CRF takes of an image"
+    if height * width > LARGEST:
+        limit = f"{name}: more than the {LARGEST:,} pixels that the dense CRF takes of an image"
         raise DataError(limit, f"{width}×{height}", "leave the CRF out, or cut the image into tiles")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from spml_dist.errors import ConfigError
 from spml_dist.inference.whole_image import padded_size, resized_to
 
-LARGEST_WHOLE = 4096 * 4096
+LARGEST_WHOLE = 2048 * 2048
 """pixels above which an image is taken in windows although nobody asked for them: memory is bounded"""
 LEAST_WINDOW = 16
 """pixels, as for training crops"""
@@ -120,7 +120,9 @@ def tiles(views: Views, height: int, width: int) -> list[Tile]:
     found: list[Tile] = []
     for scale in views.scales:
         scaled = resized_to(height, width, views.longer_side, scale)
-        side = views.crop if views.window is None and scaled[0] * scaled[1] > LARGEST_WHOLE else views.window
+        # Scores are kept at the image's own size, the network sees it at the scaled one.
+        large = max(height * width, scaled[0] * scaled[1]) > LARGEST_WHOLE
+        side = views.crop if large and views.window is None else views.window
         rows, columns = (
             _spans(of_scaled, of_image, side, views.overlap)
             for of_scaled, of_image in zip(scaled, (height, width), strict=True)

@@ -61,7 +61,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
 
 
 def test_an_image_that_is_too_large_is_named(monkeypatch):
-    monkeypatch.setattr(crf, "LARGEST_WHOLE", 100)
+    monkeypatch.setattr(crf, "LARGEST", 100)
     with pytest.raises(
         DataError, match=r"a.png: more than the 100 pixels that the dense CRF .*\(got 11×10\)"
     ):
