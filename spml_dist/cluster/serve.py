@@ -39,17 +39,19 @@ def deployed(openers: Sequence[Callable[[], Answering]], replicas: int = 1) -> I
 
 def _deploy(serve: Any, number: int, opener: Callable[[], Answering], replicas: int) -> Answering:
     name = f"answering-{number}"
-
-    @serve.deployment(name=name, num_replicas=replicas)
-    class Replica:
-        def __init__(self, opener: Callable[[], Answering]):
-            self._answer = opener()
-
-        def __call__(self, question: Any) -> Any:
-            return self._answer(question)
-
-    handle = serve.run(Replica.bind(opener), name=name, route_prefix=None)
+    deployment = serve.deployment(name=name, num_replicas=replicas)(_Replica)
+    handle = serve.run(deployment.bind(opener), name=name, route_prefix=None)
     return lambda question: _answer(handle, question)
+
+
+class _Replica:
+    """An actor that answers."""
+
+    def __init__(self, opener: Callable[[], Answering]):
+        self._answer = opener()
+
+    def __call__(self, question: Any) -> Any:
+        return self._answer(question)
 
 
 def _answer(handle: Any, question: Any) -> Any:
