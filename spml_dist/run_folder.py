@@ -10,6 +10,8 @@ LATEST = "latest"
 """in a folder of checkpoints, the file that names the newest whole one"""
 MODEL_WEIGHTS, MODEL_INFO = "model.safetensors", "model.json"
 """in an export, the network's tensors, and what is needed to build it around them"""
+MODEL_GRAPH = "model.onnx"
+"""in an export as ONNX, in the place of the tensors"""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class RunFolder:
         return self.path / "stop"
 
     @property
+    def restarts(self) -> Path:
+        """One JSON object for each failure of the workers."""
+        return self.path / "restarts.jsonl"
+
+    @property
     def ray(self) -> Path:
         """What Ray Train keeps."""
         return self.path / "ray"
@@ -56,6 +63,10 @@ class RunFolder:
     def export(self) -> Path:
         """The trained network."""
         return self.path / "export"
+
+    def exported(self, form: str) -> Path:
+        """Where `spml-dist export` writes unless it is told where."""
+        return self.path / f"export_{form}"
 
     @property
     def model_info(self) -> Path:

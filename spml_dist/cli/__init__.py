@@ -14,10 +14,22 @@ import traceback
 from collections.abc import Sequence
 
 from spml_dist import __version__
-from spml_dist.cli import bank, cam, config, evaluate, pack, preview, report, track, train, verify
+from spml_dist.cli import (
+    bank,
+    cam,
+    config,
+    evaluate,
+    export,
+    pack,
+    preview,
+    report,
+    track,
+    train,
+    verify,
+)
 from spml_dist.errors import SpmlError, Stopped
 
-VERBS = (pack, preview, verify, config, cam, train, evaluate, report, track, bank)
+VERBS = (pack, preview, verify, config, cam, train, evaluate, report, track, export, bank)
 
 EXAMPLES = """\
 the whole path, from generated scenes to a table:
@@ -29,6 +41,7 @@ the whole path, from generated scenes to a table:
   spml-dist evaluate runs/quickstart --split val
   spml-dist report runs/quickstart        # at any moment of the training
   spml-dist bank inspect runs/quickstart  # which segments it remembers
+  spml-dist export runs/quickstart --format onnx  # the network, for use elsewhere
 
 one's own images, a folder with images/, weak/, masks/ of val, classes.txt, meta.json and the splits' lists:
   spml-dist pack folder DIR --labels scribbles --split train --out data/mine/train

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
@@ -55,16 +56,17 @@ class TrainedModel:
 def load_model(path: str | Path, device: str = "auto") -> TrainedModel:
     """A trained segmenter, ready to be called with images.
 
-    path: a run folder, the folder of its export, or the file model.safetensors beside its model.json. Where
-    the export lies in its run, images are scaled as the run's `evaluation.longer_side` says. device: auto,
-    cpu or cuda, as `engine.device`. Raises RunError for a place without a whole model or with one that is no
+    path: a run folder, the folder of its export or one that `spml-dist export` wrote, or the file
+    model.safetensors beside its model.json. Images are scaled as the run's `evaluation.longer_side` says
+    where the export lies in its run, and as the export says elsewhere. device: auto, cpu or cuda, as
+    `engine.device`. Raises RunError for a place without a whole model or with one that is no
     segmenter, ConfigError for a GPU that is not there.
     """
     folder = _export_folder(Path(path))
     network, info = export.load(folder)
     network.to(resolve_device(device))
     return TrainedModel(
-        network, tuple(info["classes"]), info["background"], info["step"], _longer_side(folder)
+        network, tuple(info["classes"]), info["background"], info["step"], _longer_side(folder, info)
     )
 
 
@@ -97,8 +99,8 @@ def _export_folder(path: Path) -> Path:
     return RunFolder(path).export
 
 
-def _longer_side(export_folder: Path) -> int | None:
-    """What the run around an export scales images to; an export that was copied elsewhere has none."""
+def _longer_side(export_folder: Path, info: dict[str, Any]) -> int | None:
+    """What the run around an export scales images to; elsewhere what the export says, if it does."""
     run = RunFolder(export_folder.resolve().parent)
     inside = run.export == export_folder.resolve() and run.config.exists()
-    return load(run.config).evaluation.longer_side if inside else None
+    return load(run.config).evaluation.longer_side if inside else info.get("longer_side")
