@@ -40,10 +40,23 @@ class RunFolder:
         """The training in lines for people."""
         return self.path / "train.log"
 
+    def rank_log(self, rank: int) -> Path:
+        """Where a rank's threads were when no step was made any more."""
+        return self.path / "logs" / f"rank_{rank:05d}.log"
+
+    def hang(self, rank: int) -> Path:
+        """By which the ranks then tell one another whether they wait."""
+        return self.path / "logs" / f"hang_{rank:05d}.json"
+
     @property
     def stop(self) -> Path:
         """Its presence asks a training to save and stop."""
         return self.path / "stop"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the process that launched the training."""
+        return self.path / "lock"
 
     @property
     def restarts(self) -> Path:

@@ -32,6 +32,8 @@ class Contents:
     """training previews, oldest first"""
     nodes: dict[str, list[dict]]
     """by machine, how busy it was: objects with `step` and `timestamp`, in order"""
+    failures: list[dict]
+    """of workers, each followed by another start: objects with `timestamp`, `step` reached and `reason`"""
     folder: Path
 
     def pictures(self, result: dict) -> Path | None:
@@ -61,6 +63,7 @@ def read(folder: Path) -> Contents:
         else None,
         previews=run.previews(),
         nodes={path.stem: _steps(path) for path in run.systems()},
+        failures=list(_objects(run.restarts)) if run.restarts.exists() else [],
         folder=folder,
     )
 

@@ -75,7 +75,7 @@ def test_a_training_on_ray_is_saved_though_every_process_hears_it_and_leaves_not
     words = experiment(tmp_path, "ray", "schedule.steps=100000", "tracking.previews=0", "engine.workers=2")
     status, error = terminated(words, tmp_path / "ray", to_each)
     assert (status, error.count("Traceback")) == (75, 0), error
-    assert error.splitlines()[0].startswith("saving and stopping after the next logged step")
+    assert error.splitlines()[0].startswith("saving and stopping after this step")
     assert error.splitlines()[-1].startswith("spml-dist: saved step")
 
 

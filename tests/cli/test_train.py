@@ -121,7 +121,7 @@ def test_a_signal_saves_and_leaves_with_a_status_of_its_own(stopped):
     assert status == 75
     assert 5 <= step < STEPS
     asked, answer = error.splitlines()
-    assert asked.startswith("saving and stopping after the next logged step")
+    assert asked.startswith("saving and stopping after this step")
     assert answer == f"spml-dist: saved step {step} and stopped; the same command goes on"
 
 
