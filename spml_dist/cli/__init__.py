@@ -18,18 +18,20 @@ from spml_dist.cli import (
     bank,
     cam,
     config,
+    doctor,
     evaluate,
     export,
     pack,
     preview,
     report,
+    stop,
     track,
     train,
     verify,
 )
 from spml_dist.errors import SpmlError, Stopped
 
-VERBS = (pack, preview, verify, config, cam, train, evaluate, report, track, export, bank)
+VERBS = (pack, preview, verify, config, cam, train, evaluate, report, track, export, bank, doctor, stop)
 
 EXAMPLES = """\
 the whole path, from generated scenes to a table:
