@@ -138,11 +138,11 @@ def test_one_file_hands_the_worker_to_the_cluster():
     """The cluster is handed functions and knows none, and a training's worker does not know what launched it.
 
     A file of the library joins the two, and no verb: from Python, `spml_dist.train` is the same training.
+    Packing and inference spread functions over processes, and launch nothing.
     """
     importers = {path.relative_to(ROOT) for path, other in inner() if other == "cluster"}
-    assert {str(path) for path in importers if path.parts[0] not in ("cluster", "data")} == {
-        "training/launch.py"
-    }
+    spreading = ("cluster", "data", "inference", "retrieval")
+    assert {str(path) for path in importers if path.parts[0] not in spreading} == {"training/launch.py"}
 
 
 def test_no_public_name_is_hidden_by_a_room():
@@ -154,7 +154,7 @@ def test_no_public_name_is_hidden_by_a_room():
 
 @pytest.mark.parametrize("package", ONE_FILE_EACH)
 def test_one_file_each_imports(package):
-    assert len(importers(package)) == 1
+    assert len(importers(package)) == (2 if package == "ray" else 1)  # trainings, and answers by Ray Serve
 
 
 @pytest.mark.parametrize("package", INSIDE_FUNCTIONS)

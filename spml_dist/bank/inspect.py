@@ -28,7 +28,7 @@ def inspect(path: Path, progress: bool = False) -> dict[str, Any]:
     file is read and compared with the manifest by its digest. Raises RunError for a place without a bank of
     the whole data set, and for a file that is missing or differs.
     """
-    folder = _bank_folder(path)
+    folder = bank_folder(path)
     manifest = read_manifest(folder)
     parts = read_shards(folder)
     bar = progress_bar(parts, "reading", len(manifest.files), unit="files", delay=2, shown=progress)
@@ -61,8 +61,11 @@ def table(numbers: dict[str, Any]) -> str:
     return "\n".join([head, "", tables.facts(facts), "", by_class])
 
 
-def _bank_folder(path: Path) -> Path:
-    """The bank folder that is meant by a run folder, a checkpoint or itself."""
+def bank_folder(path: Path) -> Path:
+    """The bank folder that is meant by a run folder, a checkpoint or itself.
+
+    Raises RunError for a place without a bank of the whole data set.
+    """
     if not path.is_dir():
         raise RunError(f"{path}: no such folder", None, "give the folder that `spml-dist train` wrote")
     latest = RunFolder(path).checkpoints / LATEST

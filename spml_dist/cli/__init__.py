@@ -15,23 +15,55 @@ from collections.abc import Sequence
 
 from spml_dist import __version__
 from spml_dist.cli import (
+    audit,
     bank,
     cam,
+    classify,
     config,
     doctor,
     evaluate,
     export,
+    index,
+    label,
     pack,
+    predict,
     preview,
+    query,
+    refine,
     report,
+    serve,
     stop,
+    suggest,
     track,
     train,
     verify,
 )
 from spml_dist.errors import SpmlError, Stopped
 
-VERBS = (pack, preview, verify, config, cam, train, evaluate, report, track, export, bank, doctor, stop)
+VERBS = (
+    pack,
+    preview,
+    verify,
+    config,
+    cam,
+    train,
+    label,
+    classify,
+    refine,
+    evaluate,
+    predict,
+    report,
+    track,
+    bank,
+    index,
+    query,
+    serve,
+    audit,
+    suggest,
+    export,
+    doctor,
+    stop,
+)
 
 EXAMPLES = """\
 the whole path, from generated scenes to a table:
@@ -41,9 +73,18 @@ the whole path, from generated scenes to a table:
   spml-dist config configs/quickstart.yaml engine.workers=1
   spml-dist train configs/quickstart.yaml
   spml-dist evaluate runs/quickstart --split val
+  spml-dist predict runs/quickstart data/sample/val --out predictions
+  spml-dist refine runs/quickstart        # labels of all pixels, and a classifier of them
   spml-dist report runs/quickstart        # at any moment of the training
   spml-dist bank inspect runs/quickstart  # which segments it remembers
   spml-dist export runs/quickstart --format onnx  # the network, for use elsewhere
+
+its segments, asked about:
+  spml-dist index runs/quickstart --out index
+  spml-dist query index --class circle --html circles.html
+  spml-dist serve index                   # a page to click on
+  spml-dist audit index                   # labels that their neighbours contradict
+  spml-dist suggest index -n 20           # where the next clicks would help most
 
 one's own images, a folder with images/, weak/, masks/ of val, classes.txt, meta.json and the splits' lists:
   spml-dist pack folder DIR --labels scribbles --split train --out data/mine/train
@@ -51,7 +92,8 @@ one's own images, a folder with images/, weak/, masks/ of val, classes.txt, meta
   spml-dist train configs/gid15_scribble.yaml name=mine data.train=data/mine/train data.val=data/mine/val
   spml-dist evaluate runs/mine
 
-`spml-dist VERB --help` tells more. Exit status: 0, 2 for a mistake in what was given, 75 for a training
+`spml-dist VERB --help` tells more. Exit status: 0, 2 for a mistake in what was given, 3 for images
+that could not be read among others that were labelled, 75 for a training
 that was asked to stop and saved (the same command goes on), 130 and 143 when interrupted at once.
 """
 

@@ -72,7 +72,7 @@ def train(
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     if not os.environ.get("RAY_ADDRESS"):  # nobody preempts a machine's own cluster
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    with _cluster(workers, say=say):
+    with connected(workers, say=say):
         attempt = partial(_attempt, worker, payload, name, workers, device, storage, say, stopped)
         restarts.repeated(attempt, most=max_failures, reached=reached, failed=failed, stopped=stopped)
 
@@ -148,7 +148,7 @@ def spread(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -
     Relative paths mean on a worker what they mean here. Ray itself repeats the task of a worker that dies.
     """
     waiting = iter(items)
-    with _cluster(workers, ONE_THREAD):
+    with connected(workers, ONE_THREAD):
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -180,11 +180,15 @@ def _unpacked(reference: Any) -> Callable[[Any], Any]:
 
 
 @contextmanager
-def _cluster(
+def connected(
     workers: int,
     environment: Mapping[str, str] = WORKER_ENVIRONMENT,
     say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[None]:
+    """Connected to the cluster that RAY_ADDRESS names, else to one of this machine that ends with the block.
+
+    workers: cores that its own cluster has at least; environment: of all workers. RunError: it cannot be had.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray

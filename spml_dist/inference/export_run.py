@@ -14,7 +14,7 @@ from spml_dist.config import load
 from spml_dist.errors import RunError
 from spml_dist.files.write import write_json
 from spml_dist.inference import onnx_graph
-from spml_dist.inference.trained_model import load_model
+from spml_dist.inference.trained_model import load_model, shown_images
 from spml_dist.run_folder import MODEL_GRAPH, MODEL_INFO, MODEL_WEIGHTS, RunFolder
 
 Format = Literal["safetensors", "onnx"]
@@ -39,9 +39,9 @@ def export_run(run: Path, form: Format = "safetensors", out: Path | None = None)
     """Write the network of a finished run and model.json into a folder, whole or not at all.
 
     out: the folder, which must not exist unless it holds the same; None = RUN/export_FORMAT. model.json has
-    what RUN/export/model.json has (classes, background, mean and deviation, step) and `crop`, `longer_side`
-    and the weights' `digest`. Raises RunError for a run without a trained segmenter, a folder that holds
-    something else, and as `onnx_graph.write`.
+    what RUN/export/model.json has (classes, background, mean and deviation, step) and `crop`, `longer_side`,
+    `swaps` and the weights' `digest`. Raises RunError for a run without a trained segmenter, a folder that
+    holds something else, and as `onnx_graph.write`.
     """
     source = RunFolder(run)
     model = load_model(run, device="cpu")
@@ -73,8 +73,8 @@ def _info(run: RunFolder, form: Format) -> dict[str, Any]:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     return json.loads(run.model_info.read_text(encoding="utf-8")) | {
         "format": form,
-        "crop": config.stream.crop,
-        "longer_side": config.evaluation.longer_side,
+        **shown_images(config),
+        "swaps": [list(pair) for pair in config.stream.mirror_swaps],
         "digest": digest,
     }
 

@@ -193,7 +193,7 @@ class TestRay:
         monkeypatch.setitem(sys.modules, "ray.exceptions", errors)
         monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
         monkeypatch.setattr(
-            ray_cluster, "_cluster", lambda workers, environment: closing(SimpleNamespace(close=int))
+            ray_cluster, "connected", lambda workers, environment: closing(SimpleNamespace(close=int))
         )
         ray_cluster._unpacked.cache_clear()
         yield ray

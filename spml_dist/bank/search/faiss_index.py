@@ -28,7 +28,7 @@ def nearest(queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, 
 
 def build(rows: np.ndarray):
     """An index over rows [r, C] float32, for more searches than one; it keeps a copy of them."""
-    faiss = _faiss()
+    faiss = faiss_module()
     index = faiss.IndexFlatIP(rows.shape[1])
     index.add(np.ascontiguousarray(rows, dtype=np.float32))
     return index
@@ -122,17 +122,17 @@ class InvertedFile:
         return self._index.ntotal
 
     def clear(self) -> None:
-        faiss = _faiss()
+        faiss = faiss_module()
         self._index = _inverted(self.centroids)
         self._index.set_direct_map_type(faiss.DirectMap.Array)
 
     def extend(self, vectors: np.ndarray) -> None:
-        faiss = _faiss()
+        faiss = faiss_module()
         vectors, lists = np.ascontiguousarray(vectors), assigned(vectors, self.centroids)
         self._index.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(lists))
 
     def replace(self, slots: np.ndarray, vectors: np.ndarray) -> None:
-        faiss = _faiss()
+        faiss = faiss_module()
         slots, vectors = np.ascontiguousarray(slots), np.ascontiguousarray(vectors)
         lists = assigned(vectors, self.centroids)
         codes = np.empty((len(slots), self._index.code_size), np.uint8)
@@ -146,7 +146,7 @@ class InvertedFile:
     ) -> np.ndarray:
         """As `InvertedLists.search`. Entries as near as the next one beyond k are left out: which of them
         FAISS keeps depends on their order in its lists, and a file that was restored has another."""
-        faiss = _faiss()
+        faiss = faiss_module()
         bits = np.packbits(allowed, bitorder="little")
         params = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(bits), nprobe=probed[1].shape[1])
         values, lists = (np.ascontiguousarray(part) for part in probed)
@@ -171,7 +171,7 @@ class GpuInvertedFile:
 
     def __init__(self, centroids: np.ndarray, gpu: int | None = None):
         """centroids: [lists, C] float32; gpu: its number, or None for main memory, where it is tested."""
-        faiss = _faiss()
+        faiss = faiss_module()
         self.lists, self.centroids = len(centroids), centroids
         self._index, self._resources = _inverted(centroids), None
         if gpu is not None:
@@ -226,7 +226,7 @@ class GpuInvertedFile:
 
 def require_gpu() -> None:
     """Raise RunError where FAISS cannot search on GPUs."""
-    faiss = _faiss()
+    faiss = faiss_module()
     if not faiss.get_num_gpus():
         remedy = "install it with GPUs (make install EXTRA=gpu) or set bank.gpu_index=false"
         raise RunError("FAISS sees no GPU", None, remedy)
@@ -234,7 +234,7 @@ def require_gpu() -> None:
 
 def _inverted(centroids: np.ndarray):
     """An empty inverted file over lists with these centroids, [lists, C]."""
-    faiss = _faiss()
+    faiss = faiss_module()
     lists, dim = centroids.shape
     quantizer = faiss.IndexFlatIP(dim)
     quantizer.add(np.ascontiguousarray(centroids, np.float32))
@@ -246,7 +246,7 @@ def _inverted(centroids: np.ndarray):
     return index
 
 
-def _faiss() -> Any:
+def faiss_module() -> Any:
     """FAISS, when it is first used: its stubs lack much of what is called here."""
     import faiss
 

@@ -1,0 +1,314 @@
+"""An index that was opened: what its rows are, and which are nearest to a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spml_dist.errors import ConfigError, RunError
+from spml_dist.retrieval import layout, outlines, vector_index
+from spml_dist.retrieval.build import pack_of
+from spml_dist.retrieval.filters import Filter, passing
+from spml_dist.retrieval.pictures import Pictures
+from spml_dist.retrieval.rows import SOURCES, Pack, segment_id, tags_of
+
+MOST = 10_000
+"""answers to a query"""
+FEW = 20_000
+"""rows that pass a filter up to which all of them are compared"""
+Allowed = tuple[np.ndarray | None, np.ndarray | None]
+"""rows that may answer: their bits, None = all; or their numbers, where they are few"""
+KEPT_FILTERS = 32
+"""filters whose rows are remembered"""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One row of an index. Its id is stable, its row only until the index is built again."""
+
+    row: int
+    pack: str
+    key: str
+    number: int
+    box: tuple[int, int, int, int]
+    """x0, y0, x1, y1 in pixels, x1 and y1 exclusive"""
+    area: float
+    """share of the picture"""
+    size: tuple[int, int]
+    """height and width of the picture in pixels"""
+    label: str | None
+    """its class"""
+    source: str
+    """where that comes from: none, annotated, propagated"""
+    confidence: float
+    predicted: str | None
+    """its class by the classifier"""
+    tags: tuple[str, ...] | None
+    """of its picture; None = unknown"""
+    place: tuple[int, int, int] = field(repr=False)
+    """pack, shard, sample"""
+    grid: tuple[int, int] = field(repr=False)
+    outline: bytes = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        return segment_id(self.pack, self.key, self.number)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a search is limited beside its filter."""
+
+    k: int = 20
+    per_picture: int | None = None
+    """answers of one picture at most"""
+    least_similarity: float = -1.0
+
+
+class SegmentIndex:
+    """An index opened by `open_index`; its files are mapped into memory. Searches may run side by side."""
+
+    def __init__(self, folder: Path, infos: dict[str, Any]):
+        self.folder, self.infos = folder, infos
+        self.classes: tuple[str, ...] = tuple(infos["classes"])
+        self.packs: tuple[Pack, ...] = tuple(map(pack_of, infos["packs"]))
+        self.pictures = Pictures(self.packs)
+        self.vectors: np.ndarray = np.load(folder / layout.VECTORS, mmap_mode="r")
+        self._rows = pa.ipc.open_file(pa.memory_map(str(folder / layout.ROWS)))
+        counts = [self._rows.get_batch(number).num_rows for number in range(self._rows.num_record_batches)]
+        self._firsts = np.cumsum([0, *counts])
+        self._index = vector_index.open_mapped(folder / layout.INDEX, infos["kind"])
+        self._allowed = lru_cache(maxsize=KEPT_FILTERS)(self._filtered)
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def column(self, name: str) -> np.ndarray:
+        """All values of a numeric column of `rows.schema`, or [N, bytes] uint8 of the tags."""
+        parts = [self._rows.get_batch(number).column(name) for number in range(self._rows.num_record_batches)]
+        if name == "tags":
+            width = parts[0].type.byte_width
+            return np.concatenate([_bytes(part).reshape(-1, width) for part in parts])
+        return np.concatenate([part.to_numpy() for part in parts])
+
+    @cached_property
+    def label(self) -> np.ndarray:
+        """[N] int16: class, -1 = none"""
+        return self.column("label")
+
+    @cached_property
+    def picture(self) -> np.ndarray:
+        """[N] int64: a number for the picture of each row"""
+        pack, shard, place = (self.column(name).astype(np.int64) for name in ("pack", "shard", "place"))
+        return (pack << 48) | (shard << 24) | place
+
+    def segment(self, row: int) -> Segment:
+        """What is known of a row."""
+        batch = int(np.searchsorted(self._firsts, row, side="right")) - 1
+        at = row - int(self._firsts[batch])
+        values = {
+            name: column[at].as_py()
+            for name, column in zip(self._rows.schema.names, self._rows.get_batch(batch).columns, strict=True)
+        }
+        return _segment(row, values, self.packs, self.classes)
+
+    def row_of(self, name: str) -> int:
+        """The row of a segment's id, PACK/KEY/NUMBER, or of a row's number as text.
+
+        Raises ConfigError for a segment that the index does not hold.
+        """
+        parts = name.rsplit("/", 2)
+        if name.isdecimal() and len(name) < 19 and int(name) < len(self):
+            return int(name)
+        if len(parts) == 3 and parts[2].isdecimal() and len(parts[2]) < 10:
+            packs = [number for number, pack in enumerate(self.packs) if pack.name == parts[0]]
+            rows = np.flatnonzero(
+                (self.column("segment") == int(parts[2])) & np.isin(self.column("pack"), packs)
+            )
+            found = [row for row in rows.tolist() if self._key(row) == parts[1]]
+            if found:
+                return found[0]
+        remedy = "name it as answers do, PACK/KEY/NUMBER"
+        raise ConfigError("--segment: no segment of the index", repr(name), remedy)
+
+    def path(self, segment: Segment) -> str:
+        """The outline as an SVG path in pixels; the box where the index has no outlines."""
+        if not segment.outline:
+            x0, y0, x1, y1 = segment.box
+            return f"M{x0} {y0}L{x1} {y0}L{x1} {y1}L{x0} {y1}Z"
+        geometry = outlines.geometry_of(segment.size, self.infos["cut"]["longer_side"], segment.grid)
+        return outlines.path(outlines.decode(segment.outline, segment.grid), geometry)
+
+    def vector(self, row: int) -> np.ndarray:
+        """[C] float32"""
+        return self.vectors[row].astype(np.float32)
+
+    def of_picture(self, row: int) -> np.ndarray:
+        """All rows of a row's picture; they lie side by side."""
+        return np.flatnonzero(self.picture == self.picture[row])
+
+    def search(
+        self,
+        query: np.ndarray,
+        search: Search = Search(),
+        chosen: Filter = Filter(),  # noqa: B008
+        *,
+        but_picture: int | None = None,
+        but_row: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest rows: (similarity [n] float32, row [n] int64), best first, equal ones by row; n ≤ k.
+
+        query: [C] float32, a unit vector; but_picture: of which none answers, by `picture`; but_row: that
+        does not answer. Raises ConfigError for k beyond MOST and for a filter that cannot be read.
+        """
+        if not 1 <= search.k <= MOST:
+            raise ConfigError("-k: answers to a query", search.k, f"give 1 to {MOST:,}")
+        return self._search(query, search, *self._allowed(chosen), but_picture, but_row)
+
+    def among(
+        self, query: np.ndarray, search: Search, allowed: Allowed, *, but_picture: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `search`, among the rows that `allowing` was given."""
+        return self._search(query, search, *allowed, but_picture, None)
+
+    def _search(
+        self,
+        query: np.ndarray,
+        search: Search,
+        allowed: np.ndarray | None,
+        rows: np.ndarray | None,
+        but_picture: int | None,
+        but_row: int | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        depth, wider = vector_index.DEEPER * search.k, 1
+        while True:
+            similarity, found, complete = self._deep(query, depth, wider, allowed, rows)
+            kept = self._kept(similarity, found, search, but_picture, but_row)
+            too_far = len(found) and similarity[-1] < search.least_similarity
+            all_met = complete and (len(found) < depth or depth >= len(self))
+            if kept.sum() >= search.k or all_met or too_far:
+                return similarity[kept][: search.k], found[kept][: search.k]
+            depth, wider = min(4 * depth, len(self)), 4 * wider
+
+    def count(self, chosen: Filter) -> int:
+        """Rows that pass a filter."""
+        allowed, rows = self._allowed(chosen)
+        if rows is not None:
+            return len(rows)
+        return len(self) if allowed is None else int(np.bitwise_count(allowed).sum())
+
+    def _deep(
+        self, query: np.ndarray, depth: int, wider: int, allowed: np.ndarray | None, rows: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
+        """The best `depth` rows that were met, and whether all rows that pass were compared."""
+        complete = True
+        if rows is None:
+            # Where few rows pass, those that are near lie in more lists.
+            probes = round(self.infos["probes"] * wider / self._share(allowed) ** 0.5)
+            complete = probes >= (self._index.nlist if self.infos["probes"] else 0)
+            rows = vector_index.candidates(self._index, query[None], depth, probes, allowed)[0]
+        return *vector_index.ordered(self.vectors, query, rows, depth), complete
+
+    def _share(self, allowed: np.ndarray | None) -> float:
+        return 1.0 if allowed is None else max(int(np.bitwise_count(allowed).sum()), 1) / len(self)
+
+    def _filtered(self, chosen: Filter) -> Allowed:
+        """Bits of the rows that pass, None = all; their numbers, where they are few."""
+        if chosen.everything:
+            return None, None
+        columns = (self.column(name) for name in ("area", "tags", "tags_known"))
+        return allowing(passing(chosen, self.classes, self.label, *columns))
+
+    def _kept(
+        self,
+        similarity: np.ndarray,
+        rows: np.ndarray,
+        search: Search,
+        but_picture: int | None,
+        but_row: int | None,
+    ) -> np.ndarray:
+        kept = similarity >= search.least_similarity
+        if but_row is not None:
+            kept &= rows != but_row
+        if but_picture is not None:
+            kept &= self.picture[rows] != but_picture
+        if search.per_picture is not None:
+            seen: dict[int, int] = {}
+            for place in np.flatnonzero(kept):
+                number = int(self.picture[rows[place]])
+                seen[number] = seen.get(number, 0) + 1
+                kept[place] = seen[number] <= search.per_picture
+        return kept
+
+    def _key(self, row: int) -> str:
+        batch = int(np.searchsorted(self._firsts, row, side="right")) - 1
+        return self._rows.get_batch(batch).column("key")[row - int(self._firsts[batch])].as_py()
+
+
+def open_files(folder: str | Path, digests: bool | None = None) -> SegmentIndex:
+    """Open an index. digests: compare its files' content with what was built, None = where that is quick.
+
+    Raises RunError for a folder without an index, and for files that disagree, naming the first.
+    """
+    folder = Path(folder)
+    infos = layout.read_infos(folder)
+    layout.require_whole(folder, infos, digests)
+    try:
+        index = SegmentIndex(folder, infos)
+        rows = [
+            pq.read_metadata(path).num_rows for path in sorted((folder / layout.METADATA).glob("*.parquet"))
+        ]
+    except (OSError, ValueError, pa.ArrowInvalid, KeyError) as problem:
+        raise RunError(f"{folder}: damaged index", problem, "build it again") from problem
+    counts = {
+        layout.INFOS: infos["nb vectors"],
+        layout.INDEX: index._index.ntotal,
+        layout.VECTORS: len(index.vectors),
+        layout.ROWS: len(index),
+        layout.METADATA: sum(rows),
+    }
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        raise RunError(f"{folder}: its files have different numbers of rows", said, "build it again")
+    return index
+
+
+def _segment(row: int, values: dict[str, Any], packs: Sequence[Pack], classes: Sequence[str]) -> Segment:
+    tags = tuple(classes[label] for label in tags_of(values["tags"])) if values["tags_known"] else None
+    return Segment(
+        row=row,
+        pack=packs[values["pack"]].name,
+        key=values["key"],
+        number=values["segment"],
+        box=(values["x0"], values["y0"], values["x1"], values["y1"]),
+        area=values["area"],
+        size=(values["height"], values["width"]),
+        label=classes[values["label"]] if values["label"] >= 0 else None,
+        source=SOURCES[values["source"]],
+        confidence=values["confidence"],
+        predicted=classes[values["predicted"]] if values["predicted"] >= 0 else None,
+        tags=tags,
+        place=(values["pack"], values["shard"], values["place"]),
+        grid=(values["grid_height"], values["grid_width"]),
+        outline=values["outline"],
+    )
+
+
+def allowing(mask: np.ndarray) -> Allowed:
+    """Rows that may answer, [N] bool, as searches take them."""
+    few = int(mask.sum()) <= FEW
+    return (None, np.flatnonzero(mask)) if few else (np.packbits(mask, bitorder="little"), None)
+
+
+def _bytes(column: pa.Array) -> np.ndarray:
+    """Fixed-size bytes as they lie, without a copy."""
+    width = column.type.byte_width
+    start = column.offset * width
+    return np.frombuffer(column.buffers()[1], np.uint8)[start : start + len(column) * width]
