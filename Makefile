@@ -7,7 +7,7 @@ MLFLOW := http://127.0.0.1:5000/\#/experiments/1/runs
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install quickstart test fuzz golden check mlflow clean help
+.PHONY: install quickstart test fuzz drills golden check mlflow clean help
 help:           ## show these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -47,6 +47,9 @@ test: install  ## run the whole suite
 fuzz: install   ## try odd and damaged inputs on every reader, an hour
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/fuzz --numprocesses 2 --timeout 7200
 
+drills: install  ## failures on purpose: workers killed, ... (docs/failures.md)
+	$(BIN)/python -m pytest tests/drills -m drill
+
 golden: install  ## compare with the published method's vectors (DIR=folder, default those kept here)
 	$(BIN)/python -m tests.golden $(or $(DIR),tests/golden)
 
@@ -54,7 +57,7 @@ check: install  ## style, format, types, shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck .ci/run $(wildcard cluster/*.sh)
+	$(BIN)/shellcheck .ci/run $(wildcard cluster/*.sh cluster/*.sbatch)
 
 mlflow: install  ## serve MLflow's page on runs/mlflow.db
 	@echo 'the runs: $(MLFLOW)'

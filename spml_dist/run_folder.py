@@ -10,6 +10,8 @@ LATEST = "latest"
 """in a folder of checkpoints, the file that names the newest whole one"""
 MODEL_WEIGHTS, MODEL_INFO = "model.safetensors", "model.json"
 """in an export, the network's tensors, and what is needed to build it around them"""
+MODEL_GRAPH = "model.onnx"
+"""in an export as ONNX, in the place of the tensors"""
 STAGES = "stages"
 """in a run folder, what was made of the run after its training, a folder each"""
 
@@ -40,10 +42,28 @@ class RunFolder:
         """The training in lines for people."""
         return self.path / "train.log"
 
+    def rank_log(self, rank: int) -> Path:
+        """Where a rank's threads were when no step was made any more."""
+        return self.path / "logs" / f"rank_{rank:05d}.log"
+
+    def hang(self, rank: int) -> Path:
+        """By which the ranks then tell one another whether they wait."""
+        return self.path / "logs" / f"hang_{rank:05d}.json"
+
     @property
     def stop(self) -> Path:
         """Its presence asks a training to save and stop."""
         return self.path / "stop"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the process that launched the training."""
+        return self.path / "lock"
+
+    @property
+    def restarts(self) -> Path:
+        """One JSON object for each failure of the workers."""
+        return self.path / "restarts.jsonl"
 
     @property
     def ray(self) -> Path:
@@ -58,6 +78,10 @@ class RunFolder:
     def export(self) -> Path:
         """The trained network."""
         return self.path / "export"
+
+    def exported(self, form: str) -> Path:
+        """Where `spml-dist export` writes unless it is told where."""
+        return self.path / f"export_{form}"
 
     @property
     def model_info(self) -> Path:

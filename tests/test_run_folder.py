@@ -16,16 +16,27 @@ def test_the_names_are_those_on_disk():
         "config": "config.yaml",
         "export": "export",
         "labels": "labels.json",
+        "lock": "lock",
         "metrics": "metrics.jsonl",
         "mlflow": "mlflow.json",
         "model_info": "export/model.json",
         "ray": "ray",
         "refinement": "refinement.json",
         "report": "report.html",
+        "restarts": "restarts.jsonl",
         "stage_inputs": "stage.json",
         "stop": "stop",
         "train_log": "train.log",
     }
+
+
+def test_what_a_rank_or_an_export_leaves_is_named_after_it():
+    found = [RUN.rank_log(3), RUN.hang(3), RUN.exported("onnx")]
+    assert [str(path.relative_to(RUN.path)) for path in found] == [
+        "logs/rank_00003.log",
+        "logs/hang_00003.json",
+        "export_onnx",
+    ]
 
 
 def test_an_evaluation_is_named_after_its_split_and_its_neighbours():

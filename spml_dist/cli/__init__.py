@@ -20,7 +20,9 @@ from spml_dist.cli import (
     cam,
     classify,
     config,
+    doctor,
     evaluate,
+    export,
     index,
     label,
     pack,
@@ -30,6 +32,7 @@ from spml_dist.cli import (
     refine,
     report,
     serve,
+    stop,
     suggest,
     track,
     train,
@@ -57,6 +60,9 @@ VERBS = (
     serve,
     audit,
     suggest,
+    export,
+    doctor,
+    stop,
 )
 
 EXAMPLES = """\
@@ -71,6 +77,7 @@ the whole path, from generated scenes to a table:
   spml-dist refine runs/quickstart        # labels of all pixels, and a classifier of them
   spml-dist report runs/quickstart        # at any moment of the training
   spml-dist bank inspect runs/quickstart  # which segments it remembers
+  spml-dist export runs/quickstart --format onnx  # the network, for use elsewhere
 
 its segments, asked about:
   spml-dist index runs/quickstart --out index

@@ -37,17 +37,24 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     require_run(args.folder)
+    _, run_id = send(args.folder, args.uri, args.experiment)
+    print(f"MLflow has all of {args.folder}: run {run_id}")
+    return 0
+
+
+def send(folder: Path, uri: str | None = None, experiment: str | None = None) -> tuple[str, str]:
+    """(MLflow's address, the id of the run there), once it has everything. uri, experiment: None = where the
+    run was sent before, else what its configuration says. Raises RunError where MLflow lacks something."""
     from spml_dist.config import flatten, load
     from spml_dist.tracking import mlflow_sync
     from spml_dist.tracking.mlflow_client import absolute_uri
 
-    config = load(RunFolder(args.folder).config)
-    uri = absolute_uri(args.uri or mlflow_sync.address(args.folder) or config.tracking.uri, Path.cwd())
-    experiment = args.experiment or config.tracking.experiment
-    missing = mlflow_sync.sync(args.folder, uri, experiment, config.name, flatten(config))
+    config = load(RunFolder(folder).config)
+    uri = absolute_uri(uri or mlflow_sync.address(folder) or config.tracking.uri, Path.cwd())
+    experiment = experiment or config.tracking.experiment
+    missing = mlflow_sync.sync(folder, uri, experiment, config.name, flatten(config))
     if missing:
         other = " or --experiment NAME" if "was deleted" in (missing.error or "") else ""
         remedy = f"try again when it answers, or give --uri ADDRESS{other}"
         raise RunError(missing.what, missing.error, remedy)
-    print(f"MLflow has all of {args.folder}: run {mlflow_sync.noted(args.folder)['run_id']}")
-    return 0
+    return uri, mlflow_sync.noted(folder)["run_id"]

@@ -21,8 +21,8 @@ workers, without Ray. However it is launched, and with however many workers, the
 folder is OUTPUT/NAME: config.yaml, metrics.jsonl, train.log, checkpoints/, previews/, export/,
 system/, mlflow.json, report.html.
 
-Ctrl-C or SIGTERM saves after the next logged step and leaves with status 75 (torchrun has a status
-of its own); a second one stops at once.
+Ctrl-C or SIGTERM saves after the step that is being made and leaves with status 75 (torchrun has a
+status of its own); a second one stops at once.
 """
 
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import psutil
 
-from spml_dist.cluster import capacity, sockets
+from spml_dist.cluster import capacity, restarts, sockets
 from spml_dist.cluster.local_processes import ONE_THREAD
+from spml_dist.cluster.restarts import Failure, WorkersFailed
 from spml_dist.errors import RunError, SpmlError
 
 WORKER_ENVIRONMENT = {
@@ -51,6 +52,9 @@ def train(
     workers: int,
     device: str,
     storage: Path,
+    max_failures: int,
+    reached: Callable[[], int],
+    failed: Callable[[Failure], None],
     say: Callable[[str], None],
     stopped: Callable[[], bool],
 ) -> None:
@@ -58,7 +62,8 @@ def train(
 
     On the cluster that RAY_ADDRESS names, else on a cluster of this machine's own that ends with the call.
     device: cuda reserves a GPU for every worker and cpu a core, auto is decided by what the cluster has;
-    storage: folder that all nodes see; say: is told where the workers compute and what is waited for;
+    storage: folder that all nodes see; max_failures, reached, failed: as `restarts.repeated`, which starts
+    all workers again after one has failed; say: is told where the workers compute and what is waited for;
     stopped: whether somebody asks to wait no longer, which raises Stopped. What others use is waited for
     without end. RunError: too few GPUs or cores, on the cluster that RAY_ADDRESS names still after
     GROWTH_SECONDS; this machine's own cores are shared. An SpmlError of a worker is raised here as it was
@@ -68,23 +73,38 @@ def train(
     if not os.environ.get("RAY_ADDRESS"):  # nobody preempts a machine's own cluster
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     with connected(workers, say=say):
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        attempt = partial(_attempt, worker, payload, name, workers, device, storage, say, stopped)
+        restarts.repeated(attempt, most=max_failures, reached=reached, failed=failed, stopped=stopped)
 
-        device = _placed(workers, device, say, stopped)
-        gpu = device == "cuda"
-        trainer = TorchTrainer(
-            partial(_noted, worker),
-            train_loop_config=payload | {"device": device},
-            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
-            run_config=RunConfig(
-                name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=0)
-            ),
-        )
-        error = _interruptible(trainer.fit)
-        if error is not None:
-            raise _cause(error) from None
+
+def _attempt(
+    worker: Callable[[dict], None],
+    payload: dict,
+    name: str,
+    workers: int,
+    device: str,
+    storage: Path,
+    say: Callable[[str], None],
+    stopped: Callable[[], bool],
+) -> None:
+    """Run the workers once. Ray Train's own restarts would repeat what no restart mends, a user's mistake."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    device = _placed(workers, device, say, stopped)
+    gpu = device == "cuda"
+    trainer = TorchTrainer(
+        partial(_noted, worker),
+        train_loop_config=payload | {"device": device},
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+        run_config=RunConfig(
+            name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=0)
+        ),
+    )
+    error = _interruptible(trainer.fit)
+    if error is not None:
+        raise _cause(error) from None
 
 
 def _placed(workers: int, device: str, say: Callable[[str], None], stopped: Callable[[], bool]) -> str:
@@ -284,8 +304,8 @@ def _interruptible(call: Callable[[], object]) -> BaseException | None:
 
 def _cause(error: BaseException) -> BaseException:
     """A worker's own SpmlError if there is one, else all that the workers raised, else Ray's error."""
-    failures = list(getattr(error, "worker_failures", {}).values())
-    for failure in failures:
+    failures = getattr(error, "worker_failures", {})
+    for failure in failures.values():
         if isinstance(failure, SpmlError):
             return failure
-    return ExceptionGroup("workers failed", failures) if failures else error
+    return WorkersFailed(failures) if failures else error

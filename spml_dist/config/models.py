@@ -231,6 +231,18 @@ class EngineConfig(Section):
     accumulation: int = Field(
         default=1, ge=1, description="Micro-batches whose gradients are summed into one optimiser step."
     )
+    max_failures: int = Field(
+        default=-1,
+        ge=-1,
+        description="How many failures of workers on Ray are followed by another start from the last "
+        "checkpoint; -1 for any number, as long as each gets further than the one before.",
+    )
+    patience: float = Field(
+        default=1800.0,
+        gt=0,
+        description="Seconds that a step of several workers may take; after them every rank's stack goes to "
+        "RUN/logs, and the workers end and start again.",
+    )
     threads: int = Field(
         default=0, ge=0, description="CPU threads of each worker; 0 divides the cores among the workers."
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spml_dist.config import load
+from spml_dist.config import Config, load
 from spml_dist.errors import DataError, RunError
 from spml_dist.inference.crf import refined
 from spml_dist.inference.device import resolve_device
@@ -80,16 +80,17 @@ class TrainedModel:
 def load_model(path: str | Path, device: str = "auto") -> TrainedModel:
     """A trained segmenter, ready to be called with images.
 
-    path: a run folder, the folder of its export, or the file model.safetensors beside its model.json. Where
-    the export lies in its run, images are scaled as the run's `evaluation.longer_side` says, and mirrored and
-    windowed as it was trained. device: auto, cpu or cuda, as `engine.device`. Raises RunError for a place
-    without a whole model or with one that is no segmenter, ConfigError for a GPU that is not there.
+    path: a run folder, the folder of its export or one that `spml-dist export` wrote, or the file
+    model.safetensors beside its model.json. Where the export lies in its run, images are scaled as the run's
+    `evaluation.longer_side` says, and mirrored and windowed as it was trained; elsewhere as the export says.
+    device: auto, cpu or cuda, as `engine.device`. Raises RunError for a place without a whole model or with
+    one that is no segmenter, ConfigError for a GPU that is not there.
     """
     folder = export_folder(Path(path))
     network, info = export.load(folder)
     network.to(resolve_device(device))
     return TrainedModel(
-        network, tuple(info["classes"]), info["background"], info["step"], **_known_of_run(folder)
+        network, tuple(info["classes"]), info["background"], info["step"], **_of_images(folder, info)
     )
 
 
@@ -132,12 +133,17 @@ def export_folder(path: Path) -> Path:
     return RunFolder(path).export
 
 
-def _known_of_run(export_folder: Path) -> dict[str, Any]:
-    """What the run around an export says of images; of a copy elsewhere nothing is known."""
+def _of_images(export_folder: Path, info: dict[str, Any]) -> dict[str, Any]:
+    """How images are shown: as the run around an export says, elsewhere as the export does, if it does."""
     run = RunFolder(export_folder.resolve().parent)
-    if run.export != export_folder.resolve() or not run.config.exists():
-        return {}
-    config = load(run.config)
+    if run.export == export_folder.resolve() and run.config.exists():
+        return shown_images(load(run.config))
+    known = {key: info[key] for key in ("longer_side", "crop", "swaps") if key in info}
+    return known | ({"swaps": tuple(map(tuple, known["swaps"]))} if "swaps" in known else {})
+
+
+def shown_images(config: Config) -> dict[str, Any]:
+    """What an experiment says of how images are shown to its network, by `TrainedModel`'s names."""
     return {
         "longer_side": config.evaluation.longer_side,
         "crop": config.stream.crop,

@@ -163,7 +163,7 @@ def _feature_info(net: nn.Module) -> Any:
 
 def features(net: nn.Module, images: Tensor) -> Tensor:
     """[B, 3, H, W] -> [B, F, H/s, W/s] for the network's stride s, of which H and W are multiples."""
-    if len(images) == 0 and not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+    if images.shape[0] == 0 and not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         # Attention cannot do without an image, but every parameter needs its gradient, zero.
         return features(net, images.new_zeros(1, *images.shape[1:]))[:0]
     last = net(images)[-1]

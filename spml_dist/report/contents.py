@@ -34,6 +34,8 @@ class Contents:
     """training previews, oldest first"""
     nodes: dict[str, list[dict]]
     """by machine, how busy it was: objects with `step` and `timestamp`, in order"""
+    failures: list[dict]
+    """of workers, each followed by another start: objects with `timestamp`, `step` reached and `reason`"""
     folder: Path
 
     def extremes(self, result: dict) -> Path | None:
@@ -69,6 +71,7 @@ def read(folder: Path) -> Contents:
         refinement=_noted(run.refinement),
         previews=run.previews(),
         nodes={path.stem: _steps(path) for path in run.systems()},
+        failures=list(_objects(run.restarts)) if run.restarts.exists() else [],
         folder=folder,
     )
 

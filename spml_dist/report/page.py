@@ -18,7 +18,7 @@ from spml_dist.files.write import write_text
 from spml_dist.report import contents, curves, labels, refinement
 from spml_dist.report.charts import confusion_figure, draw, svg
 from spml_dist.report.contents import Contents
-from spml_dist.report.summary import headline, settings, title
+from spml_dist.report.summary import failures, headline, settings, title
 from spml_dist.run_folder import RunFolder, preview_step
 
 PREVIEWS = 4
@@ -51,6 +51,7 @@ def write_report(folder: str | Path) -> Path:
         refinement=refinement.section(run.refinement) if run.refinement else None,
         labels=labels.section(run.labels) if run.labels else None,
         training=_charts(curves.of_training(run.steps)),
+        failures=failures(run),
         machines=_charts(curves.of_machines(run.nodes)),
         previews=[(preview_step(path), _webp(path)) for path in _spread(run.previews)],
     )

@@ -35,6 +35,7 @@ def summary(run: Contents) -> dict[str, Any]:
         "settings": settings(run),
         "headline": headline(run),
         "results": run.results,
+        "failures": failures(run),
         "labels": run.labels,
         "refinement": run.refinement,
         "charts": [_plain(each) for each in curves.of_training(run.steps)],
@@ -73,7 +74,21 @@ def headline(run: Contents) -> dict[str, str]:
         speeds = sorted(v for row in run.steps if isinstance(v := row.get("images_per_s"), int | float))
         if speeds:
             numbers["images a second, median"] = f"{speeds[len(speeds) // 2]:,.1f}"
+    if run.failures:
+        numbers["failures of workers"] = f"{len(run.failures):,}"
     return numbers
+
+
+def failures(run: Contents) -> list[dict[str, Any]]:
+    """When workers failed, the last step that was logged by then, and why."""
+    return [
+        {
+            "time": f"{datetime.fromtimestamp(each.get('timestamp', 0) / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC",
+            "step": each["step"],
+            "reason": each.get("reason", ""),
+        }
+        for each in run.failures
+    ]
 
 
 def title(readout: str) -> str:

@@ -66,6 +66,14 @@ def truncate(path: Path, step: int) -> None:
     write_text(path, "".join(kept))
 
 
+def last_step(path: Path) -> int:
+    """Step of the last whole entry of metrics.jsonl, 0 without one."""
+    if not path.exists():
+        return 0
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    return next((int(step) for text in reversed(lines) if (step := _step_of(text)) < math.inf), 0)
+
+
 def _step_of(text: str) -> float:
     """Step of an entry; infinite for a line that a crash has torn."""
     try:

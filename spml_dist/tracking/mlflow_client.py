@@ -1,4 +1,4 @@
-"""MLflow's client: a run found or made, points, parameters.
+"""MLflow's client: a run found or made, points, parameters, a trained model.
 
 The only file that imports mlflow, and inside functions: importing it takes seconds.
 """
@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from spml_dist.tracking.pending import MetricPoint
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
+    from mlflow.types import ColSpec, TensorSpec
 
 TAG = "spml_dist.training"
 PARENT = "mlflow.parentRunId"
@@ -36,6 +38,23 @@ ENVIRONMENT = {
 }
 """What mlflow finds unless the user has set it: by itself it waits for a dead server for many minutes,
 and repeats a request that made a run but was answered too late, which makes a second one."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model as MLflow keeps it: files, and a module whose `_load_pyfunc` makes a model of them."""
+
+    folder: Path
+    module: str
+    requirements: Sequence[str]
+    """what pip installs before it can be loaded"""
+    inputs: Mapping[str, str]
+    """columns and MLflow's names of their types; " list" after it makes a list of them"""
+    outputs: Mapping[str, str]
+    example: Mapping[str, Sequence[Any]]
+    """values of the input columns"""
+    facts: Mapping[str, Any]
+    """what else is to be known of it"""
 
 
 def absolute_uri(uri: str, root: str | Path) -> str:
@@ -116,6 +135,52 @@ def log_params(client: MlflowClient, run: Run, params: Mapping[str, Any]) -> Non
     new = [Param(k, str(v)) for k, v in params.items() if k not in run.data.params]
     if new:
         client.log_batch(run.info.run_id, params=new, synchronous=True)
+
+
+def log_model(uri: str, run_id: str, model: LoadedModel, register: str | None = None) -> str:
+    """Log a model with a run, and register it as the next version of a name if one is given.
+
+    Returns its address for MLflow: models:/NAME/VERSION, or models:/ID without a name. Raises MLflow's own
+    errors.
+    """
+    import mlflow
+    from mlflow import MlflowClient, pyfunc
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema
+    from pandas import DataFrame
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        client = MlflowClient()
+        experiment = client.get_run(run_id).info.experiment_id  # else it would go to MLflow's default one
+        made = client.create_logged_model(experiment, name="model", source_run_id=run_id)
+        logged = Model.log(
+            artifact_path=None,
+            flavor=pyfunc,
+            run_id=run_id,
+            model_id=made.model_id,
+            registered_model_name=register,
+            metadata=dict(model.facts),
+            data_path=str(model.folder),
+            loader_module=model.module,
+            signature=ModelSignature(Schema(_columns(model.inputs)), Schema(_columns(model.outputs))),
+            input_example=DataFrame(model.example),
+            pip_requirements=list(model.requirements),  # else MLflow would guess them by loading the model
+        )
+    finally:
+        mlflow.set_tracking_uri(before)
+    return f"models:/{register}/{logged.registered_model_version}" if register else logged.model_uri
+
+
+def _columns(types: Mapping[str, str]) -> list[ColSpec | TensorSpec]:
+    from mlflow.types import ColSpec
+    from mlflow.types.schema import Array
+
+    return [
+        ColSpec(Array(kind.removesuffix(" list")) if kind.endswith(" list") else kind, name)
+        for name, kind in types.items()
+    ]
 
 
 def _active(client: MlflowClient, run_id: str) -> Run | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from filelock import FileLock, Timeout
 
 from spml_dist.config import Config, differences, dump, load
 from spml_dist.errors import RunError
@@ -16,6 +19,8 @@ FREE = (
     "engine.zero_stage",
     "engine.device",
     "engine.threads",
+    "engine.max_failures",
+    "engine.patience",
     "stream.loader_processes",
     "stream.skip_corrupt",
     "stream.retry_seconds",
@@ -27,6 +32,28 @@ FREE = (
     "data.test",
 )
 """keys that may change between a run and its continuation: they do not change what is learnt"""
+
+
+@contextmanager
+def held(run: RunFolder) -> Iterator[None]:
+    """Make the run folder, and keep everybody else from training into it while the block runs.
+
+    Raises RunError where somebody does, on any machine that sees the folder, and for a folder that cannot be
+    made. Of a process that was killed nothing is left that would keep the next one out.
+    """
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run.lock, timeout=0)
+        lock.acquire()
+    except Timeout as problem:
+        remedy = f"wait for it, end it with spml-dist stop {run.path}, or give another name="
+        raise RunError(f"{run.path}: another process trains this run", None, remedy) from problem
+    except OSError as problem:
+        raise _unwritable(run, problem) from problem
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def claim(run: RunFolder, config: Config, origins: Mapping[str, str] | None = None) -> None:
@@ -50,8 +77,7 @@ def claim(run: RunFolder, config: Config, origins: Mapping[str, str] | None = No
         with replacing(run.config) as aside:
             aside.write_text(text, encoding="utf-8")
     except OSError as problem:
-        what = f"{run.path} cannot be written"
-        raise RunError(what, problem.strerror, "choose another output=") from problem
+        raise _unwritable(run, problem) from problem
 
 
 def begun(run: RunFolder) -> bool:
@@ -68,6 +94,10 @@ def exported_step(run: RunFolder) -> int | None:
     except (OSError, ValueError, KeyError, TypeError) as problem:
         remedy = "remove it: the training writes it again from its last checkpoint"
         raise RunError(f"{run.model_info} cannot be read", problem, remedy) from problem
+
+
+def _unwritable(run: RunFolder, problem: OSError) -> RunError:
+    return RunError(f"{run.path} cannot be written", problem.strerror, "choose another output=")
 
 
 def _require_same(run: RunFolder, known: Config, config: Config) -> None:

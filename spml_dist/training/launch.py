@@ -7,10 +7,10 @@ and the cluster, which know nothing of each other.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from spml_dist.config import Config, explain
 from spml_dist.config.notices import unreached_dilations
 from spml_dist.errors import ConfigError, RunError
 from spml_dist.run_folder import RunFolder
-from spml_dist.training import data_check, stopping
+from spml_dist.training import data_check, restarts, stopping
 from spml_dist.training.absolute_paths import absolute
-from spml_dist.training.claim import begun, claim, exported_step
+from spml_dist.training.claim import begun, claim, exported_step, held
 
 Show = Callable[[str], None]
 """takes a line for people"""
@@ -90,15 +90,22 @@ def launch(
         if not complete:  # else rank 0 says so, and joins nobody
             _beside_rank_zero(config, payload)
         return False
-    claim(run, config, origins)
-    show(f"run folder {run.path}")
-    if network == "segmenter" and (notice := unreached_dilations(config)):
-        show(f"spml-dist: {notice}")
-    if complete:
-        data_check.require_sound(config, manifest, run)
-        show(f"already trained to step {exported}; for another run give another name=")
-        return False
+    with held(run):
+        claim(run, config, origins)
+        show(f"run folder {run.path}")
+        if network == "segmenter" and (notice := unreached_dilations(config)):
+            show(f"spml-dist: {notice}")
+        if complete:
+            data_check.require_sound(config, manifest, run)
+            show(f"already trained to step {exported}; for another run give another name=")
+            return False
+        _train(config, run, payload, alone, torchrun, show)
+    return True
 
+
+def _train(
+    config: Config, run: RunFolder, payload: dict[str, Any], alone: bool, torchrun: bool, show: Show
+) -> None:
     with _report_at_the_end(run, show), stopping.on_signals(run.path), cluster.following(run.train_log, show):
         if alone:
             _work(config, payload)
@@ -106,7 +113,6 @@ def launch(
             _in_process_group(config, payload)
         else:
             _on_ray(config, run, payload, show)
-    return True
 
 
 def _on_ray(config: Config, run: RunFolder, payload: dict[str, Any], show: Show) -> None:
@@ -123,15 +129,18 @@ def _on_ray(config: Config, run: RunFolder, payload: dict[str, Any], show: Show)
         workers=config.engine.workers,
         device=config.engine.device if remote else resolve_device(config.engine.device),
         storage=run.ray,
+        max_failures=config.engine.max_failures,
+        reached=partial(restarts.reached, run),
+        failed=partial(restarts.note, run),
         say=show,
         stopped=lambda: stopping.requested(run.path),
     )
 
 
 def _beside_rank_zero(config: Config, payload: dict[str, Any]) -> None:
-    # torchrun hands a signal to all its processes; rank 0 answers it for all of them.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # torchrun hands a signal to all its processes of a machine. Rank 0 answers it for all of them, and hears
+    # of one that only another machine got by the file.
+    stopping.on_later_signals(folder_of(config).path)
     _in_process_group(config, payload)
 
 

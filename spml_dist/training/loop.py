@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from spml_dist.model import embedding, export
 from spml_dist.records import Batch, BatchSegments
 from spml_dist.tensor_records import moved
 from spml_dist.tracking.metrics_log import Stopwatch, memory_mb
-from spml_dist.training import checkpoint, run_bank, stopping
+from spml_dist.training import checkpoint, hang_watch, run_bank, stopping
 from spml_dist.training.build import PRECISION, TrainingRun
 from spml_dist.training.optimizer import learning_rate
 from spml_dist.training.task import Outputs, StepContext
@@ -26,19 +26,34 @@ def train(run: TrainingRun) -> None:
     done, stopwatch = run.stream.start_step, Stopwatch(run.stream.start_step)
     # A run that only lacks its export begins no stream, whose loader processes would decode for nothing.
     if done < last:
-        for batches, state in run.stream.steps():
-            stopwatch.phase("data")
-            done = state["step"]
-            saved = done % run.config.checkpoint.every == 0 or done == last
-            logged = saved or done % run.config.tracking.every == 0 or done == first
-            micro_losses = make_step(run, done - 1, batches, stopwatch, logged)
-            if logged:
-                run.engine.finite_check.require_finite()  # only finite numbers become a checkpoint
-                _log(run, done, micro_losses, stopwatch)
-                _save(run, state, saved, stopwatch)
-            if done == last:
-                break
+        with hang_watch.watched(run.folder, run.config.engine.patience, run.log.hang) as alive:
+            done = _steps(run, first, last, stopwatch, alive)
     _export(run, done)
+
+
+def _steps(
+    run: TrainingRun, first: int, last: int, stopwatch: Stopwatch, alive: Callable[[int], None]
+) -> int:
+    """Make steps until the last one, and return its number. alive: is told of each. Raises Stopped."""
+    for batches, state in run.stream.steps():
+        stopwatch.phase("data")
+        done = state["step"]
+        alive(done - 1)
+        saved = done % run.config.checkpoint.every == 0 or done == last
+        logged = saved or done % run.config.tracking.every == 0 or done == first
+        micro_losses = make_step(run, done - 1, batches, stopwatch, logged)
+        stop = done < last and run.engine.finite_check.stop_requested()
+        if logged or stop:
+            run.engine.finite_check.require_finite()  # only finite numbers become a checkpoint
+            _log(run, done, micro_losses, stopwatch)
+        if saved or stop:
+            alive(done)
+            _save(run, state, stopwatch)
+        if stop:
+            raise Stopped(f"saved step {done} and stopped", None, "the same command goes on")
+        if done == last:
+            break
+    return last
 
 
 def make_step(
@@ -50,11 +65,13 @@ def make_step(
     came to. A collective.
     """
     context = StepContext(run.config, run.bank, run.background, step, logged, stopwatch.phase)
+    # Once a step and rank: the ranks agree in the step's own all-reduce, and all of them stop together.
+    stop_requested = stopping.requested(run.folder.path)
     run.engine.set_rate(learning_rate(step, run.config.optimizer.lr, run.config.schedule))
     micro_losses: list[Any] = []
     segments: list[tuple[Batch, BatchSegments]] = []
     for number, batch in enumerate([moved(batch, run.device) for batch in batches]):
-        outputs, losses = _micro_step(run, batch, context)
+        outputs, losses = _micro_step(run, batch, context, stop_requested)
         micro_losses.append(losses)
         if losses.segments is not None:
             segments.append((batch, losses.segments))
@@ -71,7 +88,9 @@ def make_step(
     return micro_losses
 
 
-def _micro_step(run: TrainingRun, batch: Batch, context: StepContext) -> tuple[Outputs, Any]:
+def _micro_step(
+    run: TrainingRun, batch: Batch, context: StepContext, stop_requested: bool
+) -> tuple[Outputs, Any]:
     """Forward, losses and backward of one micro-batch; the last one of a step moves the weights."""
     config, engine, phase = run.config, run.engine, context.phase
     images = batch.image.to(PRECISION[config.engine.precision], memory_format=torch.channels_last)
@@ -81,7 +100,7 @@ def _micro_step(run: TrainingRun, batch: Batch, context: StepContext) -> tuple[O
     phase("loss")
     engine.finite_check.observe(losses.total)
     engine.backward(losses.total)
-    engine.finite_check.agree(context.step, batch.keys)
+    engine.finite_check.agree(context.step, batch.keys, stop_requested)
     phase("backward")
     engine.step()
     phase("optimizer")
@@ -127,19 +146,10 @@ def _log(run: TrainingRun, done: int, micro_losses: list[Any], stopwatch: Stopwa
     stopwatch.phase("logging")
 
 
-def _save(run: TrainingRun, state: dict[str, Any], due: bool, stopwatch: Stopwatch) -> None:
-    """Write a checkpoint where it is due, or somebody asks the training to stop, which raises Stopped.
-
-    state: where the stream goes on. A collective: rank 0 looks for the request, and all hear of it, since a
-    rank that stops alone would leave the others waiting.
-    """
-    done = state["step"]
-    stop = done < run.config.schedule.steps and comm.from_rank_zero(stopping.requested(run.folder.path))
-    if due or stop:
-        checkpoint.save(run.engine, run.bank, state, run.config, run.folder.checkpoints, run.encoder)
-        stopwatch.phase("checkpoint")
-    if stop:
-        raise Stopped(f"saved step {done} and stopped", None, "the same command goes on")
+def _save(run: TrainingRun, state: dict[str, Any], stopwatch: Stopwatch) -> None:
+    """Write a checkpoint. state: where the stream goes on. A collective."""
+    checkpoint.save(run.engine, run.bank, state, run.config, run.folder.checkpoints, run.encoder)
+    stopwatch.phase("checkpoint")
 
 
 def _export(run: TrainingRun, done: int) -> None:

@@ -16,6 +16,7 @@ class RunLog:
 
     def __init__(self, run: RunFolder, step: int):
         """Go on after `step` optimiser steps: entries of later ones go, for these will be made again."""
+        self._run = run
         self._journal: metrics_log.Journal | None = None
         self._sync: BackgroundSync | None = None
         if comm.rank() == 0:
@@ -34,6 +35,11 @@ class RunLog:
         """A line for people."""
         if self._journal:
             self._journal.say(text)
+
+    def hang(self, text: str) -> None:
+        """A line from whichever rank is left to write it."""
+        with self._run.train_log.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
 
     def step(self, entry: dict[str, Any]) -> None:
         """The numbers of a logged step."""

@@ -1,7 +1,7 @@
 """Stopping a training that will go on later: a file RUN/stop asks for it, whoever launched the workers.
 
-The process that the user started makes the file on SIGTERM or Ctrl-C. Rank 0 looks for it at logged
-steps; the ranks agree, save, and leave with exit status 75. A second signal ends everything at once; one
+The process that the user started makes the file on SIGTERM or Ctrl-C. Every rank looks for it at every
+step; the ranks agree, save, and leave with exit status 75. A second signal ends everything at once; one
 that comes again within seconds is the same one, which launchers send to a process and to its group.
 """
 
@@ -35,9 +35,10 @@ def on_signals(folder: Path) -> Iterator[None]:
     forwarded = "TORCHELASTIC_RUN_ID" in os.environ  # torchrun passes on what a terminal sends to all
 
     def answer(number: int, frame: FrameType | None) -> None:
+        second = bool(first)
         again = time.monotonic() - first.setdefault(number, time.monotonic()) < SAME_SECONDS
         again &= number == signal.SIGTERM or forwarded
-        if request.exists():
+        if second:
             if again and len(first) == 1:
                 return
             for child in psutil.Process().children(recursive=True):
@@ -45,7 +46,7 @@ def on_signals(folder: Path) -> Iterator[None]:
             os._exit(128 + number)
         request.touch()
         with suppress(OSError):  # nobody reads it any more: what it says happens all the same
-            os.write(2, b"saving and stopping after the next logged step; once more to stop at once\n")
+            os.write(2, b"saving and stopping after this step; once more to stop at once\n")
 
     main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
@@ -56,6 +57,21 @@ def on_signals(folder: Path) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         request.unlink(missing_ok=True)
+
+
+def on_later_signals(folder: Path) -> None:
+    """Beside rank 0, for the rest of this process: a first SIGTERM or SIGINT asks for a stop, and none ends
+    it, which is for rank 0 or the launcher to do."""
+    request, asked = RunFolder(folder).stop, threading.Event()
+
+    def answer(number: int, frame: FrameType | None) -> None:
+        if not asked.is_set():  # later ones may come when rank 0 has answered and gone
+            asked.set()
+            with suppress(OSError):
+                request.touch()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, answer)
 
 
 def requested(folder: Path) -> bool:

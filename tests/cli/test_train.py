@@ -126,7 +126,7 @@ def test_a_signal_saves_and_leaves_with_a_status_of_its_own(stopped):
     assert 5 <= step < STEPS
     asked, *_, answer = error.splitlines()
     assert "Traceback" not in error
-    assert asked.startswith("saving and stopping after the next logged step")
+    assert asked.startswith("saving and stopping after this step")
     assert answer == f"spml-dist: saved step {step} and stopped; the same command goes on"
 
 

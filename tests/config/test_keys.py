@@ -103,6 +103,8 @@ engine.device
 engine.zero_stage
 engine.precision
 engine.accumulation
+engine.max_failures
+engine.patience
 engine.threads
 checkpoint.every
 checkpoint.keep

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from spml_dist.config import Config, explain, load
 from spml_dist.errors import RunError
 from spml_dist.run_folder import RunFolder
-from spml_dist.training.claim import claim, exported_step
+from spml_dist.training.claim import claim, exported_step, held
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
@@ -74,3 +76,32 @@ def test_a_damaged_export_is_named_with_what_to_do(run):
         run.model_info.write_text(damage)
         with pytest.raises(RunError, match=r"model\.json cannot be read .*remove it"):
             exported_step(run)
+
+
+def test_a_run_that_is_being_trained_is_nobody_else_s(run):
+    with (
+        held(run),
+        pytest.raises(RunError, match=r"another process trains this run; .*spml-dist stop .*name="),
+        held(run),
+    ):
+        pass
+    with held(run):
+        pass
+
+
+def test_a_process_that_was_killed_holds_nothing(run):
+    script = (
+        "import os, signal, sys; from pathlib import Path; from spml_dist.run_folder import RunFolder;"
+        "from spml_dist.training.claim import held; holding = held(RunFolder(Path(sys.argv[1])));"
+        "holding.__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(run.path)], check=False).returncode == -9
+    assert run.lock.exists()
+    with held(run):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(run):
+    run.path.write_text("a file")
+    with pytest.raises(RunError, match="cannot be written"), held(run):
+        pass

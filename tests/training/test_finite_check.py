@@ -63,6 +63,20 @@ def test_step_and_images_are_those_of_the_rank_that_met_them_and_every_rank_stop
     assert "step 2 is not finite, with these images: b1;" in error_0
 
 
+def test_one_rank_that_is_asked_to_stop_is_heard_by_all_at_that_step():
+    assert spawn(asked_at_the_second_step, 2) == [[False, True, False]] * 2
+
+
+def asked_at_the_second_step(rank: int) -> list[bool]:
+    _, check = train([])
+    heard = []
+    for step in range(3):
+        check.agree(step, (), stop_requested=(rank, step) == (1, 1))
+        heard.append(check.stop_requested())
+    check.require_finite()
+    return heard
+
+
 def one_rank(rank: int) -> tuple[list[float], str]:
     weights, check = train([1.0, float("nan") if rank else 1.0, 1.0, 1.0], [f"{key}{rank}" for key in "abcd"])
     with pytest.raises(RunError) as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ import psutil
 import pytest
 
 from spml_dist.training import stopping
+from tests.conftest import payload, work
+from tests.spawn import spawn
 
 SCRIPT = """
 import subprocess, sys, time
@@ -65,7 +68,7 @@ def test_one_signal_lets_the_work_end_in_order(start):
     process.terminate()
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, b"saved\n")
-    assert err == b"saving and stopping after the next logged step; once more to stop at once\n"
+    assert err == b"saving and stopping after this step; once more to stop at once\n"
 
 
 def test_two_signals_end_it_and_what_it_started(start):
@@ -102,6 +105,37 @@ def test_after_a_while_it_ends_everything(start):
     process.terminate()
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
     psutil.wait_procs([child], timeout=60)
+
+
+def test_one_rank_that_is_asked_stops_all_after_that_step_logged_or_not(experiment, tmp_path: Path):
+    words = experiment(tmp_path, "asked", "tracking.every=100", "checkpoint.every=100", "tracking.previews=0")
+    told = spawn(train_until_asked, 2, payload(words), seconds=200)
+    stop = "Stopped: saved step 3 and stopped; the same command goes on"
+    assert told == [{"steps": [0, 1, 2], "error": stop}] * 2
+    assert [path.name for path in (tmp_path / "asked" / "checkpoints").glob("step_*")] == ["step_000003"]
+    logged = (tmp_path / "asked" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in logged] == [1, 3]
+
+
+def train_until_asked(rank: int, words: dict) -> dict:
+    """Rank 1 alone sees the request, before the third step."""
+    looks = itertools.count(1)
+    stopping.requested = lambda folder: next(looks) >= 3 and rank == 1
+    return work(rank, [words])[0]
+
+
+def test_a_signal_beside_rank_zero_is_a_request_once(tmp_path: Path):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        stopping.on_later_signals(tmp_path)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            assert stopping.requested(tmp_path) == (number == signal.SIGTERM)
+            (tmp_path / "stop").unlink(missing_ok=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_signal_to_the_whole_process_group_saves_although_loader_processes_hear_it_too(
