@@ -20,7 +20,7 @@ from spml_dist.config import load
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
-QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+SMALL = Path(__file__).parent / "small.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def experiment(sample: Path) -> Callable[..., list[str]]:
 
     def words(output: Path, name: str, *overrides: str) -> list[str]:
         return [
-            str(QUICKSTART),
+            str(SMALL),
             f"output={output}",
             f"name={name}",
             f"data.train={sample}/train",

@@ -26,7 +26,7 @@ from spml_dist.records import BankCandidates, BankRows, Candidates
 from spml_dist.tensor_records import concatenate, take
 from tests.bank.builders import CLASSES, DIM, brute_force, may_answer, rows_of
 from tests.bank.test_sampling import slowly
-from tests.conftest import QUICKSTART
+from tests.conftest import SMALL
 from tests.spawn import spawn
 
 PLAN = LookupPlan(("shares_tag", "shares_none", "same_class", "other_class"), votes=True, ignore_classes=(3,))
@@ -44,7 +44,7 @@ def settings(**changes) -> BankConfig:
         "sampled": 8,
         "queries": 99,
     }
-    return load(QUICKSTART).bank.model_copy(update=small | changes)
+    return load(SMALL).bank.model_copy(update=small | changes)
 
 
 def bank_of(plan: LookupPlan = PLAN, **changes) -> ShardedBank:

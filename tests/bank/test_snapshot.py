@@ -22,7 +22,7 @@ from spml_dist.errors import RunError
 from spml_dist.records import BankCandidates, BankRows, Candidates
 from spml_dist.tensor_records import concatenate, take
 from tests.bank.builders import CLASSES, DIM, rows_of
-from tests.conftest import QUICKSTART
+from tests.conftest import SMALL
 from tests.spawn import spawn
 
 PLAN = LookupPlan(("shares_tag", "shares_none", "same_class", "other_class"), votes=True, ignore_classes=())
@@ -38,7 +38,7 @@ def bank_of(*published: BankRows, dim: int = DIM, classes: int = CLASSES, **chan
         "storage": "float32",
         "neighbours": 2,
     } | changes
-    options = load(QUICKSTART).bank.model_copy(update=changes)
+    options = load(SMALL).bank.model_copy(update=changes)
     bank = ShardedBank(options, dim, classes, PLAN, 3, torch.device("cpu"))
     rank, world = (torch.distributed.get_rank(), 2) if torch.distributed.is_initialized() else (0, 1)
     for rows in published:

@@ -16,7 +16,7 @@ from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.config import load
 from spml_dist.training import checkpoint
 from tests.bank.builders import CLASSES, DIM, rows_of
-from tests.conftest import QUICKSTART
+from tests.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["sky", "sea", "sand", "sun", "ship"]
@@ -30,12 +30,12 @@ class Engine:
 
 
 def bank_of() -> ShardedBank:
-    settings, plan = load(QUICKSTART).bank, LookupPlan((), False, ())
+    settings, plan = load(SMALL).bank, LookupPlan((), False, ())
     return ShardedBank(settings, DIM, CLASSES, plan, 0, torch.device("cpu"), NAMES)
 
 
 def save(bank: ShardedBank | RecentBank, run: Path, step: int, *overrides: str) -> Path:
-    config = load(QUICKSTART, overrides)
+    config = load(SMALL, overrides)
     return checkpoint.save(Engine(), bank, {"step": step}, config, run / "checkpoints")
 
 
@@ -84,7 +84,7 @@ def test_the_numbers_are_counted_from_the_rows(run, capsys, tmp_path):
     assert told["rows_a_shard"] == {"min": 3, "median": 4, "max": 5}
     assert told["bytes"] == sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     assert told["digest"] == json.loads((folder / "manifest.json").read_text())["digest"]
-    assert f"rows          12 of {load(QUICKSTART).bank.capacity:,}\n" in printed
+    assert f"rows          12 of {load(SMALL).bank.capacity:,}\n" in printed
     assert "mean 29.2; below 10: 42 %, below 100: 100 %" in printed and told["digest"] in printed
     assert "3 of 16 with rows: 3 to 5 each, median 4" in printed
     assert printed.splitlines()[-1].split() == ["unlabelled", str(told["unlabelled"])]

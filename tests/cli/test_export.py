@@ -25,7 +25,7 @@ from spml_dist.model import export
 from spml_dist.model.segmenter import build
 from tests.servers import dead_url
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+SMALL = Path(__file__).parents[1] / "small.yaml"
 CLASSES = ["sea", "land"]
 
 pytestmark = pytest.mark.timeout(900)
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.timeout(900)
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "toy"
     words = ["model.embedding_dim=8", f"tracking.uri=sqlite:///{folder.parent}/mlflow.db", "name=toy"]
-    config = load(QUICKSTART, words)
+    config = load(SMALL, words)
     network = build(config.model, len(CLASSES), seed=0)
     export.save(network.state_dict(), folder / "export", config.model, CLASSES, None, 40)
     (folder / "config.yaml").write_text(dump(config))

@@ -12,12 +12,12 @@ from spml_dist.config import dump, load
 from spml_dist.tracking import mlflow_sync
 from spml_dist.tracking.mlflow_sync import Missing
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+SMALL = Path(__file__).parents[1] / "small.yaml"
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "config.yaml").write_text(dump(load(QUICKSTART, ["tracking.uri=http://configured"])))
+    (tmp_path / "config.yaml").write_text(dump(load(SMALL, ["tracking.uri=http://configured"])))
     (tmp_path / "mlflow.json").write_text(json.dumps({"uri": "http://before", "run_id": "17"}))
     return tmp_path
 

@@ -8,6 +8,7 @@ import pytest
 
 from spml_dist.config import differences, dump, load
 from spml_dist.config.cam import cam_experiment
+from tests.conftest import SMALL
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
@@ -23,7 +24,7 @@ def test_every_shipped_experiment_has_one_that_is_written_and_read_alike(path: P
 
 
 def test_what_a_classifier_of_tags_learns_by_is_the_experiment_s_own():
-    config = load(CONFIGS / "quickstart.yaml")
+    config = load(SMALL)
     parts = {key.partition(".")[0] for key, *_ in differences(config, cam_experiment(config))}
     assert parts == {"name", "data", "schedule", "relations", "bank", "tracking"}
 
@@ -40,12 +41,12 @@ def test_what_a_classifier_of_tags_learns_by_is_the_experiment_s_own():
     ],
 )
 def test_no_experiment_is_refused_because_of_what_its_classifier_does_not_use(overrides):
-    config = cam_experiment(load(CONFIGS / "quickstart.yaml", overrides))
+    config = cam_experiment(load(SMALL, overrides))
     assert config.schedule.warmup < config.schedule.steps == config.cam.steps
     assert config.loss.reduction == "global"
 
 
 def test_where_classes_change_places_no_maps_of_mirrored_images_are_made():
-    assert cam_experiment(load(CONFIGS / "quickstart.yaml")).cam.mirror
-    config = cam_experiment(load(CONFIGS / "quickstart.yaml", ["stream.mirror_swaps=[[1,2]]"]))
+    assert cam_experiment(load(SMALL)).cam.mirror
+    config = cam_experiment(load(SMALL, ["stream.mirror_swaps=[[1,2]]"]))
     assert config.stream.mirror_swaps == ((1, 2),) and not config.cam.mirror

@@ -9,6 +9,7 @@ import pytest
 from spml_dist.config import Config, differences, dump, load
 from spml_dist.config.classifier import classifier_experiment
 from spml_dist.errors import ConfigError
+from tests.conftest import SMALL
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
@@ -43,7 +44,7 @@ def test_without_further_words_it_has_the_released_numbers():
 
 
 def test_labels_and_rates_are_its_own_and_everything_else_is_the_experiment_s():
-    config = load(CONFIGS / "quickstart.yaml")
+    config = load(SMALL)
     own = stage(config, "/labels")
     assert own.data.train == "/labels" and own.data.val == config.data.val
     parts = {key.partition(".")[0] for key, *_ in differences(config, own)}
@@ -65,11 +66,11 @@ def test_labels_and_rates_are_its_own_and_everything_else_is_the_experiment_s():
     ],
 )
 def test_no_experiment_is_refused_because_of_what_its_classifier_does_not_use(overrides):
-    config = stage(load(CONFIGS / "quickstart.yaml", overrides))
+    config = stage(load(SMALL, overrides))
     assert config.schedule.warmup < config.schedule.steps == config.classifier.steps
     assert config.loss.reduction == "global" and config.loss.cross_entropy == 1
 
 
 def test_an_embedding_that_never_changes_learns_from_no_relation():
     with pytest.raises(ConfigError, match=r"relations.image_similarity.weight .* set it to 0"):
-        load(CONFIGS / "quickstart.yaml", ["model.embedding=/runs/mine/export"])
+        load(SMALL, ["model.embedding=/runs/mine/export"])

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spml_dist.config import Config, differences, dump, flatten, load
+from tests.conftest import SMALL
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-QUICKSTART = CONFIGS / "quickstart.yaml"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -51,7 +51,7 @@ AWKWARD = st.sampled_from(
 def test_any_text_and_number_survives_the_file_for_this_reader_and_for_any_other(
     tmp_path_factory, output: str, rate: float, frozen: list[str]
 ):
-    before = load(QUICKSTART).model_dump()
+    before = load(SMALL).model_dump()
     before["output"], before["optimizer"]["lr"], before["model"]["frozen"] = output, rate, tuple(frozen)
     config = Config.model_validate(before)
     path = tmp_path_factory.mktemp("dump") / "x.yaml"
@@ -62,13 +62,13 @@ def test_any_text_and_number_survives_the_file_for_this_reader_and_for_any_other
 
 
 def test_a_configuration_survives_json():
-    config = load(QUICKSTART)
+    config = load(SMALL)
     assert Config.model_validate(config.model_dump(mode="json")) == config
     assert Config.model_validate_json(config.model_dump_json()) == config
 
 
 def test_flattened_values_are_scalars_with_lists_as_json():
-    flat = flatten(load(QUICKSTART))
+    flat = flatten(load(SMALL))
     assert flat["stream.batch"] == 8
     assert flat["data.test"] is None
     assert json.loads(flat["segments.grid"]) == [6, 6]
@@ -76,6 +76,6 @@ def test_flattened_values_are_scalars_with_lists_as_json():
 
 
 def test_differences_name_what_was_overridden_and_nothing_else():
-    a, b = load(QUICKSTART), load(QUICKSTART, ["stream.batch=4", "segments.grid=[4, 6]"])
+    a, b = load(SMALL), load(SMALL, ["stream.batch=4", "segments.grid=[4, 6]"])
     assert differences(a, a) == []
     assert differences(a, b) == [("stream.batch", 8, 4), ("segments.grid", "[6, 6]", "[4, 6]")]

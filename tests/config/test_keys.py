@@ -8,6 +8,7 @@ import pytest
 
 from spml_dist.config import flatten, load
 from spml_dist.config.suggest import fields, remedy
+from tests.conftest import SMALL
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
@@ -152,7 +153,7 @@ classifier.blur
 
 
 def test_the_keys_are_these():
-    assert list(flatten(load(CONFIGS / "quickstart.yaml"))) == KEYS
+    assert list(flatten(load(SMALL))) == KEYS
 
 
 @pytest.mark.parametrize("key", fields())
@@ -197,7 +198,7 @@ def test_a_released_experiment_remembers_the_last_steps_and_takes_the_nearest_la
 
 
 def test_the_quickstart_remembers_the_whole_data_set():
-    assert load(CONFIGS / "quickstart.yaml").bank.candidates == "nearest+sampled"
+    assert load(SMALL).bank.candidates == "nearest+sampled"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from spml_dist.config import dump, explain, flatten, load
 from spml_dist.config.suggest import fields
 from spml_dist.errors import ConfigError
+from tests.conftest import SMALL
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
-TEXT = dump(load(QUICKSTART))
+TEXT = dump(load(SMALL))
 """the same experiment with every key"""
 
 
@@ -38,55 +38,55 @@ def mistake(path: Path, *overrides: str) -> str:
 
 class TestValues:
     def test_an_integer_stands_for_a_float_but_not_the_other_way(self):
-        rate = load(QUICKSTART, ["optimizer.lr=1"]).optimizer.lr
+        rate = load(SMALL, ["optimizer.lr=1"]).optimizer.lr
         assert rate == 1.0 and isinstance(rate, float)
-        assert "expected an integer" in mistake(QUICKSTART, "stream.batch=8.0")
+        assert "expected an integer" in mistake(SMALL, "stream.batch=8.0")
 
     @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", ".001", "+1e-03"])
     def test_every_way_to_write_a_thousandth_is_a_number(self, text: str, write):
-        assert load(QUICKSTART, [f"optimizer.lr={text}"]).optimizer.lr == 1e-3
+        assert load(SMALL, [f"optimizer.lr={text}"]).optimizer.lr == 1e-3
         assert load(write(TEXT.replace("lr: 0.02", f"lr: {text}"))).optimizer.lr == 1e-3
 
     @pytest.mark.parametrize("text", ["yes", "on", "1", "'true'", "null"])
     def test_only_true_and_false_are_booleans(self, text: str):
-        assert "expected true or false" in mistake(QUICKSTART, f"stream.mirror={text}")
+        assert "expected true or false" in mistake(SMALL, f"stream.mirror={text}")
 
     @pytest.mark.parametrize("key", ["stream.batch", "optimizer.lr", "engine.zero_stage", "seed"])
     def test_true_is_not_a_number(self, key: str):
-        assert mistake(QUICKSTART, f"{key}=true").startswith(f"{key} on the command line (got true)")
+        assert mistake(SMALL, f"{key}=true").startswith(f"{key} on the command line (got true)")
 
     @pytest.mark.parametrize("text", ["20240512", "007", "3.14", "1e3", "1_000", ".5e1"])
     def test_a_number_where_a_text_is_due_is_the_text_that_was_written(self, text: str, write):
-        assert load(QUICKSTART, [f"tracking.experiment={text}"]).tracking.experiment == text
+        assert load(SMALL, [f"tracking.experiment={text}"]).tracking.experiment == text
         config = load(write(re.sub(r"(?m)^name: .*$", f"name: {text.lstrip('.')}", TEXT)))
         assert config.name == text.lstrip(".")
         assert load(write(dump(config))) == config
 
     @pytest.mark.parametrize("text", ["true", "[1]", "null"])
     def test_other_values_are_no_text(self, text: str):
-        assert "tracking.experiment" in mistake(QUICKSTART, f"tracking.experiment={text}")
+        assert "tracking.experiment" in mistake(SMALL, f"tracking.experiment={text}")
 
     @pytest.mark.parametrize(
         "text",
         ["&a [*a]", "{x: &a [1], y: [*a, *a]}", "!!timestamp x", "!!int x", "!!bool x", "\0", "[" * 3000],
     )
     def test_what_yaml_cannot_read_or_could_not_end_is_a_mistake(self, text: str, write):
-        assert mistake(QUICKSTART, f"stream.scale={text}").startswith("stream.scale on the command line")
+        assert mistake(SMALL, f"stream.scale={text}").startswith("stream.scale on the command line")
         assert "is not YAML" in mistake(write(TEXT.replace("scale:", f"scale: {text}\n#")))
 
     @pytest.mark.parametrize("text", [".inf", ".nan", "-.inf"])
     def test_numbers_are_finite(self, text: str):
-        assert "optimizer.lr" in mistake(QUICKSTART, f"optimizer.lr={text}")
+        assert "optimizer.lr" in mistake(SMALL, f"optimizer.lr={text}")
 
     def test_a_configuration_is_frozen_and_hashable(self):
-        config = load(QUICKSTART)
-        assert hash(config) == hash(load(QUICKSTART))
+        config = load(SMALL)
+        assert hash(config) == hash(load(SMALL))
         with pytest.raises(Exception, match="frozen"):
             config.stream.batch = 3
 
     def test_overrides_take_lists_nulls_and_whole_sections(self):
         config = load(
-            QUICKSTART,
+            SMALL,
             [
                 "relations.cooccurrence.ignore_classes=[1,2]",
                 "data.test=null",
@@ -99,13 +99,13 @@ class TestValues:
 
     def test_a_list_of_pairs_is_a_tuple_of_tuples_and_is_written_and_read_alike(self, write):
         overrides = ["stream.mirror_swaps=[[2,3],[4,5]]", "relations.cooccurrence.weight=0"]
-        config = load(QUICKSTART, overrides)
+        config = load(SMALL, overrides)
         assert config.stream.mirror_swaps == ((2, 3), (4, 5))
         assert load(write(dump(config))) == config
         assert flatten(config)["stream.mirror_swaps"] == "[[2, 3], [4, 5]]"
 
     def test_the_last_override_of_a_key_counts(self):
-        assert load(QUICKSTART, ["stream.batch=4", "stream.batch=6"]).stream.batch == 6
+        assert load(SMALL, ["stream.batch=4", "stream.batch=6"]).stream.batch == 6
 
     def test_an_override_of_a_section_leaves_the_keys_it_does_not_name(self, write):
         path = write(TEXT.replace("concentration: 6.0", "concentration: 5.0"))
@@ -119,11 +119,11 @@ class TestValues:
 
 
 class TestOrigins:
-    @pytest.mark.parametrize("text", [QUICKSTART.read_text(), TEXT], ids=["short", "whole"])
+    @pytest.mark.parametrize("text", [SMALL.read_text(), TEXT], ids=["short", "whole"])
     def test_every_value_says_its_line_or_that_it_was_overridden_or_is_the_default(self, write, text: str):
         path = write(text)
         config, origins = explain(path, ["stream.batch=4"])
-        assert config == load(QUICKSTART, ["stream.batch=4"])
+        assert config == load(SMALL, ["stream.batch=4"])
         assert list(origins) == list(flatten(config)) and origins["stream.batch"] == "override"
         for key, origin in origins.items():
             if origin not in ("override", "default"):
@@ -132,7 +132,7 @@ class TestOrigins:
                 assert key.rpartition(".")[2] in text.splitlines()[int(line) - 1]
 
     def test_the_default_is_the_origin_of_what_is_not_named(self, write):
-        _, origins = explain(QUICKSTART)
+        _, origins = explain(SMALL)
         assert origins["seed"] == origins["loss.reduction"] == origins["data.test"] == "default"
         assert "default" not in explain(write(TEXT))[1].values()
 
@@ -146,7 +146,7 @@ class TestMistakes:
 
     def test_a_choice_lists_what_is_allowed(self, write):
         assert "loss.reduction on the command line (got mean); allowed: global, per_rank" in mistake(
-            QUICKSTART, "loss.reduction=mean"
+            SMALL, "loss.reduction=mean"
         )
         path = write(TEXT.replace("reduction: global", "reduction: mean"))
         assert re.match(
@@ -154,8 +154,8 @@ class TestMistakes:
         )
 
     def test_a_key_of_another_section_is_found(self):
-        assert "did you mean stream.batch or classifier.batch?" in mistake(QUICKSTART, "batch=3")
-        assert "segments.iterations or evaluation.iterations" in mistake(QUICKSTART, "iterations=3")
+        assert "did you mean stream.batch or classifier.batch?" in mistake(SMALL, "batch=3")
+        assert "segments.iterations or evaluation.iterations" in mistake(SMALL, "iterations=3")
 
     def test_a_key_of_another_section_is_found_although_a_short_file_lacks_names_like_it(self, write):
         path = write("name: mine\ndata: {train: data/mine}\nsteps: 100\n")
@@ -197,7 +197,7 @@ class TestMistakes:
         ],
     )
     def test_a_wrong_value_says_what_is_expected(self, override: str, part: str):
-        message = mistake(QUICKSTART, override)
+        message = mistake(SMALL, override)
         assert part in message
         assert override.partition("=")[0] in message
 
@@ -232,8 +232,8 @@ class TestMistakes:
         assert "a configuration is a mapping of sections" in mistake(write(text))
 
     def test_an_absent_file_suggests_the_nearest(self, write, tmp_path: Path):
-        assert "did you mean" in mistake(QUICKSTART.with_name("quikstart.yaml"))
-        assert "quickstart.yaml?" in mistake(QUICKSTART.with_name("quikstart.yaml"))
+        assert "did you mean" in mistake(SMALL.with_name("smal.yaml"))
+        assert "small.yaml?" in mistake(SMALL.with_name("smal.yaml"))
         assert "there is no YAML file" in mistake(tmp_path / "nowhere" / "a.yaml")
         path = write(TEXT)
         assert f"has {path.name}" in mistake(path.with_name("entirely-different"))
@@ -326,19 +326,19 @@ class TestRulesBetweenFields:
         ],
     )
     def test_values_that_do_not_go_together_are_refused(self, overrides: list[str], part: str):
-        assert part in mistake(QUICKSTART, *overrides)
+        assert part in mistake(SMALL, *overrides)
 
     def test_the_pyramid_head_and_the_backbone_s_own_stride_can_be_had(self):
         overrides = ["model.head=pspnet", "model.dilations=[]", "model.output_stride=null"]
-        model = load(QUICKSTART, overrides).model
+        model = load(SMALL, overrides).model
         assert (model.head, model.dilations, model.output_stride) == ("pspnet", (), None)
 
     def test_the_step_policy_can_be_had(self):
         overrides = ["schedule.policy=step", "schedule.power=null", "schedule.decays=[100, 200]"]
-        assert load(QUICKSTART, overrides).schedule.decays == (100, 200)
+        assert load(SMALL, overrides).schedule.decays == (100, 200)
 
     def test_a_bank_of_the_last_steps_has_no_capacity_to_outgrow(self):
-        assert load(QUICKSTART, ["bank.candidates=recent", "bank.capacity=1"]).bank.capacity == 1
+        assert load(SMALL, ["bank.candidates=recent", "bank.capacity=1"]).bank.capacity == 1
 
     @pytest.mark.parametrize(
         "overrides",
@@ -350,24 +350,24 @@ class TestRulesBetweenFields:
         ],
     )
     def test_a_bank_just_large_enough_can_be_had(self, overrides: list[str]):
-        assert load(QUICKSTART, overrides).bank.candidates == "nearest+sampled"
+        assert load(SMALL, overrides).bank.candidates == "nearest+sampled"
 
     @pytest.mark.parametrize("candidates", ["nearest+sampled", "nearest", "exact"])
     def test_affinity_over_the_bank_and_a_momentum_encoder_can_be_had(self, candidates: str):
         overrides = [f"bank.candidates={candidates}", "bank.encoder_momentum=0.99", "engine.zero_stage=2"]
-        config = load(QUICKSTART, [*GLOBAL_AFFINITY, *overrides])
+        config = load(SMALL, [*GLOBAL_AFFINITY, *overrides])
         assert config.relations.feature_affinity.scope == "global"
         assert config.bank.encoder_momentum == 0.99
 
     def test_a_scope_that_no_relation_uses_needs_no_bank(self):
         unused = ["relations.feature_affinity.scope=global", "bank.candidates=recent"]
-        assert load(QUICKSTART, unused).relations.feature_affinity.weight == 0
+        assert load(SMALL, unused).relations.feature_affinity.weight == 0
 
     def test_one_positive_term_is_enough(self):
         weights = [
             f"relations.{name}.weight=0" for name in ("image_similarity", "annotation", "cooccurrence")
         ]
-        assert load(QUICKSTART, weights).loss.cross_entropy == 1.0
+        assert load(SMALL, weights).loss.cross_entropy == 1.0
 
 
 @st.composite
@@ -395,7 +395,7 @@ def typos(draw) -> tuple[str, str]:
 @given(typos())
 def test_any_typo_in_an_override_is_named_with_a_valid_key(pair: tuple[str, str]):
     _, typo = pair
-    message = mistake(QUICKSTART, f"{typo}=1")
+    message = mistake(SMALL, f"{typo}=1")
     assert message.startswith(f"{typo} on the command line is not a configuration key (got 1); did you mean ")
     suggestions = message.partition("did you mean ")[2].rstrip("?").split(" or ")
     assert set(suggestions) <= set(fields())

@@ -53,7 +53,7 @@ NEW_SECTIONS = {"labeling", "classifier"}
 SINCE_VERSION_1 = {
     *("loss.pixels_per_segment", "segments.labels", "optimizer.clip"),
     "relations.cooccurrence.own_image",
-    *("model.embedding", "stream.grey", "stream.blur"),
+    *("model.embedding", "stream.grey", "stream.blur", "engine.max_failures", "engine.patience"),
     *(key for key in KEYS if key.partition(".")[0] in NEW_SECTIONS),
 }
 """keys that version 1 did not know"""

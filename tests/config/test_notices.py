@@ -9,10 +9,10 @@ import pytest
 from spml_dist.cli import main
 from spml_dist.config import load
 from spml_dist.config.notices import unreached_dilations
+from tests.conftest import SMALL
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(path.name for path in CONFIGS.glob("*.yaml"))
-QUICKSTART = CONFIGS / "quickstart.yaml"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -35,7 +35,7 @@ def test_what_is_shipped_fits(name):
 def test_a_dilation_is_reached_if_it_is_below_the_cells_of_a_side(crop, stride, dilations, beyond):
     stride = "null" if stride is None else stride
     words = [f"stream.crop={crop}", f"model.output_stride={stride}", f"model.dilations={dilations}"]
-    notice = unreached_dilations(load(QUICKSTART, words))
+    notice = unreached_dilations(load(SMALL, words))
     assert (notice is None) == (not beyond)
     if beyond:
         assert f"model.dilations {', '.join(map(str, beyond))} are never trained" in notice
@@ -43,18 +43,16 @@ def test_a_dilation_is_reached_if_it_is_below_the_cells_of_a_side(crop, stride, 
 
 def test_the_notice_proposes_dilations_that_fit():
     words = ["stream.crop=96", "model.dilations=[6, 12, 18, 24]"]
-    assert unreached_dilations(load(QUICKSTART, words)).endswith(
-        "the release's proportions would be [1, 2, 3, 4]"
-    )
+    assert unreached_dilations(load(SMALL, words)).endswith("the release's proportions would be [1, 2, 3, 4]")
 
 
 def test_a_pyramid_of_averages_has_none():
     words = ["model.head=pspnet", "model.dilations=[]", "stream.crop=64"]
-    assert unreached_dilations(load(QUICKSTART, words)) is None
+    assert unreached_dilations(load(SMALL, words)) is None
 
 
 def test_config_says_so_in_one_line_beside_its_output(capsys):
-    assert main(["config", str(QUICKSTART), "model.dilations=[6, 16]"]) == 0
+    assert main(["config", str(SMALL), "model.dilations=[6, 16]"]) == 0
     printed = capsys.readouterr()
     assert "  dilations: [6, 16] " in printed.out
     assert printed.err.startswith("spml-dist: model.dilations 16 are never trained: a crop has 16 cells")

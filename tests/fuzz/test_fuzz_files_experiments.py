@@ -15,8 +15,8 @@ from spml_dist.errors import ConfigError
 from tests.fuzz.conftest import fuzz
 from tests.fuzz.damage import JSON, damaged, spoilt
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
-SOUND = QUICKSTART.read_bytes()
+SMALL = Path(__file__).parents[1] / "small.yaml"
+SOUND = SMALL.read_bytes()
 KEYS = st.sampled_from(sorted(fields())) | st.text(max_size=12)
 VALUES = (
     st.text(max_size=20)

@@ -25,7 +25,7 @@ from tests.fuzz.conftest import fuzz
 from tests.fuzz.damage import damaged, spoilt
 from tests.training.test_checkpoint import Engine, bank_of, global_bank
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+SMALL = Path(__file__).parents[1] / "small.yaml"
 
 
 def refused(call, *arguments) -> bool:
@@ -43,7 +43,7 @@ def refused(call, *arguments) -> bool:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint with each kind of bank."""
-    folder, config = tmp_path_factory.mktemp("checkpoints"), load(QUICKSTART)
+    folder, config = tmp_path_factory.mktemp("checkpoints"), load(SMALL)
     bank = global_bank()
     bank.add(rows_of(["a", "b"], [3, 4]), ["a", "b"])
     state = {"step": 7, "fingerprint": "f"}

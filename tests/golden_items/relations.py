@@ -22,7 +22,7 @@ from spml_dist.records import UNLABELLED, Batch, Candidates
 from tests.remembering import remembering
 from tests.spawn import spawn
 
-CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+CONFIG = Path(__file__).parents[1] / "small.yaml"
 NAMES = {"sem_ann": "annotation", "sem_occ": "cooccurrence", "img_sim": "image_similarity"}
 
 

@@ -19,7 +19,7 @@ from spml_dist.model import export
 from spml_dist.model.segmenter import build
 from tests.inference.conftest import CLASSES, stripes
 
-CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+CONFIG = Path(__file__).parents[1] / "small.yaml"
 
 
 @pytest.fixture

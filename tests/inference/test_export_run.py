@@ -20,7 +20,7 @@ from spml_dist.model.segmenter import build
 from spml_dist.records import Normalisation
 from tests.inference.conftest import CLASSES, stripes
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+SMALL = Path(__file__).parents[1] / "small.yaml"
 IMAGE = stripes(0).image
 OWN = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
@@ -38,7 +38,7 @@ def made(folder: Path, seed: int = 0) -> Path:
         "evaluation.longer_side=40",
         "stream.crop=96",
     ]
-    config = load(QUICKSTART, words)
+    config = load(SMALL, words)
     state = build(config.model, len(CLASSES), seed).state_dict()
     export.save(state, folder / "export", config.model, list(CLASSES), 1, 40, normalisation=OWN)
     (folder / "config.yaml").write_text(dump(config))

@@ -25,14 +25,14 @@ from spml_dist.model import export
 from spml_dist.model.segmenter import build
 from tests.inference.conftest import CLASSES, stripes
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+SMALL = Path(__file__).parents[1] / "small.yaml"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A run folder as training leaves it; the network has learnt nothing."""
     folder = tmp_path_factory.mktemp("runs") / "toy"
-    config = load(QUICKSTART, ["model.embedding_dim=8"])
+    config = load(SMALL, ["model.embedding_dim=8"])
     network = build(config.model, len(CLASSES), seed=0)
     export.save(network.state_dict(), folder / "export", config.model, list(CLASSES), 1, 40)
     (folder / "config.yaml").write_text(dump(config))

@@ -17,7 +17,7 @@ from spml_dist.model import cam, export
 from spml_dist.model.segmenter import build
 from tests.inference.conftest import CLASSES, stripes
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+SMALL = Path(__file__).parents[1] / "small.yaml"
 IMAGE = stripes(0).image
 
 
@@ -25,7 +25,7 @@ IMAGE = stripes(0).image
 def run(tmp_path_factory) -> Path:
     """A run folder as training leaves it; the network has learnt nothing."""
     folder = tmp_path_factory.mktemp("runs") / "toy"
-    config = load(QUICKSTART, ["model.embedding_dim=8", "evaluation.longer_side=40"])
+    config = load(SMALL, ["model.embedding_dim=8", "evaluation.longer_side=40"])
     network = build(config.model, len(CLASSES), seed=0)
     export.save(network.state_dict(), folder / "export", config.model, list(CLASSES), 1, 40)
     (folder / "config.yaml").write_text(dump(config))
@@ -91,7 +91,7 @@ def test_a_place_without_a_model_is_named(tmp_path):
 
 
 def test_a_cam_classifier_is_no_segmenter(tmp_path):
-    config = load(QUICKSTART).model
+    config = load(SMALL).model
     network = cam.build(config, len(CLASSES), seed=0)
     export.save(network.state_dict(), tmp_path, config, list(CLASSES), 1, 40, "cam")
     with pytest.raises(RunError, match="segmenter"):

@@ -28,7 +28,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (75, 61, 3), dtype=np.uint8)
 @pytest.fixture(scope="module")
 def segmenter():
     """A network that has learnt nothing, with the context of a real one."""
-    config = load("configs/quickstart.yaml", ["model.embedding_dim=8"]).model
+    config = load("tests/small.yaml", ["model.embedding_dim=8"]).model
     return build(config, len(CLASSES), seed=0).eval()
 
 

@@ -23,8 +23,8 @@ from spml_dist.labeling.label_quality import measure
 from spml_dist.labeling.labelled_parts import LabelledParts, PackParts
 from spml_dist.records import IGNORED, IMAGENET, UNLABELLED, Sample
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
-CONFIG = load(QUICKSTART).cam
+SMALL = Path(__file__).parents[1] / "small.yaml"
+CONFIG = load(SMALL).cam
 SHAPE = (5, 7)
 BACKGROUND = 0
 

@@ -25,7 +25,7 @@ from spml_dist.model.segmenter import build
 from spml_dist.records import UNLABELLED
 from tests.inference.conftest import CLASSES, ColourNet, stripes
 
-CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+CONFIG = Path(__file__).parents[1] / "small.yaml"
 QUICK = ("labeling.stride=4", "labeling.scales=[1]", "labeling.index_scales=[1]", "labeling.neighbours=3")
 
 

@@ -22,7 +22,7 @@ from tests.method.test_loss import pixel_loss
 from tests.remembering import remembering
 from tests.spawn import spawn
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+SMALL = Path(__file__).parents[1] / "small.yaml"
 CLASSES, CHANNELS, SIDE, CROP = 4, 6, 6, 13
 WEIGHTS = {
     "image_similarity": 0.2,
@@ -42,7 +42,7 @@ def configured(
     changes += [f"loss.cross_entropy={weights['cross_entropy']}", "segments.grid=[2,2]"]
     changes += [f"loss.reduction={reduction}", f"loss.tagless={tagless}", "segments.iterations=3"]
     changes += ["relations.cooccurrence.ignore_classes=[3]"]
-    return load(QUICKSTART, [*changes, *changed])
+    return load(SMALL, [*changes, *changed])
 
 
 @dataclass

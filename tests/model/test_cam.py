@@ -12,13 +12,13 @@ from spml_dist.config import load
 from spml_dist.errors import RunError
 from spml_dist.model import cam, export, segmenter
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+SMALL = Path(__file__).parents[1] / "small.yaml"
 CLASSES = ["ground", "cat", "dog", "cow"]
 
 
 @pytest.fixture(scope="module")
 def config():
-    return load(QUICKSTART, ["model.embedding_dim=8", "model.frozen=[conv1]"]).model
+    return load(SMALL, ["model.embedding_dim=8", "model.frozen=[conv1]"]).model
 
 
 @pytest.fixture

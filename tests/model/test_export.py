@@ -21,7 +21,7 @@ CLASSES = ["nothing", "cat", "dög"]
 
 @pytest.fixture(scope="module")
 def config():
-    quickstart = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+    quickstart = Path(__file__).parents[1] / "small.yaml"
     return load_config(quickstart, ["model.dilations=[1,2]", "model.embedding_dim=8"]).model
 
 

@@ -20,7 +20,7 @@ from spml_dist.retrieval.build import build_index
 from spml_dist.retrieval.collection import Collection, open_index
 from tests.inference.conftest import CLASSES, ColourNet, stripes
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+SMALL = Path(__file__).parents[1] / "small.yaml"
 
 
 def scenes(first: int, count: int) -> Iterator[Sample]:
@@ -53,7 +53,7 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     packed(folder / "train", "train", scenes(0, 5))
     words = ["name=toy", f"data.train={folder}/train", f"data.val={folder}/train", "evaluation.grid=[3, 3]"]
-    config = load(QUICKSTART, words)
+    config = load(SMALL, words)
     run = folder / "toy"
     export.save({"nothing": torch.zeros(1)}, run / "export", config.model, list(CLASSES), None, 40)
     (run / "config.yaml").write_text(dump(config))

@@ -21,7 +21,7 @@ from spml_dist.hashing import image_hash
 from spml_dist.records import Candidates
 from spml_dist.training import checkpoint
 from tests.bank.builders import CLASSES, DIM, rows_of
-from tests.conftest import QUICKSTART, payload, work
+from tests.conftest import SMALL, payload, work
 from tests.spawn import spawn
 
 VARIANTS = {
@@ -192,7 +192,7 @@ def no_space(tensors, path: Path) -> None:
 
 def global_bank(**changes) -> ShardedBank:
     """Empty, with room for 64 images."""
-    settings = load(QUICKSTART).bank.model_copy(update=changes)
+    settings = load(SMALL).bank.model_copy(update=changes)
     return ShardedBank(settings, DIM, CLASSES, LookupPlan((), False, ()), 0, torch.device("cpu"))
 
 
@@ -214,7 +214,7 @@ class TestFolder:
     @pytest.fixture
     def save(self, tmp_path: Path) -> Callable[..., Path]:
         def write(step: int, keep: int = 2, bank: RecentBank | ShardedBank | None = None) -> Path:
-            config = load(QUICKSTART, [f"checkpoint.keep={keep}"])
+            config = load(SMALL, [f"checkpoint.keep={keep}"])
             state = {"step": step, "fingerprint": "f"}
             bank = bank_of(1, step) if bank is None else bank
             return checkpoint.save(Engine(step), bank, state, config, tmp_path)
@@ -378,7 +378,7 @@ def cut(file: Path, left: int | None) -> None:
 
 def save_with_one_full_disk(rank: int, folder: Path) -> list[str]:
     """Two ranks save: first rank 0's disk is full, then rank 1's, then none. What this one says."""
-    said, config, bank = [], load(QUICKSTART), global_bank()
+    said, config, bank = [], load(SMALL), global_bank()
     own = [key for key in "abcdefgh" if image_hash([key]).item() % 64 * 2 // 64 == rank]
     bank.add(rows_of(own, [3] * len(own)), own)
     write = checkpoint.save_file

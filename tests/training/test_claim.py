@@ -13,7 +13,7 @@ from spml_dist.errors import RunError
 from spml_dist.run_folder import RunFolder
 from spml_dist.training.claim import claim, exported_step, held
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+SMALL = Path(__file__).parents[1] / "small.yaml"
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def run(tmp_path) -> RunFolder:
     return RunFolder(tmp_path / "run")
 
 
-def claimed(run: RunFolder, *overrides: str, path: Path = QUICKSTART) -> Config:
+def claimed(run: RunFolder, *overrides: str, path: Path = SMALL) -> Config:
     config, origins = explain(path, overrides)
     claim(run, config, origins)
     return config
@@ -37,7 +37,7 @@ def test_a_run_s_file_shows_origins_and_loads_to_the_same(run):
     assert load(run.config) == config
     shown = lines(run)
     assert shown["seed"].split() == ["7", "#", "override"]
-    assert shown["lr"].split()[:2] == ["0.02", "#"] and f"{QUICKSTART}:" in shown["lr"]
+    assert shown["lr"].split()[:2] == ["0.02", "#"] and f"{SMALL}:" in shown["lr"]
     assert shown["momentum"].split() == ["0.9", "#", "default"]
 
 
@@ -54,8 +54,8 @@ def test_going_on_from_the_run_s_own_file_keeps_the_origins(run):
 
 
 def test_a_configuration_without_origins_is_written_without(run):
-    claim(run, load(QUICKSTART))
-    assert load(run.config) == load(QUICKSTART) and "#" not in run.config.read_text()
+    claim(run, load(SMALL))
+    assert load(run.config) == load(SMALL) and "#" not in run.config.read_text()
 
 
 def test_a_run_that_logged_a_step_is_one_configuration_s(run):

@@ -15,7 +15,7 @@ from spml_dist.config.models import OptimizerConfig
 from spml_dist.errors import ConfigError
 from spml_dist.model import export
 from spml_dist.training.clipping import Clipping, is_classifier
-from tests.conftest import QUICKSTART, payload, work
+from tests.conftest import SMALL, payload, work
 from tests.spawn import spawn
 
 pytestmark = pytest.mark.timeout(900)
@@ -100,7 +100,7 @@ def test_the_classifier_of_either_network_is_told_by_its_name(name, belongs):
 
 def test_apart_needs_a_norm():
     with pytest.raises(ConfigError, match=r"optimizer\.clip \(got apart\); optimizer\.clip_norm is null"):
-        load(QUICKSTART, ["optimizer.clip=apart", "optimizer.clip_norm=null"])
+        load(SMALL, ["optimizer.clip=apart", "optimizer.clip_norm=null"])
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ NO_COOCCURRENCE = "relations.cooccurrence.weight=0"
 
 
 def relations(*overrides: str):
-    return load(Path(__file__).parents[2] / "configs" / "quickstart.yaml", overrides).relations
+    return load(Path(__file__).parents[1] / "small.yaml", overrides).relations
 
 
 @pytest.fixture

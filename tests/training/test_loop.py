@@ -20,7 +20,7 @@ from spml_dist.model import export
 from spml_dist.model.segmenter import build
 from spml_dist.records import Batch
 from spml_dist.training.task import dropout_seeds
-from tests.conftest import QUICKSTART, payload, work
+from tests.conftest import SMALL, payload, work
 from tests.spawn import spawn
 
 pytestmark = pytest.mark.timeout(600)
@@ -185,7 +185,7 @@ def test_plain_cross_entropy_trains_the_backbone(metrics, output: Path):
     assert (entries[0]["candidates"], entries[0]["bank/rows"]) == (0, 0)
     trained, info = export.load(output / "cross_entropy" / "export")
     words = [f"model.{key}={json.dumps(value)}" for key, value in info["model"].items()]
-    fresh = build(load(QUICKSTART, words).model, len(info["classes"]), seed=235)
+    fresh = build(load(SMALL, words).model, len(info["classes"]), seed=235)
     first = next(trained.backbone.parameters()), next(fresh.backbone.parameters())
     assert not torch.equal(*first)
 

@@ -17,7 +17,7 @@ from spml_dist.tensor_records import take
 from spml_dist.training import run_bank
 from tests.method.test_step import CHANNELS, CLASSES, configured, example
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+SMALL = Path(__file__).parents[1] / "small.yaml"
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_only_what_a_relation_needs_is_asked(annotation, cooccurrence, feature_a
     for scope in ("batch", "global"):
         scoped = f"relations.feature_affinity.scope={scope}"
         told = run_bank.lookup_plan(
-            load(QUICKSTART, [*changes, scoped, "relations.cooccurrence.ignore_classes=[2]"])
+            load(SMALL, [*changes, scoped, "relations.cooccurrence.ignore_classes=[2]"])
         )
         votes = scope == "global" and feature_affinity > 0
         assert told == LookupPlan(kinds, votes, ignore_classes=(2,))
@@ -59,11 +59,11 @@ def test_a_step_leaves_its_segments_with_its_number_and_their_keys():
 
 
 def test_an_index_on_a_gpu_that_faiss_does_not_see_is_refused():
-    config = load(QUICKSTART, ["bank.gpu_index=true"])
+    config = load(SMALL, ["bank.gpu_index=true"])
     with pytest.raises(RunError, match="FAISS sees no GPU"):
         run_bank.build(config, 3, torch.device("cuda", 0))
 
 
 def test_on_a_cpu_the_same_configuration_searches_the_file_in_main_memory():
-    bank = run_bank.build(load(QUICKSTART, ["bank.gpu_index=true"]), 3, torch.device("cpu"))
+    bank = run_bank.build(load(SMALL, ["bank.gpu_index=true"]), 3, torch.device("cpu"))
     assert bank.indexes and len(bank) == 0

@@ -28,7 +28,7 @@ from spml_dist.training.build import TrainingRun
 from spml_dist.training.deepspeed_engine import DeepSpeedEngine
 from spml_dist.training.momentum_encoder import MomentumEncoder
 from spml_dist.training.torch_engine import TorchEngine
-from tests.conftest import QUICKSTART
+from tests.conftest import SMALL
 from tests.spawn import spawn
 from tests.training.test_shipped_configs import CLASSES, CROP, IMAGES, SHRUNK, batch
 
@@ -39,7 +39,7 @@ MOMENTUM = 0.75
 def configured(momentum: float | None = MOMENTUM, *changes: str) -> Config:
     said = "null" if momentum is None else momentum
     words = [f"bank.encoder_momentum={said}", "tracking.previews=0", "schedule.warmup=0", "optimizer.lr=0.2"]
-    return load(QUICKSTART, [*SHRUNK, "segments.grid=[3,3]", *words, *changes])
+    return load(SMALL, [*SHRUNK, "segments.grid=[3,3]", *words, *changes])
 
 
 def started(config: Config, last: Path | None = None) -> TrainingRun:

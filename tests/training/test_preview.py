@@ -15,7 +15,7 @@ from spml_dist.drawing import contact_sheet, overlay
 from spml_dist.drawing.contact_sheet import Card
 from spml_dist.records import IGNORED, UNLABELLED, Batch
 from spml_dist.training import preview
-from tests.conftest import QUICKSTART
+from tests.conftest import SMALL
 
 CLASSES = ["ground", "cat", "dog"]
 VIEWS = ["crop", "weak labels", "segments", "prediction"]
@@ -55,7 +55,7 @@ def logits() -> torch.Tensor:
 
 
 def config(shown: int) -> Config:
-    return load(QUICKSTART, ["segments.grid=[2, 2]", "stream.crop=32", f"tracking.previews={shown}"])
+    return load(SMALL, ["segments.grid=[2, 2]", "stream.crop=32", f"tracking.previews={shown}"])
 
 
 @pytest.mark.parametrize(("asked", "rows"), [(1, 1), (2, 2), (8, 3)])
