@@ -26,15 +26,18 @@ $(STAMP)$(EXTRA): pyproject.toml constraints.txt
 	@$(BIN)/python -m spml_dist.training.deepspeed_engine
 	@touch $@
 
-quickstart: install  ## pack generated scenes, train on two workers, evaluate
-	@echo '== 1/3 packing generated scenes'
+quickstart: install  ## pack generated scenes, train on two workers, evaluate, predict
+	@echo '== 1/4 packing generated scenes'
 	@$(BIN)/spml-dist pack sample --out data/sample
-	@echo; echo '== 2/3 training with Ray Train and DeepSpeed on two workers'
+	@echo; echo '== 2/4 training with Ray Train and DeepSpeed on two workers'
 	@$(BIN)/spml-dist train configs/quickstart.yaml
-	@echo; echo '== 3/3 evaluating on held-out scenes'
+	@echo; echo '== 3/4 evaluating on held-out scenes'
 	@$(BIN)/spml-dist evaluate runs/quickstart --split val
+	@echo; echo '== 4/4 labelling the held-out scenes'
+	@$(BIN)/spml-dist predict runs/quickstart data/sample/val --out runs/quickstart/predictions
 	@echo
 	@echo 'report with pictures  runs/quickstart/report.html'
+	@echo 'predictions           runs/quickstart/predictions'
 	@echo 'run folder            runs/quickstart'
 	@echo 'MLflow                make mlflow, then $(MLFLOW)'
 

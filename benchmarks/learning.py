@@ -6,17 +6,20 @@ those of WORDS: a network with ImageNet weights, 500 steps of 8 crops of 160 pix
 DeepSpeed. Each run is evaluated on val by both read-outs.
 
 --set names folders under --data, which defaults to the environment's SPML_DATA, --labels kinds of annotation
-in them; both, --row and --seed take several. Runs that OUT already holds are not repeated and a broken-off
-one goes on from its checkpoint: the same command goes on, and a table can be filled over days. After every
-run OUT/learning.md has the table of all runs there are, means and deviations over the seeds, and
-OUT/learning.json the same with each seed's values; --table writes both without training. `cpu_s` is the
-processor time of a training in seconds, start included: beside other work it stays nearly the same.
+in them; both, --row and --seed take several. A broken-off run goes on from its checkpoint and a finished one
+is not repeated: neither one whose folder OUT/runs holds, nor one that OUT/learning.json knows. So the same
+command goes on, and a table is filled over days and machines: start with the file of the day before, such as
+docs/learning.json. After every run OUT/learning.md has the table of all runs there are, means and deviations
+over the seeds, and OUT/learning.json the same with each seed's values; --table writes both without training.
+`cpu_s` is the processor time of a training in seconds, start included.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import statistics
 from collections.abc import Iterable
 from itertools import product
@@ -44,6 +47,7 @@ WORDS = (
     "optimizer.head_multiplier=10",
     "optimizer.clip_norm=null",
     "bank.candidates=nearest+sampled",
+    "loss.pixels_per_segment=4",
     "checkpoint.every=100",
 )
 RECENT = ("bank.candidates=recent", "bank.steps=2")
@@ -63,6 +67,9 @@ ROWS: dict[str, tuple[str, ...]] = {
     "both_losses": ("model.classifier_detached=false",),
     "clip_together": ("optimizer.clip_norm=1.0",),
     "clip_apart": ("optimizer.clip_norm=1.0", "optimizer.clip=apart"),
+    "pixels_all": ("loss.pixels_per_segment=null",),
+    "pixels_2": ("loss.pixels_per_segment=2",),
+    "pixels_8": ("loss.pixels_per_segment=8",),
     "labels_majority": ("segments.labels=majority",),
     "dilations_paper": ("model.dilations=[6, 12, 18, 24]",),
     "dilations_paper_cross_entropy": (*PLAIN, "model.dilations=[6, 12, 18, 24]"),
@@ -84,6 +91,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "annotation_kappa_12": ("relations.annotation.concentration=12",),
     "cooccurrence_0": ("relations.cooccurrence.weight=0",),
     "cooccurrence_0.1": ("relations.cooccurrence.weight=0.1",),
+    "cooccurrence_others": ("relations.cooccurrence.own_image=false",),
 }
 """row → what it changes in WORDS; the first four answer whether the method and its bank are worth it"""
 COLUMNS = ("classifier", "neighbours", "cpu_s")
@@ -109,9 +117,10 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     if not args.table:
         for seed, name, labels, row in product(args.seeds, args.sets, args.labels, args.row):
-            train(args.out, args.data / name, labels, row, seed, args.steps)
-            write(args.out, args.steps)
-    write(args.out, args.steps)
+            if seed not in known(args.out).get((name, labels, row, args.steps), {}):
+                train(args.out, args.data / name, labels, row, seed, args.steps)
+                write(args.out)
+    write(args.out)
     return 0
 
 
@@ -134,25 +143,49 @@ def run_name(name: str, labels: str, row: str, steps: int) -> str:
     return f"{name}_{labels}_{row.replace('+', '_')}" + ("" if steps == STEPS else f"_steps{steps}")
 
 
-def write(out: Path, steps: int) -> None:
-    """The table and its JSON, of every run that OUT holds."""
-    rows = []
+Case = tuple[str, str, str, int]
+"""set, labels, row, steps"""
+
+
+def write(out: Path) -> None:
+    """The table and its JSON: of what OUT/learning.json knew, and of every finished run that OUT holds."""
+    found = known(out)
     for name, labels, row in product(SETS, LABELS, ROWS):
-        stem = run_name(name, labels, row, steps)
-        seeds = _seeds(out / "runs", stem)
-        found = {seed: values for seed in seeds if (values := _run(out, f"{stem}_{seed}", steps))}
-        if found:
-            rows.append({"set": name, "labels": labels, "row": row, "steps": steps, **_columns(found)})
-    table = [("set", "labels", "row", "seeds", *COLUMNS)]
-    for each in rows:
-        values = (training.mean(each[column]["values"], 1) for column in COLUMNS)
-        table.append((each["set"], each["labels"], each["row"], str(len(each["seeds"])), *values))
+        for path in (out / "runs").glob(f"{name}_{labels}_{row.replace('+', '_')}_*"):
+            steps, seed = _steps_and_seed(path.name.removeprefix(run_name(name, labels, row, STEPS)))
+            if seed is not None and (values := _run(out, path.name, steps)):
+                found.setdefault((name, labels, row, steps), {})[seed] = values
+    rows, table = [], [("set", "labels", "row", "steps", "seeds", *COLUMNS)]
+    for case in sorted(found, key=_place):
+        runs = dict(sorted(found[case].items()))
+        name, labels, row, steps = case
+        columns = _columns(runs)
+        rows.append({"set": name, "labels": labels, "row": row, "steps": steps, **columns})
+        values = (training.mean(columns[column]["values"], 1) for column in COLUMNS)
+        table.append((name, labels, row, str(steps), str(len(runs)), *values))
     training.write(out, "learning", rows, table)
 
 
-def _seeds(runs: Path, stem: str) -> list[int]:
-    ends = (path.name.removeprefix(f"{stem}_") for path in runs.glob(f"{stem}_*"))
-    return sorted(int(end) for end in ends if end.isdigit())
+def known(out: Path) -> dict[Case, dict[int, dict[str, float]]]:
+    """What OUT/learning.json says: the values of each run by its case and seed."""
+    path = out / "learning.json"
+    cases: dict[Case, dict[int, dict[str, float]]] = {}
+    for each in json.loads(path.read_text()) if path.exists() else ():
+        values = zip(*(each[column]["values"] for column in COLUMNS), strict=True)
+        by_seed = zip(each["seeds"], (dict(zip(COLUMNS, run, strict=True)) for run in values), strict=True)
+        cases[each["set"], each["labels"], each["row"], each["steps"]] = dict(by_seed)
+    return cases
+
+
+def _place(case: Case) -> tuple:
+    name, labels, row, steps = case
+    return list(SETS).index(name), LABELS.index(labels), steps, list(ROWS).index(row)
+
+
+def _steps_and_seed(end: str) -> tuple[int, int | None]:
+    """Of the end of a run's name, such as `_235` and `_steps90_235`; one of another row has no seed."""
+    match = re.fullmatch(r"(?:_steps(\d+))?_(\d+)", end)
+    return (int(match[1] or STEPS), int(match[2])) if match else (STEPS, None)
 
 
 def _run(out: Path, run: str, steps: int) -> dict[str, float] | None:

@@ -1,9 +1,9 @@
 """spml_dist: a distributed trainer for universal weakly supervised segmentation (SPML).
 
 A loop of one's own takes `segment`, `SPMLLoss`, `MemoryBank` and `Stream`; a whole experiment is
-`load_config` and `train`; what it has learnt is used by `load_model`, `predict` and `evaluate`, and asked
-about a collection by `open_index`. Importing the package loads none of them: each is loaded when its name is
-first used.
+`load_config`, `train`, `classify` and `refine`; what it has learnt is used by `load_model`, `predict` and
+`evaluate`, and asked about a collection by `open_index`. Importing the package loads none of them: each is
+loaded when its name is first used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from spml_dist.method.segments import segment
     from spml_dist.method.spml_loss import SPMLLoss
     from spml_dist.retrieval.collection import open_index
+    from spml_dist.training.classify import classify
     from spml_dist.training.launch import train
+    from spml_dist.training.refine import refine
 
 __version__ = "0.1.0"
 
@@ -34,11 +36,13 @@ __all__ = [
     "SpmlError",
     "Stopped",
     "Stream",
+    "classify",
     "evaluate",
     "load_config",
     "load_model",
     "open_index",
     "predict",
+    "refine",
     "segment",
     "train",
 ]
@@ -52,11 +56,13 @@ _PLACES = {
     "SpmlError": "spml_dist.errors:SpmlError",
     "Stopped": "spml_dist.errors:Stopped",
     "Stream": "spml_dist.data.stream.loader:Stream",
+    "classify": "spml_dist.training.classify:classify",
     "evaluate": "spml_dist.inference.evaluate_run:evaluate",
     "load_config": "spml_dist.config.load:load",
     "load_model": "spml_dist.inference.trained_model:load_model",
     "open_index": "spml_dist.retrieval.collection:open_index",
     "predict": "spml_dist.inference.trained_model:predict",
+    "refine": "spml_dist.training.refine:refine",
     "segment": "spml_dist.method.segments:segment",
     "train": "spml_dist.training.launch:train",
 }

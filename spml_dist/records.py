@@ -23,6 +23,12 @@ UNLABELLED = 254
 IGNORED = 255
 """A pixel that takes no part at all: removed before clustering; crops are padded with it."""
 
+ANNOTATED = 255
+"""confidence of a pixel that people annotated, or that takes no part: no labeler changes it"""
+
+LABELERS = ("cam", "walk", "cam-walk", "neighbours")
+"""kinds of annotation that labelers make; no kind of a folder is called so"""
+
 Box = tuple[int, float, float, float, float]
 """class, x0, y0, x1, y1 in pixels from the image's top left corner; x1 and y1 are exclusive"""
 
@@ -74,6 +80,9 @@ class Sample:
     """pixels of which two kinds say different classes"""
     unlisted: tuple[int, ...] = ()
     """classes that its pixels or boxes show and its list of tags leaves out"""
+    confidence: np.ndarray | None = None
+    """[H, W] uint8, of what a labeler has labelled: 255 annotated by people or ignored, 1..254 how sure a
+    labeler is, 0 unlabelled; None = no labeler has been at work, all labels are annotations"""
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,8 @@ class Pixels:
     """[n] int64: row of this rank's Segments"""
     image: Tensor
     """[n] int64: index into the rank's images"""
+    stands_for: Tensor | None = None
+    """[n] float32: how many pixels of its segment each is drawn for; None = all are here"""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,8 @@ LATEST = "latest"
 """in a folder of checkpoints, the file that names the newest whole one"""
 MODEL_WEIGHTS, MODEL_INFO = "model.safetensors", "model.json"
 """in an export, the network's tensors, and what is needed to build it around them"""
+STAGES = "stages"
+"""in a run folder, what was made of the run after its training, a folder each"""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,13 @@ class RunFolder:
         """Those that exist, by name."""
         return sorted((self.path / "system").glob("*.jsonl"))
 
-    def result(self, split: str, oracle: bool = False) -> Path:
+    def segments(self, key: str) -> Path:
+        """Labelled segments of a pack while it is labelled by them; key: digest of what they are."""
+        return self.path / "segments" / f"{key[:16]}.npz"
+
+    def result(self, split: str, oracle: bool = False, ways: Sequence[str] = ()) -> Path:
         """An evaluation's numbers; beside it lies the same as a table, with the suffix .md."""
-        name = evaluation(split, oracle)
+        name = evaluation(split, oracle, ways)
         return self.path / ("result.json" if name == "val" else f"result_{name}.json")
 
     def results(self) -> Iterator[Path]:
@@ -91,13 +97,17 @@ class RunFolder:
         patterns = ("result*.json", "result*.md", "pictures/*.png")
         return [path for pattern in patterns for path in sorted(self.path.glob(pattern))]
 
-    def pictures(self, split: str, oracle: bool = False) -> Path:
+    def pictures(self, split: str, oracle: bool = False, ways: Sequence[str] = ()) -> Path:
         """An evaluation's images, predictions and ground truth."""
-        return self.path / "pictures" / f"{evaluation(split, oracle)}.png"
+        return self.path / "pictures" / f"{evaluation(split, oracle, ways)}.png"
 
-    def confusion(self, split: str, oracle: bool = False) -> Path:
+    def confusion(self, split: str, oracle: bool = False, ways: Sequence[str] = ()) -> Path:
         """An evaluation's confusion matrices, drawn."""
-        return self.path / "pictures" / f"confusion_{evaluation(split, oracle)}.png"
+        return self.path / "pictures" / f"confusion_{evaluation(split, oracle, ways)}.png"
+
+    def extremes(self, split: str, oracle: bool = False, ways: Sequence[str] = ()) -> Path:
+        """An evaluation's best and worst images."""
+        return self.path / "pictures" / f"extremes_{evaluation(split, oracle, ways)}.png"
 
     @property
     def report(self) -> Path:
@@ -108,10 +118,30 @@ class RunFolder:
         """Which MLflow run this is, and what has arrived there."""
         return self.path / "mlflow.json"
 
+    def stage(self, name: str) -> Path:
+        """What was made of the run after its training: a classifier, itself a run folder, or labels."""
+        return self.path / STAGES / name
 
-def evaluation(split: str, oracle: bool) -> str:
-    """What the files of an evaluation are named after: the split, and whether neighbours' labels are true."""
-    return f"{split}_oracle" if oracle else split
+    @property
+    def parent(self) -> Path | None:
+        """The folder of the run whose stage this is; None for no stage."""
+        return self.path.parent.parent if self.path.parent.name == STAGES else None
+
+    @property
+    def stage_inputs(self) -> Path:
+        """Digests of what a stage was made from."""
+        return self.path / "stage.json"
+
+    @property
+    def refinement(self) -> Path:
+        """What each stage came to; beside it lies the same as a table, with the suffix .md."""
+        return self.path / "refinement.json"
+
+
+def evaluation(split: str, oracle: bool = False, ways: Sequence[str] = ()) -> str:
+    """What the files of an evaluation are named after: the split, whether neighbours' labels are true, and in
+    which ways it differs from one look at whole images by both read-outs."""
+    return "_".join((split, *(("oracle",) if oracle else ()), *ways))
 
 
 def preview_step(preview: Path) -> int:

@@ -17,7 +17,7 @@ Record = TypeVar("Record")
 
 def take(record: Record, index: Tensor | slice) -> Record:
     """The rows at an index or under a mask, copied; those of a slice are views."""
-    return _rebuilt(record, lambda value: value[index])
+    return _rebuilt(record, lambda value: None if value is None else value[index])
 
 
 def concatenate(records: Sequence[Record]) -> Record:

@@ -138,11 +138,11 @@ def test_one_file_hands_the_worker_to_the_cluster():
     """The cluster is handed functions and knows none, and a training's worker does not know what launched it.
 
     A file of the library joins the two, and no verb: from Python, `spml_dist.train` is the same training.
+    Packing and inference spread functions over processes, and launch nothing.
     """
     importers = {path.relative_to(ROOT) for path, other in inner() if other == "cluster"}
-    assert {str(path) for path in importers if path.parts[0] not in ("cluster", "data", "retrieval")} == {
-        "training/launch.py"
-    }
+    spreading = ("cluster", "data", "inference", "retrieval")
+    assert {str(path) for path in importers if path.parts[0] not in spreading} == {"training/launch.py"}
 
 
 def test_no_public_name_is_hidden_by_a_room():

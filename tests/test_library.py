@@ -16,7 +16,7 @@ from spml_dist import errors
 ROOT = Path(__file__).parents[1]
 LIBRARY = {
     *("segment", "SPMLLoss", "MemoryBank", "Stream"),
-    *("load_config", "train", "load_model", "predict", "evaluate", "open_index"),
+    *("load_config", "train", "classify", "refine", "load_model", "predict", "evaluate", "open_index"),
     *("SpmlError", "ConfigError", "DataError", "RunError", "Stopped"),
 }
 

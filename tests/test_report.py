@@ -418,3 +418,38 @@ def test_a_confusion_picture_is_darkest_on_the_classes_that_are_found():
     assert wrong.shape == right.shape
     upper_left = tuple(slice(side // 3, side // 2) for side in right.shape[:2])
     assert right[upper_left].mean() < wrong[upper_left].mean()
+
+
+REFINEMENT = {
+    "classes": ["sea & <sand>", "rock"],
+    "background": None,
+    "stages": [
+        {"stage": "embedding", "readout": "classifier", "split": "val", "images": 12, "miou": 0.25},
+        {
+            "stage": "walk",
+            "readout": "labels",
+            "split": "train",
+            "images": 1234,
+            "miou": 0.5,
+            "classes": {
+                "sea & <sand>": {"precision": 0.625, "recall": 0.875, "iou": 0.5},
+                "rock": {"precision": None, "recall": None, "iou": None},
+            },
+        },
+    ],
+}
+
+
+def test_what_each_stage_of_a_refinement_came_to_is_shown_as_a_table_and_as_bars(finished):
+    assert "What each stage gained" not in write_report(finished).read_text()
+    (finished / "refinement.json").write_text(json.dumps(REFINEMENT))
+    text = write_report(finished).read_text()
+    assert Page(text).open == []
+    assert re.search(
+        r"<td>walk</td><td>labels</td><td>train</td><td>1,234</td><td[^>]*><div><span[^>]*>50\.0<", text
+    )
+    assert "precision, walk" in text and ">62.5<" in text and ">87.5<" in text
+    assert "<td>–</td><td>–</td>" in text, "of a class that nothing tells of"
+    picture = text[text.index("What each stage gained") :]
+    assert "embedding, classifier" in picture[: picture.index("</svg>")]
+    assert summary(read(finished))["refinement"] == REFINEMENT

@@ -20,7 +20,9 @@ def test_the_names_are_those_on_disk():
         "mlflow": "mlflow.json",
         "model_info": "export/model.json",
         "ray": "ray",
+        "refinement": "refinement.json",
         "report": "report.html",
+        "stage_inputs": "stage.json",
         "stop": "stop",
         "train_log": "train.log",
     }
@@ -45,6 +47,12 @@ def test_previews_come_in_the_order_of_the_training(tmp_path):
         run.preview(step).parent.mkdir(exist_ok=True)
         run.preview(step).touch()
     assert [preview_step(path) for path in run.previews()] == sorted(steps)
+
+
+def test_a_stage_lies_in_its_run_and_is_a_run_folder_itself():
+    stage = RunFolder(RUN.stage("s1"))
+    assert str(stage.path.relative_to(RUN.path)) == "stages/s1"
+    assert stage.parent == RUN.path and RUN.parent is None
 
 
 def test_a_folder_with_nothing_in_it_has_no_previews_results_or_machines(tmp_path):

@@ -18,12 +18,16 @@ from spml_dist.cli import (
     audit,
     bank,
     cam,
+    classify,
     config,
     evaluate,
     index,
+    label,
     pack,
+    predict,
     preview,
     query,
+    refine,
     report,
     serve,
     suggest,
@@ -34,8 +38,25 @@ from spml_dist.cli import (
 from spml_dist.errors import SpmlError, Stopped
 
 VERBS = (
-    *(pack, preview, verify, config, cam, train, evaluate, report, track, bank),
-    *(index, query, serve, audit, suggest),
+    pack,
+    preview,
+    verify,
+    config,
+    cam,
+    train,
+    label,
+    classify,
+    refine,
+    evaluate,
+    predict,
+    report,
+    track,
+    bank,
+    index,
+    query,
+    serve,
+    audit,
+    suggest,
 )
 
 EXAMPLES = """\
@@ -46,6 +67,8 @@ the whole path, from generated scenes to a table:
   spml-dist config configs/quickstart.yaml engine.workers=1
   spml-dist train configs/quickstart.yaml
   spml-dist evaluate runs/quickstart --split val
+  spml-dist predict runs/quickstart data/sample/val --out predictions
+  spml-dist refine runs/quickstart        # labels of all pixels, and a classifier of them
   spml-dist report runs/quickstart        # at any moment of the training
   spml-dist bank inspect runs/quickstart  # which segments it remembers
 
@@ -62,7 +85,8 @@ one's own images, a folder with images/, weak/, masks/ of val, classes.txt, meta
   spml-dist train configs/gid15_scribble.yaml name=mine data.train=data/mine/train data.val=data/mine/val
   spml-dist evaluate runs/mine
 
-`spml-dist VERB --help` tells more. Exit status: 0, 2 for a mistake in what was given, 75 for a training
+`spml-dist VERB --help` tells more. Exit status: 0, 2 for a mistake in what was given, 3 for images
+that could not be read among others that were labelled, 75 for a training
 that was asked to stop and saved (the same command goes on), 130 and 143 when interrupted at once.
 """
 

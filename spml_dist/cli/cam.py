@@ -89,9 +89,9 @@ def run_train(args: argparse.Namespace) -> int:
 def run_infer(args: argparse.Namespace) -> int:
     """Label a pack, and print how good the seeds are."""
     from spml_dist.labeling.infer_pack import infer_pack
-    from spml_dist.labeling.seed_quality import table
+    from spml_dist.labeling.label_quality import table
 
     result = infer_pack(args.run_folder, args.shards, args.out, args.overrides, args.workers)
-    print(table(result))
+    print(table(result, "seeds"))
     print(f"\nwritten to {args.out}; train with: spml-dist train CONFIG data.train={args.out}")
     return 0

@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What every verb that trains takes."""
     parser.add_argument("config", type=Path, metavar="CONFIG", help="experiment, a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it, by dotted key")
+    add_alone(parser)
+
+
+def add_alone(parser: argparse.ArgumentParser) -> None:
+    """The option that trains without workers."""
     parser.add_argument(
         "--alone",
         action="store_true",

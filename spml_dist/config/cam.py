@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spml_dist.config.derived import changed, without_relations
 from spml_dist.config.models import Config
 
 
@@ -13,9 +14,8 @@ def cam_experiment(config: Config) -> Config:
     Where classes change places in a mirror (`stream.mirror_swaps`), maps of mirrored images would have to
     change places too: none are made.
     """
-    schedule, relations = config.schedule, config.relations.model_dump()
-    # Neutral values, not only unused ones: rules between fields must hold for whatever the experiment has.
-    changed = {
+    schedule = config.schedule
+    changes = {
         "name": f"{config.name}_cam",
         "data": {"val": config.data.train, "test": None},
         "schedule": {
@@ -25,25 +25,8 @@ def cam_experiment(config: Config) -> Config:
             "warmup": min(schedule.warmup, config.cam.steps - 1),
             "decays": (),
         },
-        "relations": {name: relation | {"weight": 0.0} for name, relation in relations.items()},
-        "loss": {"cross_entropy": 1.0, "reduction": "global"},
-        "bank": {
-            "candidates": "recent",
-            "steps": 0,
-            "storage": "float32",
-            "warmup": 0,
-            "max_age": None,
-            "own_images": False,
-            "gpu_index": False,
-            "encoder_momentum": None,
-        },
         "tracking": {"previews": 0},
+        "model": {"embedding": None},
         "cam": {"mirror": config.cam.mirror and not config.stream.mirror_swaps},
     }
-    return Config.model_validate(_merged(config.model_dump(), changed))
-
-
-def _merged(values: dict, changed: dict) -> dict:
-    return values | {
-        key: values[key] | value if isinstance(value, dict) else value for key, value in changed.items()
-    }
+    return changed(config, changes | without_relations(config))

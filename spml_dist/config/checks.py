@@ -16,6 +16,7 @@ def check(config: Config) -> None:
     # One at a time: correcting the first often mends the others.
     for rule in (
         _head,
+        _embedding,
         _batch,
         _scale,
         _swaps,
@@ -47,6 +48,19 @@ def _head(config: Config) -> None:
         )
     if head == "pspnet" and dilations:
         raise ConfigError("model.dilations", dilations, "model.head pspnet has none: set it to []")
+
+
+def _embedding(config: Config) -> None:
+    """An embedding that never changes learns from no relation."""
+    if config.model.embedding is None:
+        return
+    for name, relation in config.relations:
+        if relation.weight:
+            raise ConfigError(
+                f"relations.{name}.weight",
+                relation.weight,
+                "model.embedding never changes, so that no relation teaches anything: set it to 0",
+            )
 
 
 def _batch(config: Config) -> None:

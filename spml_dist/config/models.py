@@ -16,11 +16,13 @@ from spml_dist.config import checks
 from spml_dist.config.method_models import (
     BankConfig,
     CamConfig,
+    ClassifierConfig,
+    LabelingConfig,
     LossConfig,
     RelationsConfig,
     SegmentsConfig,
 )
-from spml_dist.config.strict import ClassId, Count, PathOrUrl, Section
+from spml_dist.config.strict import ClassId, Count, PathOrUrl, Probability, Section
 
 
 class DataConfig(Section):
@@ -74,6 +76,12 @@ class ModelConfig(Section):
         description="Prefixes of backbone parameters that are not trained; batch norms still follow data. "
         "None by default, as names differ between backbones; the release freezes [conv1, bn1, layer1].",
     )
+    embedding: PathOrUrl | None = Field(
+        default=None,
+        description="Folder of an exported network whose backbone and head are taken, in the place of other "
+        "weights, and never change: only a classifier is trained on them, as `spml-dist classify` does; null "
+        "trains all.",
+    )
     norm_momentum: float = Field(
         default=0.1,
         gt=0,
@@ -107,6 +115,15 @@ class StreamConfig(Section):
     mirror_swaps: tuple[tuple[ClassId, ClassId], ...] = Field(
         default=(),
         description="Pairs of class ids that change places in a mirrored crop, such as left and right hand.",
+    )
+    grey: Probability = Field(
+        default=0.0,
+        description="Probability that a crop loses its colours; 0.3 under the release's classifier.",
+    )
+    blur: Probability = Field(
+        default=0.0,
+        description="Probability that a crop is blurred, by a kernel of 5×5 pixels whose width is drawn; 0.5 "
+        "under the release's classifier.",
     )
     window_shards: int = Field(
         default=16, ge=1, description="Number of shards whose samples are shuffled together."
@@ -292,6 +309,12 @@ class Config(Section):
     )
     cam: CamConfig = Field(
         default=CamConfig(), description="Seeds from image tags and boxes by class activation maps."
+    )
+    labeling: LabelingConfig = Field(
+        default=LabelingConfig(), description="Pseudo-labels by random walk and by nearest segments."
+    )
+    classifier: ClassifierConfig = Field(
+        default=ClassifierConfig(), description="The classifier that is trained on a finished embedding."
     )
 
     @model_validator(mode="after")

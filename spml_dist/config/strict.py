@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Count = Annotated[int, Field(ge=1)]
 ClassId = Annotated[int, Field(ge=0, lt=254)]
 PathOrUrl = Annotated[str, Field(min_length=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):

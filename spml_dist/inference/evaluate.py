@@ -2,61 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
-from spml_dist.bank.search.faiss_index import build, search
+from spml_dist import cluster
+from spml_dist.data.format.keys import image_id_of
 from spml_dist.data.format.manifest import read_manifest
-from spml_dist.data.stream.reader import samples
+from spml_dist.data.stream.reader import Reader, samples
 from spml_dist.data.stream.shard_cache import ShardCache
-from spml_dist.errors import DataError
-from spml_dist.inference import metrics, neighbours, whole_image
-from spml_dist.inference.whole_image import EmbeddedImage
-from spml_dist.method.prototypes import prototypes
+from spml_dist.errors import ConfigError, DataError
+from spml_dist.inference import crf, metrics, whole_image
+from spml_dist.inference.boundary import boundary_counts
+from spml_dist.inference.device import threads
+from spml_dist.inference.read_outs import (
+    LabelledPrototypes,
+    ReadOuts,
+    Settings,
+    labels_of,
+    prototypes_of,
+)
+from spml_dist.inference.split_counts import EvaluatedImage, ImageCounts, SplitCounts, miou_of_shown
+from spml_dist.inference.views import Views
 from spml_dist.model.segmenter import Segmenter
 from spml_dist.progress import progress_bar
 from spml_dist.records import Sample
 
 NAMED = 3
 """images that an error lists by their keys"""
+READ_OUTS = ("classifier", "neighbours")
+_TOGETHER = 4
+"""images that a worker takes at a time"""
 
-
-class Settings(Protocol):
-    """The section `evaluation` of a configuration."""
-
-    grid: tuple[int, int]
-    iterations: int
-    neighbours: int
-    longer_side: int | None
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
-class LabelledPrototypes:
-    """Labelled prototypes of many images, to search in."""
+class EvaluateHow:
+    """How a model is measured."""
 
-    prototype: np.ndarray
-    """[r, C] float32 unit vectors"""
-    label: np.ndarray
-    """[r] int64 in 0..K-1"""
+    readouts: tuple[str, ...] = READ_OUTS
+    """some of READ_OUTS"""
+    oracle: bool = False
+    """label the neighbours' prototypes with ground truth"""
+    scales: tuple[float, ...] = (1.0,)
+    mirror: bool = False
+    window: int | None = None
+    crf: bool = False
+    workers: int | None = None
+    """processes of one thread each, on the Ray cluster of RAY_ADDRESS if it is set; None = this one, with all
+    its threads"""
 
-
-@dataclass(frozen=True)
-class EvaluatedImage:
-    """One image of the split and what the model predicts for it."""
-
-    number: int
-    """place in the split, from 0"""
-    sample: Sample
-    mask: np.ndarray
-    """[H, W] uint8: ground truth"""
-    segments: np.ndarray
-    """[H, W] int64"""
-    predictions: dict[str, np.ndarray]
-    """read-out → [H, W] integers, 0..K-1"""
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """Names of what differs from both read-outs of one look at whole images."""
+        one = self.readouts if len(self.readouts) == 1 else ()
+        views = Views(self.scales, self.mirror, self.window)
+        return (*one, *views.ways, *(("crf",) if self.crf else ()))
 
 
 def evaluate_model(
@@ -69,6 +74,9 @@ def evaluate_model(
     split: str = "val",
     seed: int | None = None,
     oracle: bool = False,
+    how: EvaluateHow | None = None,
+    swaps: Sequence[tuple[int, int]] = (),
+    crop: int = Views.crop,
     progress: bool = True,
     cache: ShardCache | None = None,
     each: Callable[[EvaluatedImage], None] | None = None,
@@ -76,7 +84,9 @@ def evaluate_model(
     """mIoU of a split by both read-outs, as plain data for JSON.
 
     model, info: as `model.export.load` gives them; split_folder, train_folder: packed shards; split, seed:
-    what the result says of itself; cache: of shards from addresses. `each` is shown every image.
+    what the result says of itself; how: None = both read-outs of one look, with `oracle`; swaps: classes that
+    change places in a mirror; crop: windows of images too large to be seen whole; cache: of shards from
+    addresses. `each` is shown every image, in order.
 
     The classifier labels pixels directly. For the nearest neighbours every image of the training split is
     cut into segments, whose prototypes carry the majority of their weakly labelled pixels; a segment of the
@@ -84,96 +94,73 @@ def evaluate_model(
     prototypes carry ground truth, and the read-out is called `neighbours_oracle`.
 
     Raises DataError for images without ground truth, for one that is ignored everywhere, for classes other
-    than the model's, and for a training split without any label.
+    than the model's, and for a training split without any label; ConfigError for views or read-outs that
+    cannot be.
     """
-    classes = list(info["classes"])
-    for folder in (split_folder, train_folder):
+    how = how or EvaluateHow(oracle=oracle)
+    _require_readouts(how)
+    if how.crf:
+        crf.require()
+    views = Views(
+        how.scales,
+        how.mirror,
+        how.window,
+        longer_side=settings.longer_side,
+        crop=crop,
+        swaps=tuple(swaps),
+    )
+    classes, with_neighbours = list(info["classes"]), "neighbours" in how.readouts
+    for folder in (split_folder, *((train_folder,) if with_neighbours else ())):
         _require_classes(folder, classes)
     _require_masks(split_folder, cache)  # before the training split, which takes long
-    labelled = collect(
-        model, len(classes), train_folder, settings, oracle=oracle, progress=progress, cache=cache
-    )
-    readouts = _ReadOuts(model, labelled, settings, oracle, len(classes))
-    for number, sample in enumerate(_images(split_folder, f"evaluating {split}", progress, cache)):
-        if sample.mask is None:
-            raise _maskless(split_folder, cache)
-        image = readouts.add(number, sample, sample.mask)
-        if each is not None:
-            each(image)
-    confusion = readouts.confusion
-    if not confusion["classifier"].any():
+    labelled = None
+    if with_neighbours:
+        labelled = collect(
+            model,
+            len(classes),
+            train_folder,
+            settings,
+            oracle=how.oracle,
+            progress=progress,
+            cache=cache,
+            workers=how.workers,
+        )
+    names = tuple(f"{name}_oracle" if name != "classifier" and how.oracle else name for name in how.readouts)
+    read = ReadOuts(model, len(classes), settings, views, how.crf, names, labelled)
+    reader = Reader(split_folder, read_manifest(split_folder), cache=cache)
+    part = _EvaluatePart(read, reader, how.workers and 1, each is not None)
+    counts = SplitCounts(names, len(classes))
+    for image in _in_order(part, reader.manifest.samples, f"evaluating {split}", progress, how.workers):
+        counts.add(image)
+        if each is not None and image.evaluated is not None:
+            each(image.evaluated)
+    if not counts.confusion[names[0]].any():
         remedy = "give whole masks: a pixel of value 255 is ignored"
         raise DataError(
-            f"{split_folder}: no pixel of its masks has a class", f"{readouts.images} images", remedy
+            f"{split_folder}: no pixel of its masks has a class", f"{counts.images} images", remedy
         )
-    summaries = readouts.summaries(classes)
-    present = metrics.present(confusion["classifier"])
+    summaries = counts.summaries(classes)
+    if labelled is not None:
+        summaries[names[-1]] |= {"prototypes": len(labelled.label), "precision": counts.precision()}
+    present = metrics.present(counts.confusion[names[0]])
     return {
         "split": split,
-        "images": readouts.images,
+        "images": counts.images,
         "seed": seed,
-        "oracle": oracle,
-        "miou": summaries["classifier"]["miou"],
+        "oracle": how.oracle,
+        "ways": list(how.ways),
+        "scales": list(how.scales),
+        "mirror": how.mirror,
+        "window": how.window,
+        "crf": how.crf,
+        "miou": summaries[names[0]]["miou"],
         "readouts": summaries,
         "classes": classes,
         "background": info.get("background"),
         "classes_present": [label for label, there in zip(classes, present, strict=True) if there],
-        "confusion": {key: matrix[:, : len(classes)].tolist() for key, matrix in confusion.items()},
+        "confusion": {key: matrix[:, : len(classes)].tolist() for key, matrix in counts.confusion.items()},
+        **counts.extremes(),
     }
-
-
-class _ReadOuts:
-    """Both read-outs of a model, and what they add up to over the images of a split."""
-
-    def __init__(
-        self,
-        model: Segmenter,
-        labelled: LabelledPrototypes,
-        settings: Settings,
-        oracle: bool,
-        num_classes: int,
-    ):
-        self._model, self._settings, self._classes = model, settings, num_classes
-        # Exact search: an evaluation does not depend on an index's recall.
-        self._labelled, self._index = labelled, build(labelled.prototype)
-        self._name = "neighbours_oracle" if oracle else "neighbours"
-        self._precision = _NeighbourPrecision()
-        self.images = 0
-        self.confusion = {
-            name: np.zeros((num_classes, num_classes + 1), np.int64) for name in ("classifier", self._name)
-        }
-
-    def add(self, number: int, sample: Sample, mask: np.ndarray) -> EvaluatedImage:
-        """Predict one image and count it."""
-        embedded = whole_image.embed(self._model, sample.image, self._settings.longer_side)
-        segments = whole_image.segments(embedded, self._settings.grid, self._settings.iterations)
-        painted = self._by_neighbours(embedded, segments, mask)[segments]
-        predictions = {
-            "classifier": whole_image.classify(self._model, embedded).argmax(axis=0),
-            self._name: embedded.geometry.to_image(painted),
-        }
-        for name, prediction in predictions.items():
-            self.confusion[name] += metrics.confusion(mask, prediction, self._classes)
-        self.images += 1
-        return EvaluatedImage(number, sample, mask, embedded.geometry.to_image(segments), predictions)
-
-    def _by_neighbours(self, embedded: EmbeddedImage, segments: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Class of each segment by its nearest labelled prototypes, [segments] int64."""
-        labels = self._labelled.label
-        queries, owner = _prototypes(embedded, segments)
-        _, near = search(self._index, queries, self._settings.neighbours)
-        self._precision.add(near, labels, _labels(embedded, segments, mask, self._classes)[owner])
-        # Numbers of clusters that ended empty stay 0: no cell asks for them.
-        votes = np.zeros(segments.max() + 1, np.int64)
-        votes[owner] = neighbours.vote(near, labels, self._classes)
-        return votes
-
-    def summaries(self, classes: list[str]) -> dict[str, dict]:
-        """Numbers of each read-out."""
-        readouts = {name: _summary(counts, classes) for name, counts in self.confusion.items()}
-        extra = {"prototypes": len(self._labelled.label), "precision": self._precision.mean()}
-        readouts[self._name] |= extra
-        return readouts
 
 
 def collect(
@@ -185,82 +172,114 @@ def collect(
     oracle: bool = False,
     progress: bool = True,
     cache: ShardCache | None = None,
+    workers: int | None = None,
 ) -> LabelledPrototypes:
     """Labelled prototypes of all images of a split, in the order of its shards.
 
     Segments are cut without looking at labels; one without any labelled pixel is left out.
     """
-    vectors: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    for sample in _images(folder, "prototypes of train", progress, cache):
-        annotation = sample.mask if oracle else sample.semantic
-        if annotation is None:
-            raise _maskless(folder, cache)
-        embedded = whole_image.embed(model, sample.image, settings.longer_side)
-        segments = whole_image.segments(embedded, settings.grid, settings.iterations)
-        rows, owner = _prototypes(embedded, segments)
-        label = _labels(embedded, segments, annotation, num_classes)[owner]
-        # Only what is labelled is kept, and only that is searched.
-        vectors.append(rows[label >= 0])
-        labels.append(label[label >= 0])
-    if not any(map(len, labels)):
+    reader = Reader(folder, read_manifest(folder), cache=cache)
+    part = _CollectPart(model, num_classes, reader, settings, oracle, workers and 1)
+    found = list(_in_order(part, reader.manifest.samples, "prototypes of train", progress, workers))
+    if not any(len(labels) for _, labels in found):
         raise DataError(
             f"{folder}: no segment holds a labelled pixel",
             None,
             "nearest neighbours need a training split with labels",
         )
+    vectors, labels = zip(*found, strict=True)
     return LabelledPrototypes(np.concatenate(vectors), np.concatenate(labels))
 
 
-def _prototypes(embedded: EmbeddedImage, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit prototype of each segment that has a cell: ([s, C] float32, [s] number of the segment)."""
-    inside = torch.from_numpy(segments >= 0)
-    numbers = torch.from_numpy(segments)[inside]
-    vectors = prototypes(
-        embedded.unit[inside.to(embedded.unit.device)],
-        numbers.to(embedded.unit.device),
-        int(numbers.max()) + 1,
-    )
-    owner = np.unique(numbers.numpy())
-    return vectors.cpu().numpy()[owner], owner
+@dataclass(frozen=True)
+class _CollectPart:
+    """Labelled prototypes of each image of a range. Pickles."""
+
+    model: Segmenter
+    num_classes: int
+    reader: Reader
+    settings: Settings
+    oracle: bool
+    threads: int | None
+
+    def __call__(self, span: tuple[int, int]) -> tuple[int, list[tuple[np.ndarray, np.ndarray]]]:
+        with threads(self.threads):
+            return span[0], [self._image(each) for each in self.reader.samples(*span)]
+
+    def _image(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        annotation = sample.mask if self.oracle else sample.semantic
+        if annotation is None:
+            raise _maskless(self.reader.folder, self.reader.cache)
+        embedded = whole_image.embed(self.model, sample.image, self.settings.longer_side)
+        segments = whole_image.segments(embedded, self.settings.grid, self.settings.iterations)
+        rows, owner = prototypes_of(embedded, segments)
+        label = labels_of(embedded, segments, annotation, self.num_classes)[owner]
+        # Only what is labelled is kept, and only that is searched.
+        return rows[label >= 0], label[label >= 0]
 
 
-def _labels(
-    embedded: EmbeddedImage, segments: np.ndarray, labels: np.ndarray, num_classes: int
-) -> np.ndarray:
-    """Majority label of each segment over its labelled cells, -1 where it has none."""
-    # Labels come to the grid rather than segments to the image: a cell votes once, as in training.
-    cells = embedded.geometry.to_grid(labels)
-    voting = (segments >= 0) & (cells < num_classes)
-    return neighbours.majority(cells[voting], segments[voting], segments.max() + 1, num_classes)
+@dataclass(frozen=True)
+class _EvaluatePart:
+    """Counts of each image of a range. Pickles."""
+
+    read: ReadOuts
+    reader: Reader
+    threads: int | None
+    shown: bool
+
+    def __call__(self, span: tuple[int, int]) -> tuple[int, list[ImageCounts]]:
+        with threads(self.threads):
+            images = enumerate(self.reader.samples(*span), span[0])
+            return span[0], [self._image(number, sample) for number, sample in images]
+
+    def _image(self, number: int, sample: Sample) -> ImageCounts:
+        mask, classes = sample.mask, self.read.num_classes
+        if mask is None:
+            raise _maskless(self.reader.folder, self.reader.cache)
+        found = self.read(sample.image, mask)
+        confusion = {n: metrics.confusion(mask, p, classes) for n, p in found.predictions.items()}
+        miou = miou_of_shown(confusion[self.read.names[0]])
+        name = image_id_of(sample.key)
+        shown = EvaluatedImage(number, sample, mask, found.segments, found.predictions, name, miou)
+        return ImageCounts(
+            name,
+            confusion,
+            {n: boundary_counts(mask, p, classes) for n, p in found.predictions.items()},
+            miou,
+            found.hits,
+            found.queries,
+            shown if self.shown else None,
+        )
 
 
-class _NeighbourPrecision:
-    """Mean precision of the neighbours over all queries whose true label is known."""
+def _in_order(
+    part: Callable[[tuple[int, int]], tuple[int, list[Part]]],
+    total: int,
+    what: str,
+    progress: bool,
+    workers: int | None,
+) -> Iterator[Part]:
+    """What `part` gives for so many images of a split, in their order whoever finishes first."""
 
-    def __init__(self):
-        self.hits, self.queries = 0.0, 0
+    def finished() -> Iterator[Part]:
+        spans = ((start, min(start + _TOGETHER, total)) for start in range(0, total, _TOGETHER))
+        waiting: dict[int, list[Part]] = {}
+        following = 0
+        with closing(cluster.spread(part, spans, workers or 1)) as parts:
+            for start, found in parts:
+                waiting[start] = found
+                while following in waiting:
+                    yield from waiting.pop(following)
+                    following += _TOGETHER
 
-    def add(self, index: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> None:
-        known = truth >= 0
-        self.hits += neighbours.precision(index[known], labels, truth[known]) * known.sum()
-        self.queries += int(known.sum())
-
-    def mean(self) -> float:
-        return float(self.hits / max(self.queries, 1))
-
-
-def _summary(counts: np.ndarray, classes: list[str]) -> dict:
-    return {
-        "miou": metrics.miou(counts),
-        "pixel_accuracy": metrics.pixel_accuracy(counts),
-        "iou": dict(zip(classes, metrics.iou(counts).tolist(), strict=True)),
-    }
+    return iter(progress_bar(finished(), what, total, shown=progress))
 
 
-def _images(folder, what: str, progress: bool, cache: ShardCache | None) -> Iterator[Sample]:
-    total = read_manifest(folder).samples if progress else None
-    return iter(progress_bar(samples(folder, cache=cache), what, total, shown=progress))
+def _require_readouts(how: EvaluateHow) -> None:
+    if not how.readouts or not set(how.readouts) <= set(READ_OUTS):
+        raise ConfigError("readouts", ", ".join(how.readouts), f"give some of {', '.join(READ_OUTS)}")
+    if how.oracle and "neighbours" not in how.readouts:
+        raise ConfigError("readouts", ", ".join(how.readouts), "the oracle labels neighbours: add them")
 
 
 def _require_classes(folder, classes: list[str]) -> None:

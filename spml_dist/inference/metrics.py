@@ -45,6 +45,16 @@ def pixel_accuracy(counts: np.ndarray) -> float:
     return float(_hits(counts).sum() / max(counts.sum(), 1))
 
 
+def pixel_precision(counts: np.ndarray) -> np.ndarray:
+    """Of the pixels predicted as each class, the share that is right, [K] float64; 0 where there is none."""
+    return _hits(counts) / np.maximum(counts[:, : len(counts)].sum(axis=0), 1)
+
+
+def pixel_recall(counts: np.ndarray) -> np.ndarray:
+    """Of each class's true pixels, the share that is found, [K] float64; 0 where there is none."""
+    return _hits(counts) / np.maximum(counts.sum(axis=1), 1)
+
+
 def present(counts: np.ndarray) -> np.ndarray:
     """[K] bool: the class occurs in the truth."""
     return counts.sum(axis=1) > 0

@@ -21,9 +21,24 @@ def vote(index: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
 
     index: [q, k] rows of `labels`, k ≥ 1; labels: [r] integers in 0..K-1 (SPML paper, section 3.5).
     """
+    return tally(index, labels, num_classes).argmax(axis=1)
+
+
+def tally(index: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Votes of each query's neighbours for each class, [q, K] int64; as `vote`."""
     votes = labels[index]
     query = np.repeat(np.arange(len(index)), index.shape[1])
-    return _histogram(query, votes.ravel(), len(index), num_classes).argmax(axis=1)
+    return _histogram(query, votes.ravel(), len(index), num_classes)
+
+
+def shares(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Share of each class among each query's neighbours: [q, K] float32.
+
+    labels: [q, k] the neighbours' classes, integers in 0..K-1, k ≥ 1.
+    """
+    query = np.repeat(np.arange(len(labels)), labels.shape[1])
+    votes = _histogram(query, labels.ravel(), len(labels), num_classes)
+    return (votes / labels.shape[1]).astype(np.float32)
 
 
 def precision(index: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> float:

@@ -8,16 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from spml_dist.data.format.keys import image_id_of
 from spml_dist.drawing import overlay
 from spml_dist.drawing.contact_sheet import Card, class_chips, sheet
-from spml_dist.inference.evaluate import EvaluatedImage
+from spml_dist.inference.split_counts import EvaluatedImage
 from spml_dist.report import charts
 from spml_dist.run_folder import RunFolder
 
 
-def write(run: RunFolder, result: dict[str, Any], images: Sequence[EvaluatedImage]) -> list[Path]:
-    """Write the confusion matrices of both read-outs, and a sheet of the given images if there are any.
+def write(
+    run: RunFolder,
+    result: dict[str, Any],
+    images: Sequence[EvaluatedImage],
+    best: Sequence[EvaluatedImage] = (),
+    worst: Sequence[EvaluatedImage] = (),
+) -> list[Path]:
+    """Write the confusion matrices of all read-outs, a sheet of the given images, and one of the best and the
+    worst, if there are any.
 
     result: as `evaluate` gives it. Returns the files; raises DataError where they cannot be written.
     """
@@ -26,16 +32,24 @@ def write(run: RunFolder, result: dict[str, Any], images: Sequence[EvaluatedImag
         charts.picture(charts.confusion_figure(result["confusion"][key], result["classes"], title))
         for key, title in readouts.items()
     ]
-    files = [run.confusion(result["split"], result["oracle"])]
+    named = result["split"], result["oracle"], result["ways"]
+    files = [run.confusion(*named)]
     overlay.write_picture(files[0], np.concatenate(matrices, axis=1))
     if images:
-        files.append(run.pictures(result["split"], result["oracle"]))
-        overlay.write_picture(files[1], _sheet(result, images, readouts))
+        heading = f"{len(images)} of {result['images']:,} images"
+        files.append(run.pictures(*named))
+        overlay.write_picture(files[-1], _sheet(result, heading, images, readouts))
+    if best or worst:
+        heading = f"the {len(best)} best and the {len(worst)} worst images"
+        files.append(run.extremes(*named))
+        overlay.write_picture(files[-1], _sheet(result, heading, [*best, *worst], readouts))
     return files
 
 
-def _sheet(result: dict[str, Any], images: Sequence[EvaluatedImage], readouts: dict[str, str]) -> np.ndarray:
-    """A card for each image: itself, its labels, its segments, both predictions, ground truth."""
+def _sheet(
+    result: dict[str, Any], about: str, images: Sequence[EvaluatedImage], readouts: dict[str, str]
+) -> np.ndarray:
+    """A card for each image: itself, its labels, its segments, the predictions, ground truth."""
     classes = result["classes"]
     colours = overlay.palette(len(classes), result["background"])
     # A split packed with its masks has no weak labels to show.
@@ -52,7 +66,7 @@ def _sheet(result: dict[str, Any], images: Sequence[EvaluatedImage], readouts: d
             views[title] = overlay.overlay(image, each.predictions[key], colours)
         views["Ground truth"] = overlay.overlay(image, each.mask, colours)
         labels |= set(np.unique(each.mask).tolist())
-        cards.append(Card(image_id_of(each.sample.key), tuple(views.items())))
-    count = f"{len(images)} of {result['images']:,} images"
-    heading = f"{result['run']} · {result['split']} · {count}"
+        note = f"mIoU of its classes {100 * each.miou:.1f} %"
+        cards.append(Card(each.name, tuple(views.items()), note))
+    heading = f"{result['run']} · {result['split']} · {about}"
     return sheet(heading, cards, class_chips(sorted(labels), classes, colours))

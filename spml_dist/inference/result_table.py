@@ -18,6 +18,8 @@ def markdown(result: dict[str, Any]) -> str:
     if 0 < len(present) < len(classes):  # absent classes count as 0 in the mean of all
         means = (statistics.mean(v["iou"][name] for name in present) for v in readouts.values())
         rows += [["mean of shown classes", *means]]
+    if all("boundary_miou" in v for v in readouts.values()):  # results of earlier releases have none
+        rows += [["mean boundary IoU", *(v["boundary_miou"] for v in readouts.values())]]
     rows += [["pixel accuracy", *(v["pixel_accuracy"] for v in readouts.values())]]
     absent = set(classes) - present
     names = [f"{name} (not shown)" if name in absent else name for name, *_ in rows]
@@ -28,5 +30,6 @@ def markdown(result: dict[str, Any]) -> str:
     for name, (_, *values) in zip(names, rows, strict=True):
         cells = [f"{100 * value:>{len(title)}.1f}" for value, title in zip(values, titles, strict=True)]
         lines.append(f"| {name:<{first}} | " + " | ".join(cells) + " |")
-    head = f"{result['run']} on {result['split']}: {result['images']} images, IoU in per cent"
+    ways = "".join(f", {way}" for way in result.get("ways", ()))
+    head = f"{result['run']} on {result['split']}{ways}: {result['images']} images, IoU in per cent"
     return "\n".join([head, "", *lines]) + "\n"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
 from spml_dist.config import load
 from spml_dist.errors import DataError, RunError
-from spml_dist.inference import whole_image
+from spml_dist.inference.crf import refined
 from spml_dist.inference.device import resolve_device
+from spml_dist.inference.pixel_labels import label
+from spml_dist.inference.scores import scores
+from spml_dist.inference.views import Views
 from spml_dist.model import export
 from spml_dist.model.segmenter import Segmenter
 from spml_dist.run_folder import MODEL_INFO, RunFolder
@@ -31,50 +35,81 @@ class TrainedModel:
     """optimiser steps that it has learnt for"""
     longer_side: int | None = None
     """pixels to which an image's longer side is scaled first; None = the image's own size"""
+    crop: int = Views.crop
+    """side of the crops that it was trained on, as far as its run is known"""
+    swaps: tuple[tuple[int, int], ...] = ()
+    """pairs of classes that change places in a mirror"""
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def views(
+        self, scales: Sequence[float] = (1.0,), mirror: bool = False, window: int | None = None
+    ) -> Views:
+        """How images are shown to it: at several scales, also mirrored, in windows of so many pixels a side.
+
+        Raises ConfigError for what cannot be done.
+        """
+        return Views(
+            tuple(scales),
+            mirror,
+            window,
+            longer_side=self.longer_side,
+            crop=self.crop,
+            swaps=self.swaps,
+        )
+
+    def __call__(self, image: np.ndarray, views: Views | None = None, *, crf: bool = False) -> np.ndarray:
         """Class of each pixel by the joint classifier: [H, W] uint8, ids in 0..K-1.
 
-        image: [H, W, 3] uint8 RGB of any size, as PIL gives it (OpenCV reads BGR). Raises DataError for
-        anything else.
+        image: [H, W, 3] uint8 RGB of any size, as PIL gives it (OpenCV reads BGR); views: of `views`, None =
+        one look at the whole image; crf: refine by a dense CRF (extra `crf`). Raises DataError for anything
+        else.
         """
-        return self._logits(image).argmax(axis=0).astype(np.uint8)
+        _require_rgb(image)
+        (labels,) = label(self.network, [image], views or self.views(), refine=crf)
+        return labels.classes
 
-    def scores(self, image: np.ndarray) -> np.ndarray:
+    def scores(self, image: np.ndarray, views: Views | None = None, *, crf: bool = False) -> np.ndarray:
         """Probability of each class at each pixel: [K, H, W] float32; `argmax(axis=0)` is what a call gives.
 
-        image: as above, and DataError as above.
+        image, views, crf: as above, and DataError as above.
         """
-        return softmax(self._logits(image), axis=0)
-
-    def _logits(self, image: np.ndarray) -> np.ndarray:
         _require_rgb(image)
-        return whole_image.classify(self.network, whole_image.embed(self.network, image, self.longer_side))
+        probabilities = scores(self.network, image, views or self.views())
+        return refined(image, probabilities) if crf else probabilities
 
 
 def load_model(path: str | Path, device: str = "auto") -> TrainedModel:
     """A trained segmenter, ready to be called with images.
 
     path: a run folder, the folder of its export, or the file model.safetensors beside its model.json. Where
-    the export lies in its run, images are scaled as the run's `evaluation.longer_side` says. device: auto,
-    cpu or cuda, as `engine.device`. Raises RunError for a place without a whole model or with one that is no
-    segmenter, ConfigError for a GPU that is not there.
+    the export lies in its run, images are scaled as the run's `evaluation.longer_side` says, and mirrored and
+    windowed as it was trained. device: auto, cpu or cuda, as `engine.device`. Raises RunError for a place
+    without a whole model or with one that is no segmenter, ConfigError for a GPU that is not there.
     """
-    folder = _export_folder(Path(path))
+    folder = export_folder(Path(path))
     network, info = export.load(folder)
     network.to(resolve_device(device))
     return TrainedModel(
-        network, tuple(info["classes"]), info["background"], info["step"], _longer_side(folder)
+        network, tuple(info["classes"]), info["background"], info["step"], **_known_of_run(folder)
     )
 
 
-def predict(model: TrainedModel | str | Path, image: np.ndarray) -> np.ndarray:
+def predict(
+    model: TrainedModel | str | Path,
+    image: np.ndarray,
+    *,
+    scales: Sequence[float] = (1.0,),
+    mirror: bool = False,
+    window: int | None = None,
+    crf: bool = False,
+) -> np.ndarray:
     """Class of each pixel of one image: [H, W] uint8, ids in 0..K-1.
 
     model: what `load_model` gave, or what it takes (for many images load it once); image: [H, W, 3] uint8
-    RGB. Raises as `load_model` and `TrainedModel`.
+    RGB; scales, mirror, window: as `TrainedModel.views`, whose mean decides; crf: refine by a dense CRF
+    (extra `crf`). Raises as `load_model` and `TrainedModel`.
     """
-    return (model if isinstance(model, TrainedModel) else load_model(model))(image)
+    trained = model if isinstance(model, TrainedModel) else load_model(model)
+    return trained(image, trained.views(scales, mirror, window), crf=crf)
 
 
 def _require_rgb(image: np.ndarray) -> None:
@@ -85,7 +120,7 @@ def _require_rgb(image: np.ndarray) -> None:
         raise DataError("image: not of shape [H, W, 3]", list(image.shape), "give RGB with the colours last")
 
 
-def _export_folder(path: Path) -> Path:
+def export_folder(path: Path) -> Path:
     """The folder with model.json that is meant."""
     if path.is_file():
         return path.parent
@@ -97,8 +132,14 @@ def _export_folder(path: Path) -> Path:
     return RunFolder(path).export
 
 
-def _longer_side(export_folder: Path) -> int | None:
-    """What the run around an export scales images to; an export that was copied elsewhere has none."""
+def _known_of_run(export_folder: Path) -> dict[str, Any]:
+    """What the run around an export says of images; of a copy elsewhere nothing is known."""
     run = RunFolder(export_folder.resolve().parent)
-    inside = run.export == export_folder.resolve() and run.config.exists()
-    return load(run.config).evaluation.longer_side if inside else None
+    if run.export != export_folder.resolve() or not run.config.exists():
+        return {}
+    config = load(run.config)
+    return {
+        "longer_side": config.evaluation.longer_side,
+        "crop": config.stream.crop,
+        "swaps": config.stream.mirror_swaps,
+    }

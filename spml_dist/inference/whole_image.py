@@ -14,7 +14,7 @@ from spml_dist.data.stream.augment import normalise
 from spml_dist.method.kmeans import cluster, unit
 from spml_dist.method.location import location
 from spml_dist.model.segmenter import Segmenter
-from spml_dist.records import IGNORED
+from spml_dist.records import IGNORED, Normalisation
 
 MULTIPLE = 8
 """Images are padded to sides that are multiples of this, in pixels"""
@@ -65,17 +65,15 @@ class EmbeddedImage:
 
 
 @torch.inference_mode()
-def embed(model: Segmenter, image: np.ndarray, longer_side: int | None = None) -> EmbeddedImage:
-    """Embed a whole image [H, W, 3] uint8 RGB, its longer side scaled to `longer_side` pixels if given."""
+def embed(
+    model: Segmenter, image: np.ndarray, longer_side: int | None = None, scale: float = 1
+) -> EmbeddedImage:
+    """Embed a whole image [H, W, 3] uint8 RGB, its longer side scaled to `longer_side` pixels if given, and
+    then by a factor."""
     height, width = image.shape[:2]
-    resized = _resized(height, width, longer_side)
-    scaled: np.ndarray = image.astype(np.float32) / np.float32(255)
-    if resized != (height, width):
-        scaled = cv2.resize(scaled, resized[::-1], interpolation=cv2.INTER_LINEAR)
-    padded = _padded(resized[0]), _padded(resized[1])
-    # Zeros are the mean colour after normalisation, as crops are padded in training.
-    canvas = np.zeros((3, *padded), np.float32)
-    canvas[:, : resized[0], : resized[1]] = normalise(scaled, model.normalisation)
+    resized = resized_to(height, width, longer_side, scale)
+    padded = padded_size(*resized)
+    canvas = on_canvas(scaled(image, resized), padded, model.normalisation)
     device = next(model.parameters()).device
     raw = model.embed(torch.from_numpy(canvas)[None].to(device))
     grid = raw.shape[2], raw.shape[3]
@@ -84,8 +82,8 @@ def embed(model: Segmenter, image: np.ndarray, longer_side: int | None = None) -
 
 def image_geometry(image: tuple[int, int], longer_side: int | None, grid: tuple[int, int]) -> Geometry:
     """The geometry of an image of this size, (height, width), as `embed` gives it, without the network."""
-    resized = _resized(*image, longer_side)
-    return geometry(image, resized, (_padded(resized[0]), _padded(resized[1])), grid)
+    resized = resized_to(*image, longer_side)
+    return geometry(image, resized, padded_size(*resized), grid)
 
 
 def geometry(
@@ -125,15 +123,32 @@ def classify(model: Segmenter, embedded: EmbeddedImage) -> np.ndarray:
     return scores[0].cpu().numpy()
 
 
-def _resized(height: int, width: int, longer_side: int | None) -> tuple[int, int]:
-    if longer_side is None:
-        return height, width
-    scale = longer_side / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
+def resized_to(height: int, width: int, longer_side: int | None, scale: float = 1) -> tuple[int, int]:
+    """Sides to which an image is resized: its longer one to `longer_side` if given, then by a factor."""
+    factor = scale if longer_side is None else scale * longer_side / max(height, width)
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def _padded(side: int) -> int:
-    return -(-side // MULTIPLE) * MULTIPLE
+def padded_size(height: int, width: int) -> tuple[int, int]:
+    """The sides, enlarged to multiples of MULTIPLE."""
+    return -(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE
+
+
+def scaled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image [H, W, 3] uint8 at another size, bilinearly: float32 in [0, 1]."""
+    colours: np.ndarray = image.astype(np.float32) / np.float32(255)
+    if size == image.shape[:2]:
+        return colours
+    return cv2.resize(colours, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def on_canvas(colours: np.ndarray, padded: tuple[int, int], normalisation: Normalisation) -> np.ndarray:
+    """Colours [h, w, 3] float32 as a network sees them: normalised, padded at the bottom and right,
+    [3, *padded] float32."""
+    # Zeros are the mean colour after normalisation, as crops are padded in training.
+    canvas = np.zeros((3, *padded), np.float32)
+    canvas[:, : colours.shape[0], : colours.shape[1]] = normalise(colours, normalisation)
+    return canvas
 
 
 def _axis(image: int, resized: int, padded: int, cells: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,1 +1,1 @@
-"""From a trained model to labels: predictions, neighbour votes, evaluation."""
+"""From weak labels and a trained network to labels of every pixel: labelers, and packs that they label."""

@@ -1,9 +1,9 @@
-"""Class activation maps of images, and a pack with the seeds that they give."""
+"""Class activation maps of images, and the seeds that they give."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from math import sqrt
 from pathlib import Path
@@ -14,14 +14,9 @@ import torch
 from torch.nn.functional import interpolate, relu
 
 from spml_dist.config.method_models import CamConfig
-from spml_dist.data.format.keys import image_id_of
-from spml_dist.data.format.manifest import Manifest
-from spml_dist.data.pack.pack import Rejection
 from spml_dist.data.stream.augment import normalise
-from spml_dist.data.stream.reader import CorruptSample, Reader
-from spml_dist.data.stream.shard_cache import ShardCache
-from spml_dist.errors import DataError, RunError
 from spml_dist.labeling import cam_seeds
+from spml_dist.labeling.labeler import with_labels
 from spml_dist.model import export
 from spml_dist.model.cam import Cam
 from spml_dist.records import Sample
@@ -73,44 +68,33 @@ def with_seeds(model: Cam, sample: Sample, background: int | None, settings: Cam
     rectified = sample.boxes is None
     maps = activations(model, sample.image, classes, settings, rectified) if classes else none
     semantic = cam_seeds.seeds(sample, maps, background, settings)
-    if (semantic == sample.semantic).all():
-        return sample
-    return replace(sample, semantic=semantic, kinds=tuple(dict.fromkeys((*sample.kinds, KIND))))
+    confidence = cam_seeds.confidence(sample, maps, semantic, background, settings)
+    return with_labels(sample, semantic, confidence, KIND)
 
 
 @dataclass(frozen=True)
-class CamParts:
-    """Reads a pack part by part, a tar each, and labels it on the way. Pickles; each process loads the
+class CamSeeds:
+    """Labels images of tags or boxes by a classifier's activation maps. Pickles; each process loads the
     network once."""
 
     export: Path
     """folder of the exported network"""
     digest: str
     """of its weights: a process keeps no network of an earlier training"""
-    shards: str
-    """folder or address of the pack"""
-    manifest: Manifest
     settings: CamConfig
     device: str
-    cache: ShardCache = field(default_factory=ShardCache)
 
-    def __call__(self, part: int) -> Iterator[tuple[Sample, bytes] | Rejection]:
-        """The samples of one tar, each with its own JPEG, or why it cannot be used.
-
-        Raises RunError where the tar cannot be read, which says nothing against those that are labelled.
-        """
+    def __call__(self, sample: Sample) -> Sample:
+        """The sample as `with_seeds` gives it."""
         model, background = _network(self.export, self.device, self.digest)
-        reader = Reader(self.shards, self.manifest, cache=self.cache)
-        for index in range(self.manifest.shards[part].samples):
-            try:
-                sample, jpeg = reader.read_encoded(part, index)
-            except CorruptSample as error:
-                yield Rejection(image_id_of(error.key), str(error))
-            except DataError as error:
-                remedy = f"{error.remedy}; then the same command goes on"
-                raise RunError(error.what, error.value, remedy) from error
-            else:
-                yield with_seeds(model, sample, background, self.settings), jpeg
+        return with_seeds(model, sample, background, self.settings)
+
+    def activations(self, image: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+        """What speaks for each class, [C, H, W] float32, as `activations` gives it."""
+        if not classes:
+            return np.zeros((0, *image.shape[:2]), np.float32)
+        model, _ = _network(self.export, self.device, self.digest)
+        return activations(model, image, classes, self.settings)
 
 
 @lru_cache(maxsize=1)

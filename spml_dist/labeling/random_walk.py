@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate, normalize, threshold
 
 STEPS = 64
 """Where the paper writes 6 iterations the release squares the transition 6 times"""
@@ -19,12 +19,7 @@ def affinity(embedding: Tensor, grid: tuple[int, int], concentration: float = 5.
 
     embedding: [V, C, H, W], vectors of any length. The mean over the views of exp(γ(cosine - 1)).
     """
-    unit = normalize(resize(embedding, grid).flatten(2), dim=1, eps=1e-12)
-    alike = unit.new_zeros(unit.shape[2], unit.shape[2])
-    # View by view into one sum: V matrices of p² at once would be the largest tensors here.
-    for view in unit:
-        alike += torch.exp(concentration * (view.T @ view - 1))
-    return alike / len(unit)
+    return _alike(_unit(resize(embedding, grid)), slice(None), concentration)
 
 
 def transition(alike: Tensor, sharpness: float = 20.0) -> Tensor:
@@ -34,7 +29,10 @@ def transition(alike: Tensor, sharpness: float = 20.0) -> Tensor:
     paper normalises rows before the power; this is what the release computes.)
     """
     weights = alike**sharpness
-    return weights / weights.sum(dim=0, keepdim=True)
+    shares = weights / weights.sum(dim=0, keepdim=True)
+    # exp(γβ(cosine - 1)) falls below the normal numbers of float32 where the cosine is near 0, and processors
+    # multiply such numbers many times more slowly.
+    return threshold(shares, torch.finfo(shares.dtype).tiny, 0.0)
 
 
 def walk(seeds: Tensor, step: Tensor, steps: int = STEPS) -> Tensor:
@@ -46,6 +44,36 @@ def walk(seeds: Tensor, step: Tensor, steps: int = STEPS) -> Tensor:
     spread = seeds.flatten(1)
     for _ in range(steps):
         spread = spread @ step
+    return spread.view_as(seeds)
+
+
+def walk_in_blocks(
+    seeds: Tensor,
+    embedding: Tensor,
+    memory: int,
+    steps: int = STEPS,
+    concentration: float = 5.0,
+    sharpness: float = 20.0,
+) -> Tensor:
+    """`walk` along the transition of an embedding on the seeds' grid, in bounded memory: [K, h, w].
+
+    seeds: [K, h, w]; embedding: [V, C, h, w]; memory: bytes. Columns of the transition need one another
+    neither to be made nor to be multiplied with: the whole matrix is kept where it takes no more than half of
+    the memory, else its blocks are made anew at every step.
+    """
+    unit = _unit(embedding)
+    cells, numbers = unit.shape[2], memory // (2 * unit.element_size())
+    # What is made of a block's columns on the way takes about four times as much as they do.
+    width = max(1, numbers // (4 * cells))
+    blocks = [slice(start, min(start + width, cells)) for start in range(0, cells, width)]
+
+    def columns(block: slice) -> Tensor:
+        return transition(_alike(unit, block, concentration), sharpness)
+
+    kept = [columns(block) for block in blocks] if cells**2 <= numbers and steps > 1 else None
+    spread = seeds.flatten(1)
+    for _ in range(steps):
+        spread = torch.cat([spread @ step for step in kept or map(columns, blocks)], dim=1)
     return spread.view_as(seeds)
 
 
@@ -63,7 +91,7 @@ def softmax_seeds(probability: Tensor, present: Tensor) -> Tensor:
     return torch.where(present[:, None, None], probability / highest, 0)
 
 
-def cam_seeds(cams: Tensor, classes: Tensor, num_classes: int, exponent: int = 6) -> Tensor:
+def cam_seeds(cams: Tensor, classes: Tensor, num_classes: int, exponent: float = 6) -> Tensor:
     """Seeds from class activation maps: [K, H, W]; classes without a map are 0.
 
     cams: [m, H, W] in [0, 1]; classes: [m] int64, the class of each, never 0: that is the background, whose
@@ -79,3 +107,17 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps [..., H, W] bilinearly to another grid, down to the walk's or up to the image's."""
     resized = interpolate(maps.flatten(0, -3)[None], size=size, mode="bilinear", align_corners=False)
     return resized.view(*maps.shape[:-2], *size)
+
+
+def _unit(embedding: Tensor) -> Tensor:
+    """[V, C, h, w] of any length -> [V, C, p] unit vectors."""
+    return normalize(embedding.flatten(2), dim=1, eps=1e-12)
+
+
+def _alike(unit: Tensor, columns: slice, concentration: float) -> Tensor:
+    """Affinities of all cells to some: [p, columns]. unit: [V, C, p]."""
+    alike = unit.new_zeros(unit.shape[2], unit[0, 0, columns].shape[0])
+    # View by view into one sum: V matrices of p² at once would be the largest tensors here.
+    for view in unit:
+        alike += torch.exp(concentration * (view.T @ view[:, columns] - 1))
+    return alike / len(unit)

@@ -42,6 +42,7 @@ def contrast(
     weights: Sequence[float],
     constants: int = 0,
     log_weight: Tensor | None = None,
+    stands_for: Tensor | None = None,
 ) -> Contrast:
     """Contrast pixels with candidate segments.
 
@@ -49,7 +50,8 @@ def contrast(
     gradient (rows of a bank); own: [n] int64, candidate that is the pixel's own segment or -1;
     weights: [R] one for each relation of a block (every block has the same relations, in the same order);
     a relation of weight 0 is not computed; log_weight: [constants] float32, log of how many rows each of the
-    last candidates stands for, or None where each stands for itself (an own segment always does).
+    last candidates stands for, or None where each stands for itself (an own segment always does);
+    stands_for: [n] float, how many pixels each stands for, by which its loss is multiplied, or None.
 
     A pixel that nothing but its own segment attracts falls back to it, or has no loss where it has none
     either, and is counted. Where Relation.attracting says that others attract it but none of them is among
@@ -58,14 +60,21 @@ def contrast(
     """
     dtype = torch.promote_types(embedding.dtype, torch.float32)
     loss, values, without = _Contrast.apply(
-        embedding.to(dtype), prototype.to(dtype), own, tuple(blocks), tuple(weights), constants, log_weight
+        embedding.to(dtype),
+        prototype.to(dtype),
+        own,
+        tuple(blocks),
+        tuple(weights),
+        constants,
+        log_weight,
+        None if stands_for is None else stands_for.to(dtype)[:, None],
     )
     return Contrast(loss, values, without)
 
 
 class _Contrast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, embedding, prototype, own, blocks, weights, constants, log_weight):
+    def forward(ctx, embedding, prototype, own, blocks, weights, constants, log_weight, stands_for):
         values = embedding.new_zeros(len(weights))
         without = torch.zeros(len(weights), dtype=torch.int64, device=embedding.device)
         grads = None
@@ -73,8 +82,9 @@ class _Contrast(torch.autograd.Function):
             grads = torch.zeros_like(embedding), torch.zeros_like(prototype, dtype=torch.float64)
         learning = len(prototype) - constants
         multiplicity = None if log_weight is None else pad(log_weight.to(prototype), (learning, 0)).exp()
+        counted = multiplicity, stands_for
         for block in blocks:
-            _block(embedding, prototype, own, block, weights, learning, multiplicity, values, without, grads)
+            _block(embedding, prototype, own, block, weights, learning, counted, values, without, grads)
         if grads is not None:
             ctx.save_for_backward(grads[0], grads[1].to(prototype.dtype))
         ctx.mark_non_differentiable(values, without)
@@ -83,13 +93,15 @@ class _Contrast(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_loss, *_):
         grad_embedding, grad_prototype = ctx.saved_tensors
-        return grad_embedding * grad_loss, grad_prototype * grad_loss, None, None, None, None, None
+        return grad_embedding * grad_loss, grad_prototype * grad_loss, None, None, None, None, None, None
 
 
 def _block(
-    embedding, prototype, own, block: Block, weights, learning, multiplicity, values, without, grads
+    embedding, prototype, own, block: Block, weights, learning, counted, values, without, grads
 ) -> None:
-    """Run a block tile by tile; add to values, without and grads."""
+    """Run a block tile by tile; add to values, without and grads. counted: how many rows of a bank each
+    candidate stands for, and how many pixels each pixel, both None where they stand for themselves."""
+    multiplicity, of_pixels = counted
     first, last = block.columns.start, block.columns.stop
     candidates = prototype[first:last]
     width = last - first
@@ -112,7 +124,8 @@ def _block(
         touched = False
         for r, side in sides.items():
             scale = block.scale[r] * weights[r]
-            done = side.tile(tile, similarity, work, own[start:stop] - first, grad, scale)
+            times = None if of_pixels is None else of_pixels[start:stop]
+            done = side.tile(tile, similarity, work, own[start:stop] - first, times, grad, scale)
             if done is not None:
                 values[r] += block.scale[r] * done[0]
                 without[r] += done[1]
@@ -147,11 +160,12 @@ class _Side:
         self.attracting = relation.attract.sum(dim=1) if counts is None else counts
         self.stands_for = stands_for
 
-    def tile(self, tile: slice, similarity, work, own, grad, scale) -> tuple[Tensor, Tensor] | None:
+    def tile(self, tile: slice, similarity, work, own, times, grad, scale) -> tuple[Tensor, Tensor] | None:
         """Loss summed over the tile and pixels without positive; adds scale · ∂loss/∂similarity to grad.
 
         similarity: [t, P] = e·μ - 1; work: two of [t, P], one if there is no gradient; own: [t] column of the
-        own segment, outside 0..P-1 where there is none. None if no pixel of the tile takes part.
+        own segment, outside 0..P-1 where there is none; times: [t, 1] pixels that each stands for, or None.
+        None if no pixel of the tile takes part.
         """
         on_host = self.group_on_host[tile]
         present = on_host >= 0
@@ -166,6 +180,7 @@ class _Side:
             x = torch.mul(similarity, self.kappa, out=work[0])
         else:
             own = own[part]
+            times = None if times is None else times[part]
             x = torch.index_select(similarity, 0, part, out=work[0][: len(part)]).mul_(self.kappa)
         x.exp_()  # exp(κ(e·μ - 1)): at most 1, so that no maximum over the candidates is needed
         attract, repel = self.attract[groups], self.repel[groups]
@@ -193,7 +208,9 @@ class _Side:
         # Without any candidate for the numerator, a pixel has no loss.
         defined = numerator > 0
         numerator, total = torch.where(defined, numerator, 1), torch.where(defined, total, 1)
-        loss = (total.log() - numerator.log()).sum()
+        loss, without = total.log() - numerator.log(), alone
+        if times is not None:
+            loss, without, scale = loss * times, alone * times, scale * times
 
         if grad is not None:
             d_negative = defined / total * (self.kappa * scale)
@@ -209,4 +226,4 @@ class _Side:
                 grad.add_(x)
             else:
                 grad.index_add_(0, part, x)
-        return loss, alone.sum()
+        return loss.sum(), without.sum().round().long()

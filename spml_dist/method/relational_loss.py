@@ -11,6 +11,7 @@ from spml_dist import comm
 from spml_dist.config.method_models import LossConfig, RelationsConfig
 from spml_dist.method.batch_segments import propagate
 from spml_dist.method.loss import contrast
+from spml_dist.method.pixel_sampling import sample_pixels
 from spml_dist.method.relations import annotation, cooccurrence, feature_affinity, image_similarity
 from spml_dist.records import BankCandidates, BatchSegments, Block, Contrast, Relation
 from spml_dist.tensor_records import concatenate, detached, take
@@ -34,20 +35,30 @@ class RelationalLoss:
 
 
 def relational_loss(
-    segments: BatchSegments, bank: BankCandidates | None, relations: RelationsConfig, loss: LossConfig
+    segments: BatchSegments,
+    bank: BankCandidates | None,
+    relations: RelationsConfig,
+    loss: LossConfig,
+    seed: int = 0,
+    step: int = 0,
 ) -> RelationalLoss:
     """Contrast a batch's pixels with its segments of all ranks and with a bank's; a collective.
 
-    bank: None for none. With `loss.reduction: global` each sum over all ranks is divided by the count over
-    all ranks; with `per_rank` each rank takes its own mean (golden g_relations_sharded), and the mean of the
-    ranks counts.
+    bank: None for none; seed, step: of the draw of pixels, where `loss.pixels_per_segment` asks for one. With
+    `loss.reduction: global` each sum over all ranks is divided by the count over all ranks; with `per_rank`
+    each rank takes its own mean (golden g_relations_sharded), and the mean of the ranks counts.
     """
     if bank is None:
         bank = BankCandidates(take(detached(segments.candidates), slice(0)))
     segments = propagate(segments, bank, relations.feature_affinity)
     counts = denominators(segments, relations, loss).to(segments.pixels.embedding.dtype)
-    within = within_images(segments, relations, counts[0])
-    across = across_images(segments, bank, relations, loss, counts[1:])
+    contrasted = segments
+    if loss.pixels_per_segment is not None:
+        position = segments.images.position
+        drawn = sample_pixels(segments.pixels, loss.pixels_per_segment, position, seed, step)
+        contrasted = replace(segments, pixels=drawn)
+    within = within_images(contrasted, relations, counts[0])
+    across = across_images(contrasted, bank, relations, loss, counts[1:])
     total = within.loss + across.loss
     if loss.reduction == "global":
         total = total * comm.world()  # whoever averages gradients over the ranks is to get their sum
@@ -82,7 +93,9 @@ def within_images(segments: BatchSegments, relations: RelationsConfig, images: T
         vectors, prototypes = pixels.feature, own.prototype_feature
     else:
         vectors, prototypes = pixels.embedding, own.prototype
-    return contrast(vectors, prototypes, pixels.segment, blocks, (relation.weight,))
+    return contrast(
+        vectors, prototypes, pixels.segment, blocks, (relation.weight,), stands_for=pixels.stands_for
+    )
 
 
 def across_images(
@@ -98,6 +111,9 @@ def across_images(
     annotated, occurring, near = relations.annotation, relations.cooccurrence, relations.feature_affinity
     classes = images.tags.shape[1]
     candidates = concatenate([segments.candidates, bank.rows])
+    # Co-occurrence groups by this rank's images: their numbers, and how many rows of the bank share a tag.
+    own = per_image(segments, segments.candidates.image)
+    sharing = None if bank.counts is None else per_image(segments, bank.counts.sharing)
     by_class = annotation.relation(pixels, candidates, classes, annotated.concentration)
     by_tags = cooccurrence.relation(
         pixels,
@@ -107,13 +123,13 @@ def across_images(
         occurring.concentration,
         occurring.ignore_classes,
         own_repels=loss.tagless == "reference",
+        own=None if occurring.own_image else own,
+        in_bank=sharing,
     )
     by_nearness = feature_affinity.relation(
         pixels, segments.propagated, candidates, classes, near.concentration, near.scope
     )
-    if bank.counts is not None:
-        sharing = torch.zeros(len(images.keys), dtype=torch.int64, device=pixels.image.device)
-        sharing[segments.segments.image] = bank.counts.sharing[segments.own]
+    if bank.counts is not None and sharing is not None:
         by_class = _counted(by_class, bank.counts.by_class, learning)
         by_tags = _counted(by_tags, sharing, learning)
         if near.scope != "image":  # there rows without a class attract too
@@ -132,7 +148,18 @@ def across_images(
         (annotated.weight, occurring.weight, near.weight),
         constants=len(bank.rows),
         log_weight=bank.log_weight,
+        stands_for=pixels.stands_for,
     )
+
+
+def per_image(segments: BatchSegments, values: Tensor) -> Tensor:
+    """What all segments of an image have in common, [B] int64 of this rank's images; 0 for one without any.
+
+    values: [P] int64 of the candidates.
+    """
+    result = torch.zeros(len(segments.images.tags), dtype=torch.int64, device=values.device)
+    result[segments.segments.image] = values[segments.own]
+    return result
 
 
 def _counted(relation: Relation, in_bank: Tensor, learning: int) -> Relation:

@@ -28,8 +28,8 @@ class SPMLLoss(nn.Module):
 
     Arguments are those of the configuration: `annotation_weight` is its `relations.annotation.weight`, a
     weight of 0 leaves a relation out, `grid`, `iterations` and `embedding_scale` are its `segments`,
-    `reduction` and `tagless` its `loss` (configs/reference.yaml describes each). Raises pydantic's
-    ValidationError, a ValueError, for a value that the configuration does not take.
+    `reduction`, `tagless` and `pixels_per_segment` its `loss` (configs/reference.yaml describes each). Raises
+    pydantic's ValidationError, a ValueError, for a value that the configuration does not take.
 
     With torch.distributed the segments of all ranks are contrasted, and every method is a collective; the
     loss is made for a mean of the gradients over the ranks, as DistributedDataParallel takes it.
@@ -46,6 +46,7 @@ class SPMLLoss(nn.Module):
         cooccurrence_weight: float = 0.5,
         cooccurrence_concentration: float = 12.0,
         cooccurrence_ignore_classes: Sequence[int] = (),
+        cooccurrence_own_image: bool = True,
         feature_affinity_weight: float = 0.0,
         feature_affinity_concentration: float = 12.0,
         feature_affinity_scope: Literal["image", "batch", "global"] = "batch",
@@ -59,13 +60,17 @@ class SPMLLoss(nn.Module):
         labels: Literal["nearest", "majority"] = "nearest",
         reduction: Literal["global", "per_rank"] = "global",
         tagless: Literal["once", "reference"] = "once",
+        pixels_per_segment: int | None = None,
+        seed: int = 0,
         classes: int | None = None,
     ):
         """labels: which labelled pixel of a cell speaks for it, as `segments.labels` of the configuration;
-        classes: number of classes K; None: as many as the tags have columns, or every label below 254."""
+        seed: of the pixels that are drawn where `pixels_per_segment` is given, anew in every call; classes:
+        number of classes K; None: as many as the tags have columns, or every label below 254."""
         super().__init__()
         self.grid, self.iterations, self.embedding_scale = grid, iterations, embedding_scale
         self.labels = labels
+        self.seed, self.calls = seed, 0
         self.classes = classes
         self.relations = RelationsConfig.model_validate(
             {
@@ -79,6 +84,7 @@ class SPMLLoss(nn.Module):
                     "weight": cooccurrence_weight,
                     "concentration": cooccurrence_concentration,
                     "ignore_classes": tuple(cooccurrence_ignore_classes),
+                    "own_image": cooccurrence_own_image,
                 },
                 "feature_affinity": {
                     "weight": feature_affinity_weight,
@@ -92,7 +98,12 @@ class SPMLLoss(nn.Module):
             }
         )
         self.loss = LossConfig.model_validate(
-            {"cross_entropy": 0.0, "reduction": reduction, "tagless": tagless}
+            {
+                "cross_entropy": 0.0,
+                "reduction": reduction,
+                "tagless": tagless,
+                "pixels_per_segment": pixels_per_segment,
+            }
         )
 
     def forward(
@@ -143,7 +154,8 @@ class SPMLLoss(nn.Module):
 
     def contrast(self, segments: BatchSegments, candidates: BankCandidates | None = None) -> RelationalLoss:
         """The loss of a batch by its segments. candidates: a bank's for them, or None for no bank."""
-        return relational_loss(segments, candidates, self.relations, self.loss)
+        self.calls += 1
+        return relational_loss(segments, candidates, self.relations, self.loss, self.seed, self.calls)
 
     def _images(
         self,

@@ -70,7 +70,7 @@ def losses(
         phase("loss")
         from_bank = bank.candidates(segments.candidates, step, measure)
         phase("bank")
-        relations = relational_loss(segments, from_bank, config.relations, config.loss)
+        relations = relational_loss(segments, from_bank, config.relations, config.loss, config.seed, step)
         segments, candidates = relations.segments, len(segments.candidates) + len(from_bank.rows)
         total = total + relations.loss
         values[:-1] = torch.stack(list(relations.values.values()))

@@ -1,4 +1,4 @@
-"""Charts: curves and confusion matrices, as SVG that takes its ink from the page or as pixels."""
+"""Charts: curves, bars and confusion matrices, as SVG that takes its ink from the page or as pixels."""
 
 from __future__ import annotations
 
@@ -116,6 +116,26 @@ def confusion_figure(counts: Sequence[Sequence[int]], classes: Sequence[str], ti
         axes.set_title(title, fontsize=10)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
+        return figure
+
+
+def share_figure(bars: Sequence[tuple[str, float, str]]) -> Figure:
+    """Shares as bars below one another, in per cent. bars: name, share of 1, group of one colour."""
+    groups = list(dict.fromkeys(group for *_, group in bars))
+    with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(6.4, 0.3 * len(bars) + 0.7), layout="constrained")
+        axes = figure.add_subplot()
+        for number, group in enumerate(groups):
+            rows = [row for row, bar in enumerate(bars) if bar[2] == group]
+            lengths = [100 * bars[row][1] for row in rows]
+            axes.barh(rows, lengths, height=0.66, color=_LINES[number % len(_LINES)], label=group)
+            for row, length in zip(rows, lengths, strict=True):
+                axes.text(length + 0.8, row, f"{length:.1f}", va="center", fontsize=8)
+        axes.set_yticks(range(len(bars)), [name for name, *_ in bars])
+        axes.set(xlim=(0, 108), ylim=(len(bars) - 0.4, -0.6))
+        axes.set_xlabel("mIoU, %", fontsize=8, alpha=0.7, loc="right")
+        axes.tick_params(length=0)
+        figure.legend(loc="outside upper left", ncols=3, fontsize=8, handlelength=1.1)
         return figure
 
 

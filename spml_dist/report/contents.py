@@ -28,15 +28,22 @@ class Contents:
     """evaluations, the validation split first"""
     labels: dict | None
     """labels.json: counts of the training set's annotations, and hints; None of a run without"""
+    refinement: dict | None
+    """refinement.json: what each stage of a refinement came to; None of a run without"""
     previews: list[Path]
     """training previews, oldest first"""
     nodes: dict[str, list[dict]]
     """by machine, how busy it was: objects with `step` and `timestamp`, in order"""
     folder: Path
 
+    def extremes(self, result: dict) -> Path | None:
+        """The contact sheet of its best and worst images."""
+        path = RunFolder(self.folder).extremes(result["split"], result["oracle"], result.get("ways", ()))
+        return path if path.exists() else None
+
     def pictures(self, result: dict) -> Path | None:
         """The contact sheet of an evaluation."""
-        path = RunFolder(self.folder).pictures(result["split"], result["oracle"])
+        path = RunFolder(self.folder).pictures(result["split"], result["oracle"], result.get("ways", ()))
         return path if path.exists() else None
 
 
@@ -55,14 +62,25 @@ def read(folder: Path) -> Contents:
         config=config,
         config_text=text,
         steps=_steps(run.metrics),
-        results=sorted(results, key=lambda r: (r["split"] != "val", r["split"], r["oracle"])),
-        labels=_parsed(run.labels, json.loads, run.labels.read_text("utf-8"))
-        if run.labels.exists()
-        else None,
+        results=sorted(
+            results, key=lambda r: (r["split"] != "val", r["split"], r["oracle"], r.get("ways", []))
+        ),
+        labels=_noted(run.labels),
+        refinement=_noted(run.refinement),
         previews=run.previews(),
         nodes={path.stem: _steps(path) for path in run.systems()},
         folder=folder,
     )
+
+
+def _place(result: dict) -> tuple:
+    """The validation split first, and of each split one look at whole images."""
+    return result["split"] != "val", result["split"], result["oracle"], result.get("ways", [])
+
+
+def _noted(path: Path) -> Any:
+    """What a JSON file holds; None where there is none."""
+    return _parsed(path, json.loads, path.read_text("utf-8")) if path.exists() else None
 
 
 def _parsed(path: Path, parse: Callable[[str], Any], text: str) -> Any:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from spml_dist.drawing.overlay import palette
 from spml_dist.errors import RunError
 from spml_dist.files.write import write_text
-from spml_dist.report import contents, curves, labels
+from spml_dist.report import contents, curves, labels, refinement
 from spml_dist.report.charts import confusion_figure, draw, svg
 from spml_dist.report.contents import Contents
 from spml_dist.report.summary import headline, settings, title
@@ -48,6 +48,7 @@ def write_report(folder: str | Path) -> Path:
         settings=settings(run),
         headline=headline(run),
         results=[_result(run, result) for result in run.results],
+        refinement=refinement.section(run.refinement) if run.refinement else None,
         labels=labels.section(run.labels) if run.labels else None,
         training=_charts(curves.of_training(run.steps)),
         machines=_charts(curves.of_machines(run.nodes)),
@@ -59,18 +60,21 @@ def write_report(folder: str | Path) -> Path:
 
 
 def _result(run: Contents, result: dict) -> dict[str, Any]:
-    pictures, readouts = run.pictures(result), result["readouts"]
+    pictures, extremes, readouts = run.pictures(result), run.extremes(result), result["readouts"]
     matrices = [
         svg(confusion_figure(counts, result["classes"], title(readout)))
         for readout, counts in result["confusion"].items()
     ]
     return {
         "split": result["split"],
+        "about": "".join(f", {way}" for way in result.get("ways", ())),
         "oracle": result["oracle"],
         "titles": [title(readout) for readout in readouts],
         "rows": _rows(result),
         "notes": " ".join(_notes(result)),
         "pictures": pictures and _webp(pictures),
+        "extremes": extremes and _webp(extremes),
+        "details": _details(result),
         "confusion": [Markup(each) for each in matrices],
     }
 
@@ -94,8 +98,22 @@ def _rows(result: dict) -> list[dict[str, Any]]:
         means["mean of shown classes"] = [
             mean(values["iou"][name] for name in present) for values in readouts
         ]
+    if all("boundary_miou" in values for values in readouts):
+        means["mean boundary IoU"] = [values["boundary_miou"] for values in readouts]
     rows += [{"name": n, "kind": "mean", "colour": None, "shares": shares} for n, shares in means.items()]
     return rows
+
+
+def _details(result: dict) -> list[tuple[str, list[float]]]:
+    """Precision, recall and boundary IoU of every class, read-out by read-out; none of an earlier release."""
+    readouts = result["readouts"].values()
+    if not all("pixel_precision" in values for values in readouts):
+        return []
+    numbers = ("pixel_precision", "pixel_recall", "boundary_iou")
+    return [
+        (name, [values[number][name] for values in readouts for number in numbers])
+        for name in result["classes"]
+    ]
 
 
 def _notes(result: dict) -> Iterable[str]:

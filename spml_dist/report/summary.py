@@ -36,6 +36,7 @@ def summary(run: Contents) -> dict[str, Any]:
         "headline": headline(run),
         "results": run.results,
         "labels": run.labels,
+        "refinement": run.refinement,
         "charts": [_plain(each) for each in curves.of_training(run.steps)],
         "machines": [_plain(each) for each in curves.of_machines(run.nodes)],
         "previews": [str(path.relative_to(run.folder)) for path in run.previews],

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 TAG = "spml_dist.training"
+PARENT = "mlflow.parentRunId"
+"""MLflow's own tag, by which its pages show one run below another"""
 SQLITE = "sqlite:///"
 
 ENVIRONMENT = {
@@ -75,14 +77,24 @@ def _database(uri: str) -> Path | None:
     return path
 
 
-def resume(client: MlflowClient, uri: str, experiment: str, name: str, run_id: str | None, tag: str) -> Run:
-    """The run of that id; else the one with that tag, whose making was never confirmed; else a new one."""
+def resume(
+    client: MlflowClient,
+    uri: str,
+    experiment: str,
+    name: str,
+    run_id: str | None,
+    tag: str,
+    parent: str | None = None,
+) -> Run:
+    """The run of that id; else the one with that tag, whose making was never confirmed; else a new one, below
+    the run whose id is `parent`."""
     run = _active(client, run_id) if run_id else None
     if run:
         return run
     experiment_id = _experiment(client, uri, experiment)
     runs = client.search_runs([experiment_id], f"tags.`{TAG}` = '{tag}'", max_results=1)
-    return runs[0] if runs else client.create_run(experiment_id, run_name=name, tags={TAG: tag})
+    tags = {TAG: tag} | ({PARENT: parent} if parent else {})
+    return runs[0] if runs else client.create_run(experiment_id, run_name=name, tags=tags)
 
 
 def last_step(run: Run, prefix: str) -> int:

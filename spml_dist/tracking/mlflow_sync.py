@@ -114,7 +114,8 @@ def _send(folder: Path, uri: str, experiment: str, name: str, params: Mapping[st
         note |= {"uri": uri, "run_id": None, "sent": {}}
     note = {"training": uuid.uuid4().hex, "status": None, "run_id": None, "sent": {}} | note
     remember(folder, **note)  # the tag has to be on disk before a run carries it
-    run = mlflow_client.resume(client, uri, experiment, name, note["run_id"], note["training"])
+    parent = _parent(folder, uri)
+    run = mlflow_client.resume(client, uri, experiment, name, note["run_id"], note["training"], parent)
     run_id = run.info.run_id
     if run_id != note["run_id"]:
         remember(folder, run_id=run_id, sent={})
@@ -125,6 +126,13 @@ def _send(folder: Path, uri: str, experiment: str, name: str, params: Mapping[st
     _send_artifacts(folder, client, run_id)
     if note["status"] not in (None, "RUNNING", run.info.status):
         client.set_terminated(run_id, note["status"])
+
+
+def _parent(folder: Path, uri: str) -> str | None:
+    """The MLflow run whose stage the folder is, where it is kept at the same place."""
+    parent = RunFolder(folder).parent
+    above = noted(parent) if parent else {}
+    return above.get("run_id") if above.get("uri") == uri else None
 
 
 def _send_logs(folder: Path, client: MlflowClient, run: Run) -> None:

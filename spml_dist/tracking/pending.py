@@ -17,7 +17,7 @@ from itertools import count as count_from
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from spml_dist.run_folder import RunFolder
+from spml_dist.run_folder import RunFolder, evaluation
 
 MetricPoint = tuple[str, float, int, int]
 """name, value, milliseconds since 1970, step"""
@@ -143,7 +143,7 @@ def _points(entry: dict[str, Any], prefix: str) -> Iterator[MetricPoint]:
 
 
 def _result(result: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    name = f"eval/{result['split']}{'_oracle' if result['oracle'] else ''}"
+    name = f"eval/{evaluation(result['split'], result['oracle'], result.get('ways', ()))}"
     return _flat(name, {"miou": result["miou"], **result["readouts"]})
 
 

@@ -25,7 +25,9 @@ def absolute(config: Config, root: Path) -> Config:
             "output": path(config.output),
             "data": config.data.model_copy(update=data),
             "stream": config.stream.model_copy(update={"cache": path(config.stream.cache)}),
-            "model": config.model.model_copy(update={"weights": path(config.model.weights)}),
+            "model": config.model.model_copy(
+                update={"weights": path(config.model.weights), "embedding": path(config.model.embedding)}
+            ),
             "tracking": config.tracking.model_copy(update={"uri": absolute_uri(config.tracking.uri, root)}),
         }
     )

@@ -16,6 +16,7 @@ from spml_dist.data.format.manifest import Manifest
 from spml_dist.data.stream.loader import Stream
 from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import ConfigError
+from spml_dist.model import embedding
 from spml_dist.model.segmenter import Segmenter
 from spml_dist.records import IMAGENET, Normalisation, SegmentBank
 from spml_dist.run_folder import RunFolder
@@ -74,8 +75,11 @@ def build(
     engine_state, stream_state = (saved.engine, saved.stream) if saved else (None, None)
 
     dtype = torch.float64 if config.engine.precision == "float64" else torch.float32
-    model = task.build(_to_build(config.model, saved), len(manifest.classes), config.seed).to(device, dtype)
+    model = task.build(_to_build(config.model, saved), len(manifest.classes), config.seed)
     segmenter = cast(Segmenter, model)  # or a CAM classifier, whose weights have an origin too
+    if config.model.embedding:
+        embedding.adopt(segmenter, config.model)
+    model = model.to(device, dtype)
     _require_one_origin(segmenter.origin)
     if not saved:
         log.line(f"the backbone starts from {segmenter.origin}")
@@ -94,8 +98,10 @@ def build(
 
 
 def _to_build(model: ModelConfig, saved: checkpoint.Checkpoint | None) -> ModelConfig:
-    """A checkpoint holds all weights: those that the run started from need not be there any more."""
-    return model.model_copy(update={"weights": None, "pretrained": False}) if saved else model
+    """A checkpoint holds all weights: those that the run started from need not be there any more. A finished
+    embedding has its own."""
+    given = saved or model.embedding
+    return model.model_copy(update={"weights": None, "pretrained": False}) if given else model
 
 
 def _require_one_origin(origin: str) -> None:
@@ -130,6 +136,8 @@ def training_stream(
         scale=settings.scale,
         mirror=settings.mirror,
         mirror_swaps=settings.mirror_swaps,
+        grey=settings.grey,
+        blur=settings.blur,
         window_shards=settings.window_shards,
         seed=config.seed,
         loader_processes=settings.loader_processes,

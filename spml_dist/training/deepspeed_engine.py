@@ -28,13 +28,26 @@ def prepare(device: torch.device, say: Callable[[str], None]) -> None:
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     if device.type == "cpu" and not any(cache.glob("**/deepspeed_shm_comm.so")):
         say("DeepSpeed compiles its CPU extension once; this takes up to a minute")
-    import deepspeed
-
+    _import_deepspeed()
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     logging.getLogger("deepspeed").setLevel(logging.ERROR)
     # It joins the group that is there; its own would want MPI or torchrun's variables.
     if dist.is_initialized():
+        import deepspeed
+
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+
+
+def _import_deepspeed() -> None:
+    """Its autotuner, which is not used, imports MLflow where that is installed: seconds of every rank."""
+    if "mlflow" in sys.modules:
+        return
+    # None in this place is Python's word for "cannot be imported", which the autotuner is ready for.
+    sys.modules["mlflow"] = None  # type: ignore[assignment]
+    try:
+        import deepspeed  # noqa: F401
+    finally:
+        del sys.modules["mlflow"]
 
 
 def extensions_folder() -> Path:

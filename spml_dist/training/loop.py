@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from spml_dist import comm
 from spml_dist.errors import Stopped
-from spml_dist.model import export
+from spml_dist.model import embedding, export
 from spml_dist.records import Batch, BatchSegments
 from spml_dist.tensor_records import moved
 from spml_dist.tracking.metrics_log import Stopwatch, memory_mb
@@ -146,6 +147,8 @@ def _export(run: TrainingRun, done: int) -> None:
     weights = run.engine.state()["weights"]
     if comm.rank() == 0:
         weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+        if run.config.model.embedding:  # as it was, also where the network computes in 16 bits
+            weights |= embedding.tensors(Path(run.config.model.embedding))
         folder, network = run.folder.export, run.task.network
         facts = (run.config.model, run.classes, run.background, done, network, run.stream.normalisation)
         export.save(weights, folder, *facts)

@@ -19,7 +19,7 @@ from spml_dist.data.pack.pack import pack
 from spml_dist.data.stream.reader import Reader, samples
 from spml_dist.errors import RunError
 from spml_dist.files import address
-from spml_dist.labeling import seed_quality
+from spml_dist.labeling import label_quality
 from spml_dist.records import IGNORED, UNLABELLED, Sample
 from tests import servers
 
@@ -242,7 +242,7 @@ def cut_off(monkeypatch, *given: object) -> None:
         raise RunError("cut off")
 
     with monkeypatch.context() as patched:
-        patched.setattr(seed_quality, "measure", fail)
+        patched.setattr(label_quality, "measure", fail)
         assert infer(*given) == 2
 
 

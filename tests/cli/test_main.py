@@ -38,13 +38,14 @@ def test_threads_wait_asleep_unless_told_otherwise(given, used):
 def test_the_verbs_are_these(capsys):
     assert cli.main(["--help"]) == 0
     said = capsys.readouterr().out
-    for verb in ("pack", "preview", "verify", "config", "train", "evaluate"):
+    for verb in ("pack", "preview", "verify", "config", "train", "evaluate", "refine"):
         assert f"\n    {verb} " in said
         assert f"spml-dist {verb} " in said.partition("the whole path")[2]
 
 
 @pytest.mark.parametrize(
-    "verb", ["pack", "preview", "verify", "config", "train", "evaluate", "report", "track"]
+    "verb",
+    ["pack", "preview", "verify", "config", "train", "evaluate", "report", "track", "classify", "refine"],
 )
 def test_every_verb_has_help_with_no_heavy_import(verb: str):
     code = (
@@ -71,7 +72,7 @@ def test_a_misspelt_verb_suggests_the_nearest(typed: str, meant: str, capsys):
 def test_a_verb_like_none_lists_all(capsys):
     assert cli.main(["xyz"]) == 2
     assert (
-        "choose from pack, preview, verify, config, cam, train, evaluate, report, track"
+        "choose from pack, preview, verify, config, cam, train, label, classify, refine, evaluate, predict"
         in capsys.readouterr().err
     )
 

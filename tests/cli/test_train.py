@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 import signal
@@ -12,9 +11,10 @@ import subprocess
 import sys
 import tarfile
 import time
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -68,16 +68,20 @@ def damaged(words, output: Path) -> tuple[subprocess.CompletedProcess, str, list
 
 @pytest.fixture(scope="module")
 def stopped(damaged, words, output: Path) -> tuple[int, str, str, int]:
-    """The same command again, with a SIGTERM to all of its processes once it is under way: exit status,
-    output, and the last step."""
+    """The same command again, with a SIGTERM to each of its processes once it is under way, as srun and
+    scancel send it: exit status, output, and the last step. Afterwards none of them is left."""
     command = [sys.executable, "-m", "spml_dist", "train", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, **pipes, start_new_session=True)
     deadline = time.monotonic() + 600
     while logged(output / "tiny")[-1]["step"] < 5 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGTERM)
+    started = psutil.Process(process.pid).children(recursive=True)
+    for each in (*started, process):
+        with suppress(psutil.NoSuchProcess):
+            each.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=300)
+    assert not psutil.wait_procs(started, timeout=60)[1]
     return process.returncode, out, err, logged(output / "tiny")[-1]["step"]
 
 
@@ -120,7 +124,8 @@ def test_a_signal_saves_and_leaves_with_a_status_of_its_own(stopped):
     status, _, error, step = stopped
     assert status == 75
     assert 5 <= step < STEPS
-    asked, answer = error.splitlines()
+    asked, *_, answer = error.splitlines()
+    assert "Traceback" not in error
     assert asked.startswith("saving and stopping after the next logged step")
     assert answer == f"spml-dist: saved step {step} and stopped; the same command goes on"
 

@@ -28,6 +28,7 @@ model.head
 model.dilations
 model.embedding_dim
 model.frozen
+model.embedding
 model.norm_momentum
 model.classifier_dropout
 model.classifier_detached
@@ -36,6 +37,8 @@ stream.crop
 stream.scale
 stream.mirror
 stream.mirror_swaps
+stream.grey
+stream.blur
 stream.window_shards
 stream.loader_processes
 stream.skip_corrupt
@@ -55,6 +58,7 @@ relations.annotation.concentration
 relations.cooccurrence.weight
 relations.cooccurrence.concentration
 relations.cooccurrence.ignore_classes
+relations.cooccurrence.own_image
 relations.feature_affinity.weight
 relations.feature_affinity.concentration
 relations.feature_affinity.scope
@@ -64,6 +68,7 @@ relations.feature_affinity.margin
 relations.feature_affinity.local_features
 loss.cross_entropy
 loss.reduction
+loss.pixels_per_segment
 loss.tagless
 bank.candidates
 bank.steps
@@ -119,6 +124,28 @@ cam.alpha
 cam.foreground
 cam.background
 cam.box
+labeling.steps
+labeling.stride
+labeling.concentration
+labeling.sharpness
+labeling.mirror
+labeling.window
+labeling.overlap
+labeling.memory_mb
+labeling.neighbours
+labeling.index_scales
+labeling.scales
+labeling.floor
+labeling.min_confidence
+classifier.steps
+classifier.batch
+classifier.lr
+classifier.warmup
+classifier.power
+classifier.dropout
+classifier.scale
+classifier.grey
+classifier.blur
 """.split()  # noqa: SIM905
 
 

@@ -154,12 +154,13 @@ class TestMistakes:
         )
 
     def test_a_key_of_another_section_is_found(self):
-        assert "did you mean stream.batch?" in mistake(QUICKSTART, "batch=3")
+        assert "did you mean stream.batch or classifier.batch?" in mistake(QUICKSTART, "batch=3")
         assert "segments.iterations or evaluation.iterations" in mistake(QUICKSTART, "iterations=3")
 
     def test_a_key_of_another_section_is_found_although_a_short_file_lacks_names_like_it(self, write):
         path = write("name: mine\ndata: {train: data/mine}\nsteps: 100\n")
-        assert "did you mean bank.steps or schedule.steps or cam.steps?" in mistake(path)
+        steps = "bank.steps or schedule.steps or cam.steps or labeling.steps or classifier.steps"
+        assert f"did you mean {steps}?" in mistake(path)
 
     @pytest.mark.parametrize(
         ("override", "part"),

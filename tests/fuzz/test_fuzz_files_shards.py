@@ -6,8 +6,10 @@ import hashlib
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from spml_dist.data.format.verify import verify
 from spml_dist.data.pack.pack import pack
 from spml_dist.data.stream.reader import Reader
 from spml_dist.errors import DataError, SpmlError
-from tests.data.conftest import CLASSES, samples
+from tests.data.conftest import CLASSES, HEIGHT, WIDTH, samples
 from tests.fuzz.conftest import fuzz
 from tests.fuzz.damage import JSON, damaged, spoilt
 
@@ -88,7 +90,7 @@ def test_a_damaged_text_of_a_manifest(packed, data):
         tried(Path(folder))
 
 
-SAMPLE = samples(1)[0]
+SAMPLE = replace(samples(1)[0], confidence=np.full((HEIGHT, WIDTH), 200, np.uint8))
 MEMBERS = dict(encode(SAMPLE, encode_jpeg(SAMPLE)))
 
 

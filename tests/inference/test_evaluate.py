@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from spml_dist.errors import DataError
+from spml_dist import cluster
+from spml_dist.errors import ConfigError, DataError
 from spml_dist.inference import metrics
-from spml_dist.inference.evaluate import collect, evaluate_model
+from spml_dist.inference.evaluate import EvaluateHow, collect, evaluate_model
+from spml_dist.inference.pixel_labels import label
+from spml_dist.inference.views import Views
 from spml_dist.records import UNLABELLED
 from tests.inference.conftest import CLASSES, stripes
 
@@ -130,3 +134,65 @@ def test_ground_truth_that_is_ignored_everywhere_measures_nothing(packed, measur
     ignored = replace(stripes(4), mask=np.full_like(stripes(4).mask, 255))
     with pytest.raises(DataError, match=r"no pixel of its masks has a class .*255 is ignored"):
         measure(packed("val", [ignored]), packed("train", [stripes(0)]))
+
+
+def test_several_looks_are_averaged_and_named(packed, measure, network):
+    """The classifier's labels are those of `label`, whose views are tried elsewhere."""
+    train, val = packed("train", map(stripes, range(2))), packed("val", [stripes(4)])
+    for how in (
+        EvaluateHow(scales=(0.5, 1.0), mirror=True),
+        EvaluateHow(("classifier",), window=32, crf=True),
+    ):
+        seen = []
+        result = measure(val, train, how=how, each=seen.append)
+        views = Views(how.scales, how.mirror, how.window)
+        (labels,) = label(network, [seen[0].sample.image], views, refine=how.crf)
+        assert (seen[0].predictions["classifier"] == labels.classes).mean() > 0.999
+        assert all(readout["miou"] > 0.8 for readout in result["readouts"].values())
+        assert result["ways"] == list(how.ways) and list(result["readouts"]) == list(how.readouts)
+    assert EvaluateHow().ways == ()
+    assert EvaluateHow(("neighbours",), mirror=True).ways == ("neighbours", "mirror")
+
+
+def test_one_read_out_alone_needs_no_other(packed, measure):
+    val = packed("val", [stripes(4)])
+    alone = measure(val, "nowhere", how=EvaluateHow(("classifier",)))
+    both = measure(val, packed("train", [stripes(0)]))
+    assert alone["readouts"]["classifier"] == both["readouts"]["classifier"]
+    with pytest.raises(ConfigError, match="oracle labels neighbours"):
+        measure(val, "nowhere", how=EvaluateHow(("classifier",), oracle=True))
+
+
+def test_the_counts_are_the_same_for_any_number_of_workers(packed, measure, monkeypatch):
+    """Workers get their function through a pipe and finish in any order."""
+    train = packed("train", map(stripes, range(6)))
+    val = packed("val", [stripes(number, width=40 + number) for number in range(9)])
+    alone, shown = measure(val, train), []
+
+    def backwards(function, items, workers):
+        for item in reversed(list(items)):
+            yield pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(function))(item)))
+
+    monkeypatch.setattr(cluster, "spread", backwards)
+    assert measure(val, train, how=EvaluateHow(workers=2), each=shown.append) == alone
+    assert [image.number for image in shown] == list(range(9))
+
+
+def test_each_class_has_precision_recall_and_boundaries(packed, measure):
+    val = packed("val", [stripes(4), stripes(5)])
+    result = measure(val, packed("train", [stripes(0)]))
+    counts = np.array(result["confusion"]["classifier"])
+    readout = result["readouts"]["classifier"]
+    for number, name in enumerate(CLASSES):
+        assert readout["pixel_precision"][name] == counts[number, number] / counts[:, number].sum()
+        assert readout["pixel_recall"][name] == counts[number, number] / counts[number].sum()
+    assert readout["boundary_miou"] == pytest.approx(np.mean(list(readout["boundary_iou"].values())))
+    assert 0 < readout["boundary_miou"] < readout["miou"]
+
+
+def test_the_best_and_the_worst_images_are_named(packed, measure):
+    lie = replace(stripes(5), mask=np.roll(stripes(5).mask, 9, axis=1))
+    val = packed("val", [stripes(3), lie, stripes(4)])
+    result = measure(val, packed("train", [stripes(0)]))
+    (worst,), (best,) = result["worst"], result["best"]
+    assert worst["image"] == "stripes-5" and best["image"] != "stripes-5" and best["miou"] > worst["miou"]

@@ -144,3 +144,28 @@ def test_the_mean_of_the_classes_that_a_split_shows_stands_beside_that_of_all():
     assert rows["sand (not shown)"] == "0.0"
     assert (rows["mean IoU"], rows["mean of shown classes"]) == ("26.7", "40.0")
     assert "mean of shown classes" not in markdown(result | {"classes_present": list(iou)})
+
+
+def test_other_views_have_files_of_their_own_and_overrides_their_say(finished, capsys):
+    words = ["--scales", "0.5,1", "--mirror", "--readouts", "classifier", "--pictures", 2]
+    assert run(finished, *words) == 0
+    name = "val_classifier_scales_mirror"
+    result = json.loads((finished / f"result_{name}.json").read_text())
+    assert (result["scales"], result["mirror"], list(result["readouts"])) == (
+        [0.5, 1.0],
+        True,
+        ["classifier"],
+    )
+    assert "on val, classifier, scales, mirror" in capsys.readouterr().out
+    for sheet in (name, f"extremes_{name}", f"confusion_{name}"):
+        assert cv2.imread(str(finished / "pictures" / f"{sheet}.png")) is not None
+    page = (finished / "report.html").read_text()
+    assert "Result on val, classifier, scales, mirror" in page and "Best and worst images" in page
+    assert not (finished / "result.json").exists()
+
+
+def test_the_network_of_a_run_cannot_change(finished):
+    with pytest.raises(RunError, match=r"data.val is null"):
+        evaluate(finished, overrides=["data.val=null"])
+    with pytest.raises(ConfigError, match=r"model.head cannot change; the run is trained"):
+        evaluate(finished, overrides=["model.head=pspnet"])

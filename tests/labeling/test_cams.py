@@ -19,7 +19,8 @@ from spml_dist.data.pack.pack import Rejection
 from spml_dist.errors import RunError
 from spml_dist.labeling import cams
 from spml_dist.labeling.cam_seeds import box_seeds, mapped_classes, seeds, tag_seeds
-from spml_dist.labeling.seed_quality import measure
+from spml_dist.labeling.label_quality import measure
+from spml_dist.labeling.labelled_parts import LabelledParts, PackParts
 from spml_dist.records import IGNORED, IMAGENET, UNLABELLED, Sample
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
@@ -272,13 +273,14 @@ def halves(number: int) -> Sample:
 
 class TestPacks:
     @pytest.fixture
-    def parts(self, packed, monkeypatch) -> cams.CamParts:
+    def parts(self, packed, monkeypatch) -> LabelledParts:
         folder = packed("tags", [halves(0), halves(1)])
         monkeypatch.setattr(cams, "_network", lambda *_: (Colours(), BACKGROUND))
-        return cams.CamParts(Path("export"), "", str(folder), read_manifest(folder), CONFIG, "cpu")
+        label = cams.CamSeeds(Path("export"), "", CONFIG, "cpu")
+        return LabelledParts(PackParts(str(folder), read_manifest(folder)), label)
 
     def test_an_image_that_does_not_decode_is_rejected_and_the_others_are_labelled(self, parts, packed):
-        tar = Path(parts.shards) / parts.manifest.shards[0].url
+        tar = Path(parts.parts.shards) / parts.parts.manifest.shards[0].url
         content = tar.read_bytes()
         tar.write_bytes(content.replace(b"\xff\xd8\xff", b"\0\0\0", 1))
         first, second = parts(0)
@@ -286,7 +288,7 @@ class TestPacks:
         assert second[0].key == "halves-1" and "cam" in second[0].kinds
 
     def test_a_tar_that_cannot_be_read_leaves_those_that_are_finished(self, parts):
-        tar = Path(parts.shards) / parts.manifest.shards[0].url
+        tar = Path(parts.parts.shards) / parts.parts.manifest.shards[0].url
         tar.write_bytes(tar.read_bytes()[:-1024])
         with pytest.raises(RunError, match=r"tags-000000\.tar: not the \d+ bytes.*the same command goes on"):
             next(parts(0))

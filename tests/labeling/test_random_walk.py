@@ -136,3 +136,19 @@ def test_an_image_without_activation_is_background():
 def test_maps_are_resized_with_whatever_stands_before_them(shape):
     small = random_walk.resize(torch.ones(shape), (2, 3))
     assert small.shape == (*shape[:-2], 2, 3) and (small == 1).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(grid=GRIDS, seed=SEEDS, memory=st.integers(1, 4000), views=st.integers(1, 2))
+def test_in_blocks_a_walk_is_the_same_whatever_fits_into_memory(grid, seed, memory, views):
+    embedding, seeds = noise(views, 5, *grid, seed=seed), noise(3, *grid, seed=seed + 1).softmax(dim=0)
+    step = random_walk.transition(random_walk.affinity(embedding, grid))
+    found = random_walk.walk_in_blocks(seeds, embedding, memory)
+    torch.testing.assert_close(found, random_walk.walk(seeds, step), rtol=0, atol=1e-5)
+
+
+def test_single_precision_in_blocks_stays_within_1e_5():
+    embedding, seeds = noise(2, 16, 20, 30).float(), noise(4, 20, 30, seed=1).softmax(dim=0).float()
+    step = random_walk.transition(random_walk.affinity(embedding, (20, 30)))
+    found = random_walk.walk_in_blocks(seeds, embedding, memory=1_000_000)
+    torch.testing.assert_close(found, random_walk.walk(seeds, step), rtol=0, atol=1e-5)

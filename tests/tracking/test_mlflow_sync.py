@@ -294,3 +294,15 @@ def test_a_deleted_experiment_stops_no_training_and_is_told_in_a_line(folder, ur
     missing = BackgroundSync(folder, uri, "thrown away", "x", {}).finish(seconds=PATIENT)
     assert "its experiment thrown away was deleted; restore it (mlflow experiments restore" in missing.error
     assert "or choose another tracking.experiment" in missing.error
+
+
+def test_a_stage_lies_below_its_run_where_both_are_kept_at_one_place(uri, folder):
+    stage = RunFolder(folder).stage("s1")
+    stage.mkdir(parents=True)
+    for place in (folder, stage):
+        log(place, 1, loss=0.5)
+        assert not sync(place, uri, "together", place.name, {})
+    run_id, above = (mlflow_sync.noted(place)["run_id"] for place in (stage, folder))
+    client = mlflow_client.connect(uri)
+    assert client.get_run(run_id).data.tags[mlflow_client.PARENT] == above
+    assert mlflow_client.PARENT not in client.get_run(above).data.tags

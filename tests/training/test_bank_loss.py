@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -103,6 +104,17 @@ def observe(rank: int) -> dict:
     return seen
 
 
+@cache
+def dense_formula(name: str) -> tuple[dict[str, float], Tensor, Tensor]:
+    """Over all images and rows at once: the global reduction knows no ranks."""
+    config, parts, held = settings_of(CASES[name])
+    world, rows = example(**parts, steps=0), old_rows(**held)
+    if CASES[name].get("own_images") == "false":
+        rows = take(rows, ~torch.isin(rows.image, image_hash(world.batch.keys)))
+    world.remembered = [as_candidates(rows, CLASSES, torch.float64)]
+    return reference(world, config, 1)
+
+
 @pytest.fixture(scope="module", params=[1, 2, 3])
 def ranks(request) -> list[dict]:
     return [observe(0)] if request.param == 1 else spawn(observe, request.param)
@@ -112,13 +124,7 @@ def ranks(request) -> list[dict]:
 def test_values_and_gradients_are_those_of_the_dense_formula(ranks, name):
     """All four relations and the cross-entropy, over every row of the bank."""
     case = CASES[name]
-    config, parts, held = settings_of(case)
-    world = example(**parts, steps=0)
-    rows = old_rows(**held)
-    if case.get("own_images") == "false":
-        rows = take(rows, ~torch.isin(rows.image, image_hash(world.batch.keys)))
-    world.remembered = [as_candidates(rows, CLASSES, torch.float64)]
-    values, raw_grad, _ = reference(world, config, len(ranks))
+    values, raw_grad, _ = dense_formula(name)
     ours, wanted = (
         sum(one[name]["values"] for one in ranks),
         torch.tensor([values[term] for term in TERMS], dtype=torch.float64),

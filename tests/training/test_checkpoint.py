@@ -32,8 +32,8 @@ VARIANTS = {
 """with a bank of the data set; with one that has inverted files and is too small; with one of two steps"""
 BRIEFLY = [
     "stream.crop=32",
-    "schedule.steps=30",
-    "checkpoint.every=5",
+    "schedule.steps=14",
+    "checkpoint.every=2",
     "tracking.previews=0",
     "segments.iterations=2",
 ]
@@ -41,7 +41,7 @@ PASSING = ("time/", "timestamp", "images_per_s", "workers", "memory_mb", "eta_s"
 
 
 class TestResume:
-    """Thirty steps by two gloo workers: straight; stopped and started again twice; and with five in the
+    """Fourteen steps by two gloo workers: straight; stopped and started again twice; and with three in the
     middle by one worker. Every start is in other processes."""
 
     pytestmark = pytest.mark.timeout(1500)
@@ -59,21 +59,21 @@ class TestResume:
             return payload(words, stop_before)
 
         straight = [start(f"{name}-straight") for name in VARIANTS]
-        first = spawn(work, 2, [start(f"{name}-stopped", 12) for name in VARIANTS] + straight, seconds=900)
+        first = spawn(work, 2, [start(f"{name}-stopped", 7) for name in VARIANTS] + straight, seconds=900)
 
         for name in VARIANTS:
             copy_run(output, f"{name}-stopped", f"{name}-moved")
-        half_written = output / "zero0-stopped" / "checkpoints" / "step_000020.tmp"
+        half_written = output / "zero0-stopped" / "checkpoints" / "step_000010.tmp"
         (half_written / "engine").mkdir(parents=True)
-        (half_written / "stream.json").write_text('{"step": 20')
+        (half_written / "stream.json").write_text('{"step": 10')
         copy_run(output, "zero0-stopped", "zero0-damaged")
-        damaged = output / "zero0-damaged/checkpoints/step_000010/engine/weights.safetensors"
+        damaged = output / "zero0-damaged/checkpoints/step_000006/engine/weights.safetensors"
         damaged.write_bytes(damaged.read_bytes()[:5000])
 
-        spawn(work, 1, [start(f"{name}-moved", 16) for name in VARIANTS], seconds=900)
-        again = [start(f"{name}-stopped", 21) for name in VARIANTS]
+        spawn(work, 1, [start(f"{name}-moved", 9) for name in VARIANTS], seconds=900)
+        again = [start(f"{name}-stopped", 11) for name in VARIANTS]
         last = [start(f"{name}-stopped") for name in VARIANTS]
-        moved = [start(f"{name}-moved", 18) for name in VARIANTS]
+        moved = [start(f"{name}-moved", 10) for name in VARIANTS]
         later = spawn(work, 2, [*again, *last, *moved, start("zero0-damaged")], seconds=900)
         count = len(VARIANTS)
         return {
@@ -89,9 +89,9 @@ class TestResume:
     @pytest.mark.parametrize("name", VARIANTS)
     def test_it_goes_on_after_the_last_checkpoint(self, told, name: str):
         first, second, third = told[name]
-        assert first == [{"steps": [*range(12)], "error": "InterruptedError: before step 12"}] * 2
-        assert second == [{"steps": [*range(10, 21)], "error": "InterruptedError: before step 21"}] * 2
-        assert third == [{"steps": [*range(20, 30)], "error": None}] * 2
+        assert first == [{"steps": [*range(7)], "error": "InterruptedError: before step 7"}] * 2
+        assert second == [{"steps": [*range(6, 11)], "error": "InterruptedError: before step 11"}] * 2
+        assert third == [{"steps": [*range(10, 14)], "error": None}] * 2
 
     @pytest.mark.parametrize("name", VARIANTS)
     def test_the_exported_network_is_the_same_to_the_bit(self, told, output: Path, name: str):
@@ -105,14 +105,14 @@ class TestResume:
     def test_so_is_the_last_checkpoint(self, told, output: Path, name: str):
         """Weights, statistics of the batch norms, momentum, bank and place in the stream."""
         one, other = (
-            files(output / f"{name}-{how}" / "checkpoints" / "step_000030") for how in ("straight", "stopped")
+            files(output / f"{name}-{how}" / "checkpoints" / "step_000014") for how in ("straight", "stopped")
         )
         assert one.keys() == other.keys() > {"engine/weights.safetensors", "stream.json"}
         assert [part for part in one if one[part] != other[part] and part != "config.yaml"] == []
 
     def test_the_banks_are_those_of_the_configurations(self, told, output: Path):
         banks = {
-            name: {path.stem for path in (output / f"{name}-stopped/checkpoints/step_000030/bank").iterdir()}
+            name: {path.stem for path in (output / f"{name}-stopped/checkpoints/step_000014/bank").iterdir()}
             for name in VARIANTS
         }
         indexes = {f"index_0000{rank}_of_00002" for rank in range(2)}
@@ -122,16 +122,16 @@ class TestResume:
 
     @pytest.mark.parametrize("name", VARIANTS)
     def test_every_step_is_logged_once_with_the_numbers_of_the_straight_run(self, told, output: Path, name):
-        assert [entry["step"] for entry in log(output, f"{name}-stopped")] == [*range(1, 31)]
+        assert [entry["step"] for entry in log(output, f"{name}-stopped")] == [*range(1, 15)]
         assert log(output, f"{name}-stopped") == log(output, f"{name}-straight")
 
     @pytest.mark.parametrize("name", VARIANTS)
     def test_one_worker_goes_on_for_two_and_two_for_one_with_the_same_losses(self, told, output: Path, name):
         """A few steps after a change: sums in another order may give a pixel to another cluster later."""
         straight, moved = log(output, f"{name}-straight"), log(output, f"{name}-moved")
-        assert [entry["step"] for entry in moved] == [*range(1, 19)]
-        assert moved[:10] == straight[:10]
-        losses = ([entry["loss"] for entry in entries[:18]] for entries in (moved, straight))
+        assert [entry["step"] for entry in moved] == [*range(1, 11)]
+        assert moved[:6] == straight[:6]
+        losses = ([entry["loss"] for entry in entries[:10]] for entries in (moved, straight))
         assert next(losses) == pytest.approx(next(losses), rel=1e-5)
 
     def test_it_stays_one_run_in_mlflow(self, told, output: Path):
@@ -143,14 +143,14 @@ class TestResume:
 
     def test_what_was_half_written_is_gone_and_the_newest_are_kept(self, told, output: Path):
         folder = output / "zero0-stopped" / "checkpoints"
-        assert {path.name for path in folder.iterdir()} == {"latest", "step_000025", "step_000030"}
-        assert (folder / "latest").read_text() == "step_000030\n"
+        assert {path.name for path in folder.iterdir()} == {"latest", "step_000012", "step_000014"}
+        assert (folder / "latest").read_text() == "step_000014\n"
 
     def test_a_damaged_checkpoint_is_named_by_every_rank(self, told, output: Path):
         for rank in told["damaged"]:
             assert rank["steps"] == []
             assert rank["error"].startswith(
-                f"RunError: {output}/zero0-damaged/checkpoints/step_000010 cannot be read"
+                f"RunError: {output}/zero0-damaged/checkpoints/step_000006 cannot be read"
             )
             assert "name an older one in latest" in rank["error"]
 

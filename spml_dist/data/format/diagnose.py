@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from statistics import median
 
-from spml_dist.data.format.manifest import Manifest
+from spml_dist.data.format.manifest import LabelCounts, Manifest
+from spml_dist.records import LABELERS
 
 FEW_IMAGES = 5
 FEW_PIXELS = 100
@@ -71,7 +72,7 @@ def _unlabelled_classes(manifest: Manifest) -> Iterator[str]:
     elif any(counts.images_tagged):
         images = _images(manifest.samples - counts.images_tags_unknown)
         kinds = "Boxes and tags" if "boxes" in counts.kinds else "Tags"
-        remedy = "" if "cam" in counts.kinds else f" Make seeds first ({_CAM}), and train on the new pack."
+        remedy = "" if _is_labelled(counts) else f" Make seeds first ({_CAM}), and train on the new pack."
         yield f"{kinds} of {images} are all that tells of classes: no pixel is labelled as one.{remedy}"
     else:
         yield "No image has a label or a tag of a class: there is nothing to learn classes from."
@@ -125,7 +126,8 @@ def _promised(manifest: Manifest) -> Iterator[str]:
     classes = _by_class(manifest, counts.images_unseen, counts.named_unseen)
     if classes and _labels_a_class(manifest):
         kinds = set(counts.kinds)
-        remedy = f" CAM can find some ({_CAM})." if kinds & {"tags", "boxes"} and "cam" not in kinds else ""
+        findable = kinds & {"tags", "boxes"} and not _is_labelled(counts)
+        remedy = f" CAM can find some ({_CAM})." if findable else ""
         yield f"Tags promise a class of which no pixel is labelled: {classes}.{remedy}"
 
 
@@ -167,6 +169,11 @@ _OF_TRAINING = (
     _counted(lambda m: m.counts.images_unlabelled, f"have no labelled pixel and {TEACH}."),
 )
 _OF_ANY_PACK = (_contradicted, _rejected)
+
+
+def _is_labelled(counts: LabelCounts) -> bool:
+    """Whether a labeler has been at work."""
+    return not counts.kinds.keys().isdisjoint(LABELERS)
 
 
 def _labels_a_class(manifest: Manifest) -> bool:

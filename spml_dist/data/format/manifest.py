@@ -17,7 +17,9 @@ from spml_dist.files.write import write_json
 
 FILE = "manifest.json"
 VERSION = 2
-READABLE = (1, 2)
+WITH_CONFIDENCE = 3
+"""version of a pack whose samples may have confidence.png, which earlier releases cannot read"""
+READABLE = (1, 2, 3)
 """versions that this release reads; in version 1 samples have no weak.json and counts are fewer"""
 
 NESTED = ("counts", "shards")
@@ -149,7 +151,7 @@ def _content(path: str) -> dict[str, Any]:
         raise DataError(
             f"{path}: version of the shard format",
             version,
-            f"this release reads version {' and '.join(map(str, READABLE))}: pack again",
+            f"this release reads versions {', '.join(map(str, READABLE))}: pack again",
         )
     return content
 

@@ -1,4 +1,4 @@
-"""The members of a sample in a tar, KEY.MEMBER each: image, weak labels, regions, tags, ground truth."""
+"""Members of a sample in a tar, KEY.MEMBER each: image, labels, regions, tags, ground truth, confidence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from spml_dist.errors import DataError
 from spml_dist.records import IGNORED, UNLABELLED, Box, Sample
 
 REQUIRED = ("jpg", "semantic.png", "regions.png", "tags.json")
-OPTIONAL = ("weak.json", "mask.png")
+OPTIONAL = ("weak.json", "mask.png", "confidence.png")
+UNTRAINED = ("mask.png", "confidence.png")
+"""members that training does not read"""
 WEAK = ("kinds", "boxes", "contradicted", "unlisted")
 """fields of a sample that weak.json holds"""
 
@@ -32,7 +34,8 @@ def encode(sample: Sample, jpeg: bytes) -> list[tuple[str, bytes]]:
         ("tags.json", json.dumps(tags).encode()),
         ("weak.json", json.dumps({name: getattr(sample, name) for name in WEAK}).encode()),
     ]
-    return members if sample.mask is None else [*members, ("mask.png", _png(sample.mask))]
+    maps = {"mask.png": sample.mask, "confidence.png": sample.confidence}
+    return [*members, *((name, _png(pixels)) for name, pixels in maps.items() if pixels is not None)]
 
 
 def encode_jpeg(sample: Sample) -> bytes:
@@ -56,6 +59,7 @@ def decode(key: str, members: Mapping[str, bytes], num_classes: int) -> Sample:
         regions=_pixels(key, members, "regions.png", "I;16"),
         tags=_tags(key, members["tags.json"], num_classes),
         mask=_pixels(key, members, "mask.png", "L") if "mask.png" in members else None,
+        confidence=_pixels(key, members, "confidence.png", "L") if "confidence.png" in members else None,
         **(_weak(key, members["weak.json"], num_classes) if "weak.json" in members else {}),
     )
     _check(sample, num_classes)
@@ -123,6 +127,8 @@ def _check(sample: Sample, num_classes: int) -> None:
     }
     if sample.mask is not None:
         maps["mask.png"] = (sample.mask, (IGNORED,))
+    if sample.confidence is not None:
+        maps["confidence.png"] = (sample.confidence, None)
     for member, (pixels, beyond) in maps.items():
         if pixels.shape != size:
             raise DataError(

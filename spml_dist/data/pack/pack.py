@@ -190,6 +190,7 @@ def _manifest(description: PackDescription, parts: Sequence[PackPart]) -> Manife
         shards=shards,
         regions=description.regions,
         rejected=len(rejected),
+        version=description.version,
     )
 
 

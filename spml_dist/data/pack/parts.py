@@ -13,7 +13,7 @@ from pathlib import Path
 
 from spml_dist.data.format.keys import LONGEST, image_id_of
 from spml_dist.data.format.label_statistics import LabelStatistics
-from spml_dist.data.format.manifest import LabelCounts, Shard, frozen
+from spml_dist.data.format.manifest import VERSION, LabelCounts, Shard, frozen
 from spml_dist.data.format.members import encode
 from spml_dist.data.pack.output_store import OutputStore
 from spml_dist.errors import DataError
@@ -51,6 +51,8 @@ class PackDescription:
     background: int | None
     regions: str = ""
     """how the over-segmentation was made"""
+    version: int = VERSION
+    """of the shard format"""
 
 
 @dataclass(frozen=True)

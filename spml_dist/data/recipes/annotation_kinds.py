@@ -21,12 +21,11 @@ from spml_dist.data.format.keys import same_letters, spelt
 from spml_dist.data.recipes.recipe import classes_in
 from spml_dist.errors import DataError
 from spml_dist.files.text import read_json
+from spml_dist.records import LABELERS
 
 MASKS = "masks"
 _LOOKED_AT = 16
 _IDS = "write the ids of the classes that the image shows, each once, not 0 or 1 for each class"
-CAM = "cam"
-"""no kind of a folder: what `spml-dist cam infer` labels is called so in its pack"""
 
 
 @dataclass(frozen=True)
@@ -197,8 +196,9 @@ def open_kind(root: Path, kind: str, classes: Classes, marks: MarkSettings) -> A
     if kind == MASKS and (root / MASKS).is_dir():
         return open_masks(root, classes)
     maps, listed = root / "weak" / kind, root / "weak" / f"{kind}.json"
-    if kind == CAM:
-        remedy = f"rename it under {root / 'weak'}: that is the name of what `spml-dist cam infer` labels"
+    if kind in LABELERS:
+        verb = "cam infer" if kind == "cam" else "label"
+        remedy = f"rename it under {root / 'weak'}: that is the name of what `spml-dist {verb}` labels"
         raise DataError(f"{root}: no kind of annotation can have this name", kind, remedy)
     if not kind.strip(".") or "/" in kind:
         raise DataError(f"{root}: no annotations of this kind", repr(kind), _remedy(root, kind))
@@ -230,7 +230,7 @@ def kinds_of(root: Path) -> list[str]:
     names = {MASKS} if (root / MASKS).is_dir() else set()
     names |= {path.name for path in (root / "weak").glob("*") if path.is_dir()}
     names |= {path.stem for path in (root / "weak").glob("*.json") if _may_be_packed(path)}
-    return sorted(names - {CAM})
+    return sorted(names - set(LABELERS))
 
 
 def _may_be_packed(listed: Path) -> bool:

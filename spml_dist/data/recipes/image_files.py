@@ -62,8 +62,12 @@ def read_image(path: Path) -> np.ndarray:
     truncated or unknown file, for more than 8 bits a channel, and for one that is too long or too large
     (`spml_dist.data.decoding`).
     """
-    check = partial(_require_eight_bits, path)
-    image = decode(_content(path), path, check=check, upright=True)
+    return decode_image(_content(path), path)
+
+
+def decode_image(content: bytes, name: object) -> np.ndarray:
+    """The same of a file's bytes. name: of the file, for errors."""
+    image = decode(content, name, check=partial(_require_eight_bits, name), upright=True)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
@@ -76,12 +80,12 @@ def _content(path: Path) -> bytes:
         ) from error
 
 
-def _require_eight_bits(path: Path, image: ImageFile.ImageFile) -> None:
+def _require_eight_bits(name: object, image: ImageFile.ImageFile) -> None:
     # Of colours with 16 bits, which are cut to their upper 8, only the decoder's raw mode tells.
     deep = [str(tile.args) for tile in image.tile if image.format != "BMP" and ";16" in str(tile.args)]
     if deep or image.mode not in _MODES:
         raise DataError(
-            f"{path}: not an image of 8 bits a channel",
+            f"{name}: not an image of 8 bits a channel",
             f"colour mode {deep[0] if deep else image.mode}",
             "convert it to RGB of 8 bits a channel",
         )

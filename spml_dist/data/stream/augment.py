@@ -1,4 +1,4 @@
-"""Training augmentation: mirror, scale, pad, crop, normalise (SPML paper, section 4)."""
+"""Training augmentation: mirror, scale, pad, crop, colours, normalise (SPML paper, section 4)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from spml_dist.records import IGNORED, IMAGENET, Normalisation
 
 # One thread an image: loader processes and workers share the cores already.
 cv2.setNumThreads(0)
+
+GREY = np.array([0.3, 0.59, 0.11], np.float32)
+"""how bright red, green and blue are"""
+BLUR = (0.1, 5.0)
+"""bounds between which the blur's width σ is drawn, in pixels"""
 
 Augmented = tuple[np.ndarray, tuple[np.ndarray, ...], np.ndarray]
 """a view: image, labels, window"""
@@ -32,22 +37,26 @@ def augment(
     mirror: bool,
     swaps: Sequence[tuple[int, int]] = (),
     normalisation: Normalisation = IMAGENET,
+    grey: float = 0.0,
+    blur: float = 0.0,
 ) -> Augmented:
     """A random view of an image and its label maps.
 
     image: [H, W, 3] RGB, uint8 or float32 in [0, 1]; labels: [H, W] maps, uint8 or uint16, the semantic one
     first; crop: height and width in pixels; scale: bounds of the uniform factor; mirror: flip left and right
     in half of the views; swaps: pairs of classes that change places in a flipped view (left and right hand);
-    normalisation: of the network that is trained. Its mean colour pads the view: 0 once normalised.
+    normalisation: of the network that is trained. Its mean colour pads the view: 0 once normalised; grey,
+    blur: probabilities that the view loses its colours and that it is blurred, as the release does for its
+    classifier.
     Returns the image as [3, *crop] float32, normalised, the labels as [*crop] of their own dtypes, and the
     window, [4] float32: where the view lies in the image, as (top, left, bottom, right) in shares of its
     height and width; left > right in a flipped view. The view is padded at the bottom and on the right
     (there the window leaves 0..1), labels with 255: since the semantic label of those pixels is then
     *ignored*, their other labels mean nothing.
 
-    Four numbers are drawn whatever the settings: mirror, scale, top, left.
+    Seven numbers are drawn whatever the settings: mirror, scale, top, left, grey, blur and its width.
     """
-    # Drawn in this order and in any case: a setting that is changed leaves the other three as they were.
+    # Drawn in this order and in any case: a setting that is changed leaves the others as they were.
     flip = rng.uniform(0, 1) >= 0.5
     factor = rng.uniform(*scale)
     maps = (_as_float(image), *labels)
@@ -58,12 +67,16 @@ def augment(
     height, width = (max(1, int(factor * side)) for side in image.shape[:2])
     top = int(rng.uniform(0, max(height - crop[0], 0)))
     left = int(rng.uniform(0, max(width - crop[1], 0)))
+    colourless, blurred, sigma = rng.uniform() < grey, rng.uniform() < blur, rng.uniform(*BLUR)
 
     # The whole image first, then the crop: the pixels of a view do not depend on where its edges lie.
     image, *resized = (_resize(array, height, width) for array in maps)
     view = slice(top, top + crop[0]), slice(left, left + crop[1])
+    pixels = image[view]
+    pixels = _grey(pixels) if colourless else pixels
+    pixels = _blurred(pixels, sigma) if blurred else pixels
     return (
-        normalise(_pad(image[view], crop, mean_colour(normalisation).tolist()), normalisation),
+        normalise(_pad(pixels, crop, mean_colour(normalisation).tolist()), normalisation),
         tuple(_pad(label[view], crop, IGNORED) for label in resized),
         _window(view, height, width, mirrored),
     )
@@ -85,6 +98,17 @@ def denormalise(image: np.ndarray, normalisation: Normalisation = IMAGENET) -> n
 def mean_colour(normalisation: Normalisation) -> np.ndarray:
     """[3] float32, RGB in [0, 1]: what is 0 once it is normalised."""
     return np.array(normalisation.mean, dtype=np.float32)
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return np.repeat((image @ GREY)[..., None], 3, axis=-1)
+
+
+def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+    """By the 5×5 kernel exp(-(x² + y²) / σ²), which is a product of the same along each axis."""
+    line = np.exp(-(np.arange(-2, 3) ** 2) / sigma**2)
+    line /= line.sum()
+    return cv2.sepFilter2D(image, -1, line, line)
 
 
 def _window(view: tuple[slice, slice], height: int, width: int, mirrored: bool) -> np.ndarray:

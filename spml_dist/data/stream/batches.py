@@ -26,6 +26,8 @@ class Augmentation:
     mirror: bool
     swaps: tuple[tuple[int, int], ...] = ()
     normalisation: Normalisation = IMAGENET
+    grey: float = 0.0
+    blur: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class MicroBatches(Dataset):
         # By key and epoch, not by rank, step or process: whoever makes the view makes the same.
         rng = rng_for(self.plan.seed, draw.epoch, sample.key)
         size = (how.crop, how.crop)
-        return augment(sample.image, labels, rng, size, how.scale, how.mirror, how.swaps, how.normalisation)
+        colours = how.normalisation, how.grey, how.blur
+        return augment(sample.image, labels, rng, size, how.scale, how.mirror, how.swaps, *colours)
 
     def _with_tags_of(self, sample: Sample, view: Augmented) -> Sample:
         """The sample with the tags of its view: in a mirrored one classes change places."""

@@ -40,8 +40,9 @@ class Stream:
 
     folder: packed shards with their manifest, a path or an address; batch: images of a step over all ranks
     and micro-batches; crop: pixels of the square crop; num_classes: what the network was built for, None for
-    whatever the manifest says; scale, mirror, mirror_swaps: see `augment`; window_shards, seed: see `Plan`;
-    loader_processes: processes that decode ahead, 0 decodes in this one; skip_corrupt: see `MicroBatches`;
+    whatever the manifest says; scale, mirror, mirror_swaps, grey, blur: see `augment`; window_shards, seed:
+    see `Plan`; loader_processes: processes that decode ahead, 0 decodes in this one; skip_corrupt: see
+    `MicroBatches`;
     cache: for shards at addresses; rank, world: this rank's place among all, None for that in the process
     group, if there is one; accumulation: micro-batches of a step; normalisation: of the images, by the
     network's weights; start_state: the state to resume from, whose normalisation holds then, None for the
@@ -70,6 +71,8 @@ class Stream:
         scale: tuple[float, float] = (0.5, 1.5),
         mirror: bool = True,
         mirror_swaps: Sequence[tuple[int, int]] = (),
+        grey: float = 0.0,
+        blur: float = 0.0,
         window_shards: int = 16,
         seed: int = 0,
         loader_processes: int = 0,
@@ -94,7 +97,9 @@ class Stream:
             plan,
             # A batch may take samples of two windows.
             Reader(folder, manifest, False, cache, open_shards=max(OPEN_SHARDS, 2 * window_shards)),
-            Augmentation(crop, (scale[0], scale[1]), mirror, tuple(mirror_swaps), self.normalisation),
+            Augmentation(
+                crop, (scale[0], scale[1]), mirror, tuple(mirror_swaps), self.normalisation, grey, blur
+            ),
             comm.rank() if rank is None else rank,
             comm.world() if world is None else world,
             accumulation,

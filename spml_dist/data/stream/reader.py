@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
 
 from spml_dist.data.format.manifest import Manifest, Shard, read_manifest
-from spml_dist.data.format.members import decode
+from spml_dist.data.format.members import UNTRAINED, decode
 from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import DataError
 from spml_dist.files import address
@@ -49,9 +49,10 @@ class CorruptSample(DataError):
 class Reader:
     """Samples by shard and place. Pickles without its open files.
 
-    folder: where the manifest lies, a path or an address; shards are found relative to it. masks: read the
-    ground truth too, where there is one. cache: for shards that lie at addresses. Local shards are read in
-    place, and their size is checked; remote ones are fetched whole, and size and digest are checked.
+    folder: where the manifest lies, a path or an address; shards are found relative to it. masks: read what
+    training has no use for too: ground truth and confidence, where they are. cache: for shards that lie at
+    addresses. Local shards are read in place, and their size is checked; remote ones are fetched whole, and
+    size and digest are checked.
     open_shards: whose file and index it keeps; more make it read indices again.
     Whatever is wrong with a shard is a DataError that names the tar and the sample's key.
     """
@@ -88,12 +89,22 @@ class Reader:
         file.seek(start)
         members = _members(name, file.read(stop - start))
         if not self.masks:
-            members.pop("mask.png", None)
+            for name in UNTRAINED:
+                members.pop(name, None)
         key = members.pop("__key__")
         try:
             return decode(key, members, len(self.manifest.classes)), members["jpg"]
         except DataError as error:
             raise CorruptSample(f"{name}: {error.what}", error.value, error.remedy, key) from error
+
+    def samples(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
+        """Samples start, start + 1, … (to before `stop`, None = to the end) in the order of the manifest."""
+        stop = self.manifest.samples if stop is None else stop
+        first = 0
+        for number, shard in enumerate(self.manifest.shards):
+            for index in range(max(start - first, 0), min(stop - first, shard.samples)):
+                yield self.read(number, index)
+            first += shard.samples
 
     def keys(self, shard: int) -> list[str]:
         """The keys of a shard's samples, in its order."""
@@ -141,14 +152,7 @@ def samples(
     folder: str | Path, start: int = 0, stop: int | None = None, cache: ShardCache | None = None
 ) -> Iterator[Sample]:
     """Samples start, start + 1, … (to before `stop`, None = to the end) in the order of the manifest."""
-    manifest = read_manifest(folder)
-    reader = Reader(folder, manifest, cache=cache)
-    stop = manifest.samples if stop is None else stop
-    first = 0
-    for number, shard in enumerate(manifest.shards):
-        for index in range(max(start - first, 0), min(stop - first, shard.samples)):
-            yield reader.read(number, index)
-        first += shard.samples
+    yield from Reader(folder, read_manifest(folder), cache=cache).samples(start, stop)
 
 
 def _indexed(name: str, shard: Shard, cache: ShardCache) -> tuple[BinaryIO, list[Span]]:

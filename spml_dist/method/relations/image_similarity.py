@@ -22,12 +22,13 @@ def blocks(pixels: Pixels, segments: Segments, concentration: float, images: Ten
         regions, group = torch.unique(segments.region[column : column + p], return_inverse=True)
         attract = torch.arange(len(regions), device=group.device)[:, None] == group[None, :]
         of_pixels = group[pixels.segment[row : row + n] - column]
+        size = n if pixels.stands_for is None else pixels.stands_for[row : row + n].sum()
         result.append(
             Block(
                 rows=slice(row, row + n),
                 columns=slice(column, column + p),
                 relations=(Relation(of_pixels, attract, ~attract, concentration),),
-                scale=(1 / (n * images),),
+                scale=(1 / (size * images),),
             )
         )
         row, column = row + n, column + p

@@ -60,7 +60,7 @@ def test_a_folder_without_manifest_says_what_to_give(tmp_path):
     [
         (lambda text: text[:-9], "cannot be read as JSON"),
         (lambda text: "[]", "version"),
-        (lambda text: text.replace('"version": 2', '"version": 3'), r"version.*\(got 3\)"),
+        (lambda text: text.replace('"version": 2', '"version": 4'), r"version.*\(got 4\)"),
         (lambda text: text.replace('"samples": 3', '"sample": 3'), r"keys are missing \(got samples\)"),
         (lambda text: text.replace('"sha256"', '"md5"'), r"keys are missing \(got sha256\)"),
         (lambda text: text.replace('"counts": {', '"counts": 4, "other": {'), "counts is not an object"),

@@ -17,10 +17,13 @@ WITHOUT_TAGS, TAGGED = samples(2)
 BOXED = replace(
     TAGGED, kinds=("points", "boxes"), boxes=((1, 0.0, 2.5, 9.0, 8.0),), contradicted=3, unlisted=(2,)
 )
+CONFIDENCE = np.arange(1200, dtype=np.uint16).astype(np.uint8).reshape(30, 40)
+LABELLED = replace(TAGGED, mask=None, confidence=CONFIDENCE)
 
 
 @pytest.mark.parametrize(
-    "sample", [WITHOUT_TAGS, TAGGED, replace(TAGGED, mask=None), replace(TAGGED, tags=()), BOXED]
+    "sample",
+    [WITHOUT_TAGS, TAGGED, replace(TAGGED, mask=None), replace(TAGGED, tags=()), BOXED, LABELLED],
 )
 def test_decoding_gives_back_what_was_encoded(sample):
     found = decode(sample.key, dict(encode(sample, encode_jpeg(sample))), 3)
@@ -29,7 +32,8 @@ def test_decoding_gives_back_what_was_encoded(sample):
     for name in ("semantic", "regions"):
         assert getattr(found, name).dtype == getattr(sample, name).dtype
         assert np.array_equal(getattr(found, name), getattr(sample, name))
-    assert np.array_equal(found.mask, sample.mask) if sample.mask is not None else found.mask is None
+    for ours, theirs in ((found.mask, sample.mask), (found.confidence, sample.confidence)):
+        assert ours is None if theirs is None else np.array_equal(ours, theirs)
     assert np.abs(found.image.astype(int) - sample.image).mean() < 3
 
 
@@ -57,6 +61,7 @@ def png(pixels: np.ndarray) -> bytes:
         ("semantic.png", png(np.full_like(TAGGED.semantic, 3)), r"semantic\.png: a label outside.*got 3"),
         ("mask.png", png(np.full_like(TAGGED.semantic, 254)), r"mask\.png: a label outside.*got 254"),
         ("regions.png", png(TAGGED.semantic), r"regions\.png: colour mode"),
+        ("confidence.png", png(TAGGED.semantic[1:]), r"confidence\.png: not of the image's size"),
         ("tags.json", b"[3]", r"tags\.json: not null or a list"),
         ("tags.json", b"{", r"tags\.json: not JSON"),
         ("weak.json", b"{", r"weak\.json: not what is known"),

@@ -6,21 +6,25 @@ import json
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.format.members import OPTIONAL, REQUIRED
 from spml_dist.data.format.verify import verify
 from spml_dist.data.pack.pack import pack
-from tests.data.conftest import CLASSES, samples
+from tests.data.conftest import CLASSES, HEIGHT, WIDTH, samples
 
 VERSION_1 = Path(__file__).parent / "fixtures" / "v1"
 
 
 def test_the_members_of_a_sample(tmp_path):
     assert REQUIRED == ("jpg", "semantic.png", "regions.png", "tags.json")
-    assert OPTIONAL == ("weak.json", "mask.png")
-    both = [*samples(1), *samples(2, mask=False)[1:]]
+    assert OPTIONAL == ("weak.json", "mask.png", "confidence.png")
+    first = replace(samples(1)[0], confidence=np.full((HEIGHT, WIDTH), 255, np.uint8))
+    both = [first, *samples(2, mask=False)[1:]]
     pack(both, tmp_path, "pets", split="train", labels="lines", classes=CLASSES)
     with tarfile.open(tmp_path / "pets-000000.tar") as tar:
         names = tar.getnames()

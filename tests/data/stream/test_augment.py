@@ -170,3 +170,55 @@ def test_a_network_has_a_mean_and_deviation_of_its_own():
     np.testing.assert_allclose(inside, sample.image / 255, atol=1e-6)
     assert (image[:, height:] == 0).all() and (image[:, :, width:] == 0).all()
     np.testing.assert_allclose(denormalise(normalise(sample.image, own), own), sample.image / 255, atol=1e-6)
+
+
+def coloured(seed=0, image=None, **probabilities):
+    """A view of an image of its own size, [H, W, 3] in [0, 1], and the labels."""
+    sample = make_sample(1)
+    image = sample.image if image is None else image
+    rng, size = np.random.RandomState(seed), image.shape[:2]
+    labels = (np.zeros(size, np.uint8),)
+    pixels, labels, _ = augment(image, labels, rng, size, (1.0, 1.0), False, **probabilities)
+    return denormalise(pixels), labels
+
+
+def test_a_grey_view_has_no_colours_and_is_as_bright():
+    image = make_sample(1).image
+    pixels, _ = coloured(grey=1.0)
+    expected = image / 255 @ np.array([0.3, 0.59, 0.11])
+    np.testing.assert_allclose(pixels, np.repeat(expected[..., None], 3, axis=-1), atol=1e-5)
+
+
+def test_a_blurred_view_is_the_image_under_a_kernel_of_five_pixels_whose_width_is_drawn():
+    point = np.zeros((9, 9, 3), np.float32)
+    point[4, 4] = 1
+    *_, width = np.random.RandomState(3).uniform(size=7)
+    sigma = 0.1 + 4.9 * width
+    offsets = np.arange(-2, 3)
+    kernel = np.exp(-(offsets[:, None] ** 2 + offsets**2) / sigma**2)
+    expected = np.zeros((9, 9))
+    expected[2:7, 2:7] = kernel / kernel.sum()
+    pixels, _ = coloured(3, point, blur=1.0)
+    np.testing.assert_allclose(pixels, np.repeat(expected[..., None], 3, axis=-1), atol=1e-6)
+
+
+def test_probabilities_are_those_of_the_views_and_labels_stay():
+    image = make_sample(1).image / np.float32(255)
+    views = [coloured(seed, grey=0.3, blur=0.5) for seed in range(200)]
+    grey = sum(np.ptp(pixels, axis=-1).max() < 1e-5 for pixels, _ in views)
+    plain = sum(np.abs(pixels - image).max() < 1e-5 for pixels, _ in views)
+    assert 40 < grey < 80 and 50 < plain < 90
+    assert all(not labels[0].any() for _, labels in views)
+
+
+def test_a_probability_leaves_what_else_is_drawn_as_it_was():
+    sample = make_sample(1)
+    plain, grey = (
+        augment(
+            sample.image, (sample.semantic,), np.random.RandomState(5), (20, 20), (0.5, 1.5), True, **given
+        )
+        for given in ({}, {"grey": 1.0, "blur": 1.0})
+    )
+    np.testing.assert_array_equal(plain[1][0], grey[1][0])
+    np.testing.assert_array_equal(plain[2], grey[2])
+    assert not np.array_equal(plain[0], grey[0])

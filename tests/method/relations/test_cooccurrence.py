@@ -20,14 +20,17 @@ def bits(sets):
     return tags.reshape(len(sets), CLASSES), torch.tensor([s is not None for s in sets], dtype=torch.bool)
 
 
-def related(images, candidates, pixel_image, ignored=(), own_repels=False):
+def related(images, candidates, pixel_image, ignored=(), own_repels=False, of=None, own=None, in_bank=None):
+    """of: number of each candidate's image."""
     n, p = len(pixel_image), len(candidates)
     nothing = torch.zeros(n, dtype=torch.int64)
     image = torch.tensor(pixel_image, dtype=torch.int64)
     pixels = Pixels(torch.zeros(n, 2), torch.zeros(n, 4), nothing, nothing, nothing, image)
     empty = torch.zeros(p, dtype=torch.int64)
-    rows = Candidates(torch.zeros(p, 2), empty, *bits(candidates), empty, empty)
-    return relation(pixels, *bits(images), rows, 12.0, ignored, own_repels)
+    number = empty if of is None else torch.tensor(of)
+    rows = Candidates(torch.zeros(p, 2), empty, *bits(candidates), number, empty)
+    own, in_bank = (None if each is None else torch.tensor(each) for each in (own, in_bank))
+    return relation(pixels, *bits(images), rows, 12.0, ignored, own_repels, own, in_bank)
 
 
 @settings(deadline=None)
@@ -72,6 +75,30 @@ def test_pixels_belong_to_the_group_of_their_image():
 def test_the_release_lets_the_own_segment_repel(own_repels):
     ours = related([set()], [set()], [0], own_repels=own_repels)
     assert (ours.concentration, ours.own_repels) == (12.0, own_repels)
+
+
+class TestWithoutTheOwnImage:
+    """Image 7 shows class 1, image 8 classes 1 and 2, image 9 class 3: two segments of each."""
+
+    ROWS = ([{1}, {1}, {1, 2}, {1, 2}, {3}, {3}], [0, 1, 2])
+    OF, OWN = [7, 7, 8, 8, 9, 9], [7, 8, 9]
+
+    def seen(self, **changes):
+        return related([{1}, {1, 2}, {3}], *self.ROWS, of=self.OF, **changes)
+
+    def test_it_leaves_where_another_image_shares_a_tag(self):
+        attract = self.seen(own=self.OWN).attract
+        assert attract[0].tolist() == [False, False, True, True, False, False]
+        assert attract[1].tolist() == [True, True, False, False, False, False]
+
+    def test_it_stays_where_none_does(self):
+        assert self.seen(own=self.OWN).attract[2].tolist() == [False] * 4 + [True] * 2
+
+    def test_nor_does_it_stay_where_the_bank_has_another(self):
+        assert not self.seen(own=self.OWN, in_bank=[0, 0, 5]).attract[2].any()
+
+    def test_who_repels_stays(self):
+        assert torch.equal(self.seen(own=self.OWN).repel, self.seen().repel)
 
 
 def test_no_images_and_no_candidates():

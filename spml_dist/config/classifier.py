@@ -1,0 +1,51 @@
+"""The experiment that trains a classifier on the finished embedding of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spml_dist.config.derived import changed, without_relations
+from spml_dist.config.models import Config, ModelConfig
+
+
+def classifier_experiment(
+    config: Config, folder: Path, embedding: Path, model: ModelConfig, labels: str | None = None
+) -> Config:
+    """`config` with what its section `classifier` says of batches, rate and schedule, and nothing that a
+    frozen embedding has no use for: relations, bank, momentum encoder.
+
+    config: of the run that the embedding is from; folder: to be the new run's; embedding: exported network;
+    model: of that network; labels: packed images to learn from, None for those of the run.
+    """
+    settings = config.classifier
+    changes = {
+        "name": folder.name,
+        "output": str(folder.parent),
+        "data": {"train": labels or config.data.train},
+        # Of the network as it was trained: what the file says by now could be another.
+        "model": model.model_dump()
+        | {
+            "weights": None,
+            "pretrained": False,
+            "frozen": (),
+            "embedding": str(embedding),
+            "classifier_dropout": settings.dropout,
+            "classifier_detached": True,
+        },
+        "stream": {
+            "batch": settings.batch,
+            "scale": settings.scale,
+            "grey": settings.grey,
+            "blur": settings.blur,
+        },
+        # Nothing but the classifier is trained: its rate is the rate.
+        "optimizer": {"lr": settings.lr, "head_multiplier": 1.0},
+        "schedule": {
+            "steps": settings.steps,
+            "policy": "poly",
+            "power": settings.power,
+            "warmup": min(settings.warmup, settings.steps - 1),
+            "decays": (),
+        },
+    }
+    return changed(config, changes | without_relations(config))

@@ -1,0 +1,269 @@
+"""`spml-dist predict`: collections of images labelled into a folder."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from spml_dist import cluster
+from spml_dist.cli import main
+from spml_dist.config import dump, load
+from spml_dist.drawing.overlay import palette
+from spml_dist.inference.label_pictures import LabelPictures
+from spml_dist.inference.trained_model import load_model
+from spml_dist.model import export
+from spml_dist.model.segmenter import build
+from tests.inference.conftest import CLASSES, stripes
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run folder as training leaves it; the network has learnt nothing."""
+    folder = tmp_path_factory.mktemp("runs") / "toy"
+    config = load(QUICKSTART, ["model.embedding_dim=8"])
+    network = build(config.model, len(CLASSES), seed=0)
+    export.save(network.state_dict(), folder / "export", config.model, list(CLASSES), 1, 40)
+    (folder / "config.yaml").write_text(dump(config))
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Pictures as people have them: a turned one, grey, with alpha, in a folder of its own."""
+    folder = tmp_path / "photos"
+    (folder / "trip").mkdir(parents=True)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(stripes(0).image).save(folder / "a.jpg", exif=turned)
+    Image.fromarray(stripes(1).image).convert("L").save(folder / "b.png")
+    Image.fromarray(stripes(2).image).convert("RGBA").save(folder / "trip" / "c.png")
+    return folder
+
+
+def predict(run: Path, *words) -> int:
+    return main(["predict", str(run), *map(str, words), "--device", "cpu"])
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.array(picture)
+
+
+def predictions(out: Path) -> dict:
+    return json.loads((out / "predictions.json").read_text())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_a_folder_of_photos_becomes_masks_overlays_and_what_was_found(run, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert predict(run, photos, "--out", out) == 0
+    assert "labelled 3 images" in capsys.readouterr().out
+    found = predictions(out)
+    assert [entry["image"] for entry in found["images"]] == ["a", "b", "trip/c"]
+    assert found["classes"] == list(CLASSES) and found["background"] == 1
+    model = load_model(run, "cpu")
+    for entry, image in zip(found["images"], [np.rot90(read(photos / "a.jpg"), -1)], strict=False):
+        labels = read(out / entry["mask"])
+        np.testing.assert_array_equal(labels, model(np.ascontiguousarray(image)))
+        assert (entry["height"], entry["width"]) == labels.shape == (61, 45)
+        shares = {name: (labels == label).mean() for label, name in enumerate(CLASSES)}
+        assert entry["classes"] == pytest.approx({k: v for k, v in shares.items() if v}, abs=1e-6)
+        certain = read(out / entry["confidence"])
+        assert certain.dtype == np.uint8 and certain.shape == labels.shape
+        assert entry["mean_confidence"] == pytest.approx(certain.mean() / 255, abs=1e-4)
+        assert read(out / entry["overlay"]).shape == (*labels.shape, 3)
+    with Image.open(out / "masks" / "trip" / "c.png") as picture:
+        assert picture.mode == "P" and json.loads(picture.text["classes"]) == list(CLASSES)
+        np.testing.assert_array_equal(
+            np.reshape(picture.getpalette(), (-1, 3))[:3], palette(3, background=1)[:3]
+        )
+    assert not list(out.rglob("*.tmp")) and not (out / "unfinished.jsonl").exists()
+
+
+def test_what_is_not_wanted_is_left_out(run, photos, tmp_path):
+    predict(run, photos / "b.png", "--out", tmp_path / "out", "--no-overlays", "--no-confidence")
+    assert sorted(contents(tmp_path / "out")) == ["masks/b.png", "predictions.json"]
+
+
+def test_pictures_that_cannot_be_read_are_named_and_the_others_go_on(run, photos, tmp_path, capsys):
+    (photos / "broken.jpg").write_bytes((photos / "a.jpg").read_bytes()[:400])
+    (photos / "empty.png").write_bytes(b"")
+    deep = np.zeros((20, 30), np.uint16)
+    Image.fromarray(deep).save(photos / "deep.png")
+    out = tmp_path / "out"
+    assert predict(run, photos, "--out", out, "--batch", 4) == 3
+    rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    assert [entry["image"] for entry in rejected] == ["broken", "deep", "empty"]
+    assert "Truncated" in rejected[0]["reason"] and "8 bits" in rejected[1]["reason"]
+    assert len(predictions(out)["images"]) == 3 and predictions(out)["rejected"] == 3
+    assert "3 of 6 images could not be read" in capsys.readouterr().err
+    for name in ("broken.jpg", "empty.png", "deep.png"):
+        (photos / name).unlink()
+    assert predict(run, photos, "--out", out, "--batch", 4) == 0
+    assert not (out / "rejected.jsonl").exists()
+
+
+def test_files_lists_and_packs_are_named_after_their_paths(run, photos, packed, tmp_path, monkeypatch):
+    pack = packed("shards", [stripes(0)])
+    lines = f"{photos / 'b.png'}\n\n{photos / 'trip' / 'c.png'}\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    assert predict(run, pack, "-", "--out", tmp_path / "out") == 0
+    found = [entry["image"] for entry in predictions(tmp_path / "out")["images"]]
+    assert found == ["shards/stripes-0", "photos/b", "photos/trip/c"]
+    assert predict(run, pack, "--out", tmp_path / "alone") == 0
+    assert [entry["image"] for entry in predictions(tmp_path / "alone")["images"]] == ["stripes-0"]
+
+
+def test_images_that_differ_in_their_suffix_alone_keep_it(run, photos, tmp_path):
+    shutil.copy(photos / "a.jpg", photos / "trip" / "c.jpg")
+    files = [photos / "trip" / name for name in ("c.jpg", "c.png")]
+    assert predict(run, *files, "--out", tmp_path / "out") == 0
+    names = [entry["image"] for entry in predictions(tmp_path / "out")["images"]]
+    assert names == ["c.jpg", "c.png"] and (tmp_path / "out" / "masks" / "c.jpg.png").exists()
+
+
+def test_the_files_are_the_same_for_any_number_of_workers(run, photos, tmp_path, monkeypatch):
+    """Workers get function and batches through a pipe, and finish in any order."""
+    assert predict(run, photos, "--out", tmp_path / "one", "--workers", 1) == 0
+
+    def backwards(function, items, workers):
+        assert workers == 2
+        for item in reversed(list(items)):
+            yield pickle.loads(pickle.dumps(function))(pickle.loads(pickle.dumps(item)))
+
+    monkeypatch.setattr(cluster, "spread", backwards)
+    assert predict(run, photos, "--out", tmp_path / "two", "--workers", 2) == 0
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_an_interrupted_call_goes_on_and_ends_as_if_it_had_not_been(run, photos, tmp_path, monkeypatch):
+    assert predict(run, photos, "--out", tmp_path / "whole") == 0
+    write, written = LabelPictures.write, []
+
+    def stopping(pictures, name, image, labels):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(name)
+        write(pictures, name, image, labels)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(LabelPictures, "write", stopping)
+        assert predict(run, photos, "--out", out) == 130
+    assert not (out / "predictions.json").exists()
+    with (out / "unfinished.jsonl").open("a") as file:
+        file.write('{"image": "trip')  # the line that a kill cut off
+    (out / "masks" / "b.png").unlink()
+    rest = []
+    with monkeypatch.context() as patch:
+        patch.setattr(LabelPictures, "write", lambda *given: [rest.append(given[1]), write(*given)])
+        assert predict(run, photos, "--out", out) == 0
+    assert rest == ["b", "trip/c"], "what is done is not done again, what is gone is"
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_an_image_that_has_changed_is_labelled_again(run, photos, tmp_path):
+    out = tmp_path / "out"
+    predict(run, photos, "--out", out)
+    Image.fromarray(stripes(2, height=30).image).save(photos / "b.png")
+    assert predict(run, photos, "--out", out) == 0
+    assert read(out / "masks" / "b.png").shape == (30, 61)
+
+
+def said(capsys) -> str:
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error.splitlines()[-1]
+
+
+def test_mistakes_are_a_line_and_nothing_is_written(run, photos, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    before = contents(tmp_path)
+    for words, named in [
+        ((run, photos, "--out", photos / "labels"), "inside the images' folder"),
+        ((run, photos, "--out", other), "other: holds other files than predictions"),
+        ((run, photos / "none.jpg", "--out", tmp_path / "out"), "none.jpg: no such file or folder"),
+        ((run, other, "--out", tmp_path / "out"), "other: no image in it"),
+        ((photos, photos, "--out", tmp_path / "out"), "holds no trained model"),
+        ((run, photos, "--out", tmp_path / "out", "--scales", "0"), "scales"),
+    ]:
+        assert predict(*words) == 2
+        assert named in said(capsys)
+    assert contents(tmp_path) == before
+
+
+def test_other_settings_want_another_folder(run, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    predict(run, photos, "--out", out)
+    before = contents(out)
+    assert predict(run, photos, "--out", out, "--mirror") == 2
+    assert "holds predictions by other settings; choose another --out" in said(capsys)
+    assert contents(out) == before
+
+
+def test_the_crf_that_is_not_installed_is_told_before_anything_is_written(
+    run, photos, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    assert predict(run, photos, "--out", tmp_path / "out", "--crf") == 2
+    assert "spml-dist[crf]" in said(capsys) and not (tmp_path / "out").exists()
+
+
+def test_views_and_crf_are_those_of_the_library(run, photos, tmp_path):
+    out = tmp_path / "out"
+    assert (
+        predict(run, photos / "b.png", "--out", out, "--scales", "0.5,1", "--mirror", "--window", 32, "--crf")
+        == 0
+    )
+    model = load_model(run, "cpu")
+    image = np.repeat(read(photos / "b.png")[..., None], 3, axis=-1)
+    labels = model(image, model.views((0.5, 1), mirror=True, window=32), crf=True)
+    np.testing.assert_array_equal(read(out / "masks" / "b.png"), labels)
+
+
+def test_coco_holds_the_masks(run, photos, tmp_path):
+    out = tmp_path / "out"
+    assert predict(run, photos, "--out", out, "--format", "coco") == 0
+    tool = COCO(out / "coco.json")
+    assert [category["name"] for category in tool.cats.values()] == ["red", "blue"], "without the background"
+    assert [image["file_name"] for image in tool.imgs.values()] == ["a.jpg", "b.png", "trip/c.png"]
+    for number, entry in enumerate(predictions(out)["images"], 1):
+        labels = read(out / entry["mask"])
+        covered = np.full(labels.shape, 1)
+        for annotation in tool.imgToAnns[number]:
+            inside = tool.annToMask(annotation).astype(bool)
+            assert annotation["area"] == inside.sum()
+            covered[inside] = annotation["category_id"] - 1
+        np.testing.assert_array_equal(covered, labels)
+
+
+def test_cvat_holds_the_masks_in_the_colours_of_its_label_map(run, photos, tmp_path):
+    out = tmp_path / "out"
+    assert predict(run, photos, "--out", out, "--format", "cvat", "--format", "cvat") == 0
+    with zipfile.ZipFile(out / "cvat.zip") as archive:
+        lines = archive.read("labelmap.txt").decode().splitlines()[1:]
+        colours = {line.split(":")[0]: [int(v) for v in line.split(":")[1].split(",")] for line in lines}
+        assert colours["green"] == [0, 0, 0] and list(colours) == list(CLASSES)
+        assert archive.read("ImageSets/Segmentation/default.txt").decode().split() == ["a", "b", "trip/c"]
+        for name in ("a", "b", "trip/c"):
+            shown = np.array(Image.open(io.BytesIO(archive.read(f"SegmentationClass/{name}.png"))))
+            labels = read(out / "masks" / f"{name}.png")
+            np.testing.assert_array_equal(shown, np.array(list(colours.values()))[labels])
