@@ -43,6 +43,7 @@ from spml_dist.retrieval.segment_index import Search, SegmentIndex
 DIM, CLASSES, A_PICTURE, MIDDLES = 64, 20, 30, 4000
 K, QUERIES, CONNECTIONS = 20, 500, 8
 CHUNK = 30_000
+GENERATED = "generated"
 FILTERS = {
     "none": Filter(),
     "half": Filter(tags="c0 or c1 or c2", least_area=0.005),
@@ -64,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.index or _generated(Path(scratch) / "index", args.rows)
-        rows = list(_measured(folder, args.queries, generated=args.index is None))
+        rows = []
+        for row in _measured(folder, args.queries):
+            print(f"{row['what']}, {row['filter']}: {row['p50_ms']} ms", file=sys.stderr, flush=True)
+            rows.append(row)
         print(
             tables.table(
                 ("what", *KEYS), [(row["what"], *map(_shown, (row[key] for key in KEYS))) for row in rows]
@@ -141,7 +145,7 @@ def build(folder: str, rows: int) -> None:
     """An index of generated segments; prints the largest memory of this process."""
     with layout.building(Path(folder)) as unfinished:
         shards = tuple(f"t-{number:06d}.tar" for number in range(rows // A_PICTURE // 256 + 1))
-        packs = [Pack("generated", folder, shards, shards)]
+        packs = [Pack(GENERATED, folder, shards, shards)]
         facts = {"run": folder, "model": "0" * 64, "step": 0, "background": None, "lacks": {}}
         facts["cut"] = {"longer_side": None, "grid": [12, 12], "iterations": 10}
         classes = [f"c{number}" for number in range(CLASSES)]
@@ -151,7 +155,7 @@ def build(folder: str, rows: int) -> None:
     print(f"largest memory of the build: {peak:.1f} GB")
 
 
-def _measured(folder: Path, queries: int, generated: bool) -> Iterator[dict[str, Any]]:
+def _measured(folder: Path, queries: int) -> Iterator[dict[str, Any]]:
     open_s, resident = _opened(folder)
     print(f"opened in {open_s:.2f} s, {resident:.0f} MB more resident", file=sys.stderr)
     collection = open_index(folder)
@@ -160,7 +164,8 @@ def _measured(folder: Path, queries: int, generated: bool) -> Iterator[dict[str,
     asked = np.random.default_rng(1).choice(len(index), min(queries, len(index)), replace=False)
     facts = {"rows": len(index), "bytes_per_row": round(size, 1), "open_s": round(open_s, 3)}
     facts["open_resident_mb"] = round(resident)
-    for name, chosen in FILTERS.items() if generated else [("none", Filter())]:
+    is_generated = index.packs[0].name == GENERATED  # only of these the filters' classes are known
+    for name, chosen in FILTERS.items() if is_generated else [("none", Filter())]:
         index.search(index.vector(0), Search(K), chosen)  # a filter's rows are found once
 
         def ask(row: int, chosen: Filter = chosen) -> np.ndarray:
