@@ -11,13 +11,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, interpolate
 
 from spml_dist import comm
 from spml_dist.config import Config
 from spml_dist.method.batch_segments import exchange
 from spml_dist.method.cell_labels import majority_labels
 from spml_dist.method.colour import colours
+from spml_dist.method.cross_entropy import cross_entropy
 from spml_dist.method.location import location
 from spml_dist.method.relational_loss import RELATIONS, relational_loss
 from spml_dist.method.segments import segment
@@ -125,7 +125,4 @@ def _cross_entropy(logits: Tensor, batch: Batch, reduction: str) -> Tensor:
     if len(logits) == 0:
         return logits.sum()
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    size = (batch.semantic.shape[1], batch.semantic.shape[2])
-    full = interpolate(logits, size=size, mode="bilinear", align_corners=False)
-    target = torch.where(batch.semantic < logits.shape[1], batch.semantic.long(), -100)
-    return cross_entropy(full, target, ignore_index=-100, reduction="sum") / count.to(logits.dtype)
+    return cross_entropy(logits, batch.semantic) / count.to(logits.dtype)
