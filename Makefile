@@ -26,6 +26,11 @@ $(STAMP)$(EXTRA): pyproject.toml constraints.txt
 	@$(BIN)/python -m spml_dist.training.deepspeed_engine
 	@touch $@
 
+# Its extension is compiled from source, for one to three minutes that a quickstart need not wait.
+.venv/.crf: $(STAMP)$(EXTRA)
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[crf]'
+	@touch $@
+
 quickstart: install  ## pack generated scenes, train on two workers, evaluate, predict
 	@echo '== 1/4 packing generated scenes'
 	@$(BIN)/spml-dist pack sample --out data/sample
@@ -41,7 +46,7 @@ quickstart: install  ## pack generated scenes, train on two workers, evaluate, p
 	@echo 'run folder            runs/quickstart'
 	@echo 'MLflow                make mlflow, then $(MLFLOW)'
 
-test: install  ## run the whole suite
+test: install .venv/.crf  ## run the whole suite
 	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
 
 fuzz: install   ## try odd and damaged inputs on every reader, an hour

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 import numpy as np
@@ -14,6 +15,12 @@ from spml_dist.inference.views import Views
 from tests.inference.conftest import COLOURS, stripes
 
 
+with_package = pytest.mark.skipif(
+    importlib.util.find_spec("pydensecrf") is None, reason="the extra crf is not installed"
+)
+
+
+@with_package
 def test_labels_move_to_the_edges_of_the_image():
     truth = np.repeat(np.arange(2), 24)[None].repeat(32, axis=0)
     shifted = np.roll(truth, 3, axis=1)
@@ -25,6 +32,7 @@ def test_labels_move_to_the_edges_of_the_image():
     assert (refined.argmax(axis=0) != truth).sum() < (shifted != truth).sum() / 4
 
 
+@with_package
 def test_it_is_the_packages_mean_field_with_the_published_constants():
     from pydensecrf.densecrf import DenseCRF2D
 
@@ -39,6 +47,7 @@ def test_it_is_the_packages_mean_field_with_the_published_constants():
     np.testing.assert_array_equal(crf.refined(image, likely), expected)
 
 
+@with_package
 def test_one_class_and_certain_probabilities_are_fine():
     image = stripes(0).image
     only = np.ones((1, *image.shape[:2]), np.float32)
@@ -47,6 +56,7 @@ def test_one_class_and_certain_probabilities_are_fine():
     assert (crf.refined(image, certain).argmax(axis=0) == 0).all()
 
 
+@with_package
 def test_labels_are_refined_on_request(network):
     sample = stripes(1)
     (plain,), (refined,) = (label(network, [sample.image], Views(), refine=way) for way in (False, True))
@@ -60,6 +70,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
         crf.require()
 
 
+@with_package
 def test_an_image_that_is_too_large_is_named(monkeypatch):
     monkeypatch.setattr(crf, "LARGEST", 100)
     with pytest.raises(
