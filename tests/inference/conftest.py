@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,10 @@ from spml_dist.data.pack.pack import pack
 from spml_dist.records import IMAGENET, UNLABELLED, Sample
 
 CLASSES = ("red", "green", "blue")
+with_crf = pytest.mark.skipif(
+    importlib.util.find_spec("pydensecrf") is None, reason="the extra crf is not installed"
+)
+
 COLOURS = np.array([(210, 40, 40), (40, 210, 40), (40, 40, 210)], np.uint8)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 
 import numpy as np
@@ -12,15 +11,10 @@ from spml_dist.errors import DataError, RunError
 from spml_dist.inference import crf
 from spml_dist.inference.pixel_labels import label
 from spml_dist.inference.views import Views
-from tests.inference.conftest import COLOURS, stripes
+from tests.inference.conftest import COLOURS, stripes, with_crf
 
 
-with_package = pytest.mark.skipif(
-    importlib.util.find_spec("pydensecrf") is None, reason="the extra crf is not installed"
-)
-
-
-@with_package
+@with_crf
 def test_labels_move_to_the_edges_of_the_image():
     truth = np.repeat(np.arange(2), 24)[None].repeat(32, axis=0)
     shifted = np.roll(truth, 3, axis=1)
@@ -32,7 +26,7 @@ def test_labels_move_to_the_edges_of_the_image():
     assert (refined.argmax(axis=0) != truth).sum() < (shifted != truth).sum() / 4
 
 
-@with_package
+@with_crf
 def test_it_is_the_packages_mean_field_with_the_published_constants():
     from pydensecrf.densecrf import DenseCRF2D
 
@@ -47,7 +41,7 @@ def test_it_is_the_packages_mean_field_with_the_published_constants():
     np.testing.assert_array_equal(crf.refined(image, likely), expected)
 
 
-@with_package
+@with_crf
 def test_one_class_and_certain_probabilities_are_fine():
     image = stripes(0).image
     only = np.ones((1, *image.shape[:2]), np.float32)
@@ -56,7 +50,7 @@ def test_one_class_and_certain_probabilities_are_fine():
     assert (crf.refined(image, certain).argmax(axis=0) == 0).all()
 
 
-@with_package
+@with_crf
 def test_labels_are_refined_on_request(network):
     sample = stripes(1)
     (plain,), (refined,) = (label(network, [sample.image], Views(), refine=way) for way in (False, True))
@@ -70,7 +64,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
         crf.require()
 
 
-@with_package
+@with_crf
 def test_an_image_that_is_too_large_is_named(monkeypatch):
     monkeypatch.setattr(crf, "LARGEST", 100)
     with pytest.raises(

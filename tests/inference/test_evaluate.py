@@ -16,7 +16,7 @@ from spml_dist.inference.evaluate import EvaluateHow, collect, evaluate_model
 from spml_dist.inference.pixel_labels import label
 from spml_dist.inference.views import Views
 from spml_dist.records import UNLABELLED
-from tests.inference.conftest import CLASSES, stripes
+from tests.inference.conftest import CLASSES, stripes, with_crf
 
 INFO = {"classes": list(CLASSES), "background": None}
 
@@ -136,6 +136,7 @@ def test_ground_truth_that_is_ignored_everywhere_measures_nothing(packed, measur
         measure(packed("val", [ignored]), packed("train", [stripes(0)]))
 
 
+@with_crf
 def test_several_looks_are_averaged_and_named(packed, measure, network):
     """The classifier's labels are those of `label`, whose views are tried elsewhere."""
     train, val = packed("train", map(stripes, range(2))), packed("val", [stripes(4)])

@@ -23,7 +23,7 @@ from spml_dist.inference.label_pictures import LabelPictures
 from spml_dist.inference.trained_model import load_model
 from spml_dist.model import export
 from spml_dist.model.segmenter import build
-from tests.inference.conftest import CLASSES, stripes
+from tests.inference.conftest import CLASSES, stripes, with_crf
 
 SMALL = Path(__file__).parents[1] / "small.yaml"
 
@@ -227,6 +227,7 @@ def test_the_crf_that_is_not_installed_is_told_before_anything_is_written(
     assert "spml-dist[crf]" in said(capsys) and not (tmp_path / "out").exists()
 
 
+@with_crf
 def test_views_and_crf_are_those_of_the_library(run, photos, tmp_path):
     out = tmp_path / "out"
     assert (
