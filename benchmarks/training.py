@@ -14,8 +14,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SMALL = ("stream.batch=4", "stream.crop=96", "optimizer.lr=0.01", "engine.workers=1")
-"""the shipped configurations on smaller batches, so that a comparison fits into a day of two CPU cores"""
+SMALL = (
+    *(
+        "model.backbone=resnet10t",
+        "model.pretrained=false",
+        "model.output_stride=8",
+        "model.norm_momentum=0.1",
+    ),
+    *("optimizer.lr=0.01", "optimizer.head_multiplier=2", "optimizer.clip_norm=1.0"),
+    *("stream.batch=4", "stream.crop=96", "loss.pixels_per_segment=null", "engine.workers=1"),
+)
+"""a smaller network from scratch on smaller batches, so that a comparison fits into a day of two CPU cores"""
 
 QUIET = ("tracking.previews=0", "tracking.every=50", "checkpoint.keep=1", "evaluation.pictures=0")
 
