@@ -32,7 +32,7 @@ UNFINISHED, WHOLE = ".indexing", "whole"
 LOCK = ".indexing.lock"
 VERSION = 1
 
-DIGESTED = 1 << 29
+DIGESTED = 1 << 28
 """bytes: files of an index no larger than this together are compared with their digests at every opening"""
 
 
