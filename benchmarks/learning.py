@@ -10,8 +10,8 @@ in them; both, --row and --seed take several. A broken-off run goes on from its 
 is not repeated: neither one whose folder OUT/runs holds, nor one that OUT/learning.json knows. So the same
 command goes on, and a table is filled over days and machines: start with the file of the day before, such as
 docs/learning.json. After every run OUT/learning.md has the table of all runs there are, means and deviations
-over the seeds, and OUT/learning.json the same with each seed's values; --table writes both without training.
-`cpu_s` is the processor time of a training in seconds, start included.
+over the seeds, OUT/learning.json the same with each seed's values, and OUT/learning.png the first rows as
+bars; --table writes them without training. `cpu_s` is the processor time of a training in seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import json
 import os
 import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -95,6 +95,12 @@ ROWS: dict[str, tuple[str, ...]] = {
 }
 """row → what it changes in WORDS; the first four answer whether the method and its bank are worth it"""
 COLUMNS = ("classifier", "neighbours", "cpu_s")
+PLOTTED = {
+    "cross_entropy": "cross-entropy on the labelled pixels",
+    "recent": "relations, bank of two steps",
+    "nearest+sampled": "relations, bank of the data set",
+}
+"""row → its name in the plot"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -164,6 +170,33 @@ def write(out: Path) -> None:
         values = (training.mean(columns[column]["values"], 1) for column in COLUMNS)
         table.append((name, labels, row, str(steps), str(len(runs)), *values))
     training.write(out, "learning", rows, table)
+    if rows:
+        plot(rows, out / "learning.png")
+
+
+def plot(rows: Sequence[dict], path: Path) -> None:
+    """Bars of the better read-out of each way to train, a group for each set and its labels."""
+    from matplotlib.figure import Figure
+
+    ways = [way for way in PLOTTED if any(row["row"] == way for row in rows)]
+    groups = list(dict.fromkeys((row["set"], row["labels"]) for row in rows if row["row"] in ways))
+    figure = Figure(figsize=(1.5 + 1.6 * max(len(groups), 2), 3.4), layout="constrained")
+    axes = figure.subplots()
+    for number, way in enumerate(ways):
+        for place, group in enumerate(groups):
+            for row in rows:
+                if (row["set"], row["labels"]) == group and (row["row"], row["steps"]) == (way, STEPS):
+                    best = max((row[name] for name in ("classifier", "neighbours")), key=lambda c: c["mean"])
+                    at = place + (number - (len(ways) - 1) / 2) * 0.8 / len(ways)
+                    axes.bar(at, best["mean"], 0.75 / len(ways), yerr=best["deviation"], color=f"C{number}")
+                    axes.text(at, 1, f"{best['mean']:.1f}", ha="center", color="white", fontsize=8)
+    axes.set_xticks(range(len(groups)), [f"{name}\n{labels}" for name, labels in groups])
+    axes.set_ylabel("mIoU on val, per cent")
+    handles = [axes.bar(0, 0, color=f"C{number}") for number in range(len(ways))]
+    names = [PLOTTED[way] for way in ways]
+    figure.legend(handles, names, loc="outside upper left", fontsize=8, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
 
 
 def known(out: Path) -> dict[Case, dict[int, dict[str, float]]]:
