@@ -86,20 +86,20 @@ def work(rank: int, payloads: Sequence[dict]) -> list[dict]:
     from spml_dist.training.worker import work as train
 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    told, make_step = [], loop.make_step
+    outcome, make_step = [], loop.make_step
     for one in payloads:
-        said = {"steps": [], "error": None}
+        message = {"steps": [], "error": None}
 
-        def watched(run, step, *rest, one=one, said=said):
+        def watched(run, step, *rest, one=one, message=message):
             if step == one["stop_before"]:
                 raise InterruptedError(f"before step {step}")
-            said["steps"].append(step)
+            message["steps"].append(step)
             return make_step(run, step, *rest)
 
         loop.make_step = watched
         try:
             train(one)
         except Exception as problem:
-            said["error"] = f"{type(problem).__name__}: {problem}"
-        told.append(said)
-    return told
+            message["error"] = f"{type(problem).__name__}: {problem}"
+        outcome.append(message)
+    return outcome

@@ -59,8 +59,8 @@ def test_gathered_rows_are_those_of_all_ranks_in_rank_order(seen):
     for number, case in enumerate(COUNTS):
         counts = case[: len(seen)]
         for ours in seen:
-            told, gathered, _, integers, facts = ours["gathered"][number]
-            assert told == counts
+            outcome, gathered, _, integers, facts = ours["gathered"][number]
+            assert outcome == counts
             assert torch.equal(gathered, rows(sum(counts)))
             assert integers.tolist() == [10 * r + i for r, n in enumerate(counts) for i in range(n)]
             assert facts[:, 0].tolist() == [r for r, n in enumerate(counts) for _ in range(n)]

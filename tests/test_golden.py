@@ -51,9 +51,9 @@ def test_an_array_that_differs_fails(tmp_path, schedule, capsys):
     np.savez(tmp_path / "j_lr_a.npz", **schedule)
     np.savez(tmp_path / "j_lr_b.npz", **schedule | {"poly": schedule["poly"] + 1e-9})
     assert main([str(tmp_path)]) == 1
-    said = capsys.readouterr().out
-    assert "j_lr_b.npz: j_lr failed, worst error 1e-09 (poly)" in said
-    assert said.endswith("1 passed, 1 failed\n")
+    message = capsys.readouterr().out
+    assert "j_lr_b.npz: j_lr failed, worst error 1e-09 (poly)" in message
+    assert message.endswith("1 passed, 1 failed\n")
 
 
 def test_a_number_that_is_no_number_fails(tmp_path, schedule):

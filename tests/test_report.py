@@ -216,7 +216,7 @@ def test_labels_that_lack_nothing_have_no_hints(finished):
 
 
 @pytest.mark.parametrize(
-    ("network", "pixels", "tagged", "said"),
+    ("network", "pixels", "tagged", "message"),
     [
         ("segmenter", [30, 0], [3, 3], "Classes without labelled pixels: &lt;rock&gt;."),
         ("segmenter", [0, 3], [3, 3], "Classes without labelled pixels: sea."),
@@ -225,13 +225,13 @@ def test_labels_that_lack_nothing_have_no_hints(finished):
     ],
 )
 def test_nothing_is_lacking_only_where_every_class_has_what_the_run_learns_from(
-    finished, network, pixels, tagged, said
+    finished, network, pixels, tagged, message
 ):
     counts = LABELS["counts"] | {"pixels_labelled": pixels, "images_tagged": tagged}
     note = {"classes": ["sea", "<rock>"], "background": 0, "network": network, "counts": counts, "hints": []}
     (finished / "labels.json").write_text(json.dumps(LABELS | note))
     text = write_report(finished).read_text()
-    assert said in text and ("Every class has" in text) is said.startswith("Every")
+    assert message in text and ("Every class has" in text) is message.startswith("Every")
 
 
 def test_an_untrained_run_has_a_page_that_says_how_to_go_on(tmp_path):
@@ -384,17 +384,17 @@ def test_names_with_markup_in_them_are_text(finished):
 
 
 def test_the_summary_holds_what_the_page_shows(finished):
-    told = json.loads(json.dumps(summary(read(finished))))
-    assert told["run"] == "beach" and told["settings"]["backbone"] == "resnet10t"
-    assert told["headline"]["mIoU, classifier, val"] == "25.0 %"
-    charts = {each["title"]: each for each in told["charts"]}
+    outcome = json.loads(json.dumps(summary(read(finished))))
+    assert outcome["run"] == "beach" and outcome["settings"]["backbone"] == "resnet10t"
+    assert outcome["headline"]["mIoU, classifier, val"] == "25.0 %"
+    charts = {each["title"]: each for each in outcome["charts"]}
     assert charts["Loss"]["series"]["total"][0] == [1, 3] and charts["Loss"]["across"] == "step"
-    assert {each["title"] for each in told["machines"]} == {"CPU, %", "Memory of the machine, %"}
-    assert told["labels"]["counts"]["kinds"] == {"points": 2, "tags": 7}
-    assert told["results"][0]["readouts"]["classifier"]["iou"]["rock"] == 0
+    assert {each["title"] for each in outcome["machines"]} == {"CPU, %", "Memory of the machine, %"}
+    assert outcome["labels"]["counts"]["kinds"] == {"points": 2, "tags": 7}
+    assert outcome["results"][0]["readouts"]["classifier"]["iou"]["rock"] == 0
     text = write_report(finished).read_text()
     assert all(title in text for title in charts)
-    assert all(value in text for value in told["headline"].values())
+    assert all(value in text for value in outcome["headline"].values())
 
 
 @pytest.mark.parametrize(

@@ -197,12 +197,12 @@ def test_two_processes_are_told_what_one_is(tmp_path):
     alone = filled()
     alone.save(tmp_path / "of one")
     wanted = answers(alone)
-    for told in zip(*spawn(on_a_rank, 2, tmp_path), strict=True):
+    for outcome in zip(*spawn(on_a_rank, 2, tmp_path), strict=True):
         for name, value in wanted.items():
             if name.startswith("candidates"):
-                assert all(torch.equal(one[name], value) for one in told), name
+                assert all(torch.equal(one[name], value) for one in outcome), name
             else:
-                for one in told:
+                for one in outcome:
                     mine = QUESTION.position % 2 == one["position"][0] % 2
                     assert torch.equal(one[name], value[mine]), name
 

@@ -29,10 +29,10 @@ class TestHashes:
 
     def test_they_are_blake2b_of_the_key_s_utf_8(self):
         for key in KEYS:
-            said = hashlib.blake2b(key.encode("utf-8"), digest_size=8, person=b"image").hexdigest()
-            assert image_hash([key]).item() % 2**64 == int(said, 16)
-            said = hashlib.blake2b(key.encode("utf-8"), digest_size=4, person=b"check").hexdigest()
-            assert image_check([key]).item() % 2**32 == int(said, 16)
+            message = hashlib.blake2b(key.encode("utf-8"), digest_size=8, person=b"image").hexdigest()
+            assert image_hash([key]).item() % 2**64 == int(message, 16)
+            message = hashlib.blake2b(key.encode("utf-8"), digest_size=4, person=b"check").hexdigest()
+            assert image_check([key]).item() % 2**32 == int(message, 16)
 
     def test_shapes_and_types(self):
         assert image_hash([]).shape == image_check([]).shape == (0,)

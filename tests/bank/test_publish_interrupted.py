@@ -46,18 +46,18 @@ class _Dying:
 def broken_off(request, tmp_path_factory) -> tuple[Path, str]:
     """What is left in the folder, and what the ranks that outlived the publish say."""
     folder = tmp_path_factory.mktemp("broken_off")
-    with pytest.raises(AssertionError) as said:
+    with pytest.raises(AssertionError) as message:
         spawn(publish_until_death, 2, folder, request.param, seconds=200)
-    return folder, str(said.value)
+    return folder, str(message.value)
 
 
 class TestTheSurvivor:
     def test_fails_and_does_not_wait_for_ever(self, broken_off):
         """The lost connection is its error: neither the group's time limit nor the test's had to end it."""
-        folder, said = broken_off
+        folder, message = broken_off
         assert (folder / "died").exists()
-        assert said.startswith("rank 0:") and "rank 1:" not in said
-        assert any(word in said for word in ("closed by peer", "reset by peer", "Broken pipe"))
+        assert message.startswith("rank 0:") and "rank 1:" not in message
+        assert any(word in message for word in ("closed by peer", "reset by peer", "Broken pipe"))
 
 
 class TestTheCheckpoint:

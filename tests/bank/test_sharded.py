@@ -395,9 +395,9 @@ def refused(rank: int, name: str) -> dict:
     try:
         bank.add(mine(rows, "in turn"), KEYS)
         bank.settle()
-        seen["said"] = None
+        seen["message"] = None
     except RunError as error:
-        seen["said"] = str(error)
+        seen["message"] = str(error)
     seen["after"] = held(bank)
     bank.add(mine(rows_of(KEYS[4:6], [1, 2], step=2), "in turn"), KEYS)
     seen["candidates"] = len(bank.candidates(asked(0, ("new",)), 3).rows)
@@ -407,16 +407,16 @@ def refused(rank: int, name: str) -> dict:
 @pytest.mark.parametrize("name", REFUSALS)
 def test_what_no_bank_may_hold_is_refused_on_every_rank(ranks, alone, name):
     """One rank's fault: all say so, with the sample's key, and can go on."""
-    said = broken(name)[2]
+    message = broken(name)[2]
     for world in ([alone], ranks):
         for one in world:
-            told = one["refusals"][name]
-            assert told["said"].startswith(said)
+            outcome = one["refusals"][name]
+            assert outcome["message"].startswith(message)
             if name != "two keys of one hash":  # which only its owner sees; the others have stored theirs
-                assert told["candidates"] == alone["refusals"][name]["candidates"]
-                assert (digest(told["before"]) == digest(told["after"])).all()
+                assert outcome["candidates"] == alone["refusals"][name]["candidates"]
+                assert (digest(outcome["before"]) == digest(outcome["after"])).all()
             else:
-                assert told["candidates"] == world[0]["refusals"][name]["candidates"]
+                assert outcome["candidates"] == world[0]["refusals"][name]["candidates"]
 
 
 class TestOneProcess:

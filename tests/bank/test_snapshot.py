@@ -217,7 +217,7 @@ class TestIndex:
         """With lists that are really probed, rows that the inverted file gets late, and evictions."""
         monkeypatch.setattr("spml_dist.bank.search.lookup.FEW", 0)
         monkeypatch.setattr("spml_dist.bank.search.index_cache.NEW_ROWS", 8)
-        told = history(12)
+        outcome = history(12)
 
         def fresh() -> ShardedBank:
             return bank_of(exact_rows=10, capacity=12 * SHARDS, min_recall=0.5)
@@ -227,7 +227,7 @@ class TestIndex:
             for step in steps:
                 memory = bank.candidates(question(step), step, measure=True)
                 answers += [pack_memory(memory), bank.report(step)]
-                bank.add(told[step], [])
+                bank.add(outcome[step], [])
             return answers
 
         straight, once = fresh(), fresh()
@@ -405,7 +405,7 @@ class TestDamage:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"storage": "float16"}, r"bank.storage is not that .*float32 \(got float16\); make it float32"),
         ({"dim": 8}, rf"model.embedding_dim is not that .*\(got 8\); make it {DIM}"),
@@ -417,8 +417,8 @@ class TestDamage:
         ({"capacity": SHARDS}, r"an image has \d segments.*; raise bank.capacity"),
     ],
 )
-def test_a_bank_of_other_settings_is_refused(saved, settings, said):
-    with pytest.raises(RunError, match=said):
+def test_a_bank_of_other_settings_is_refused(saved, settings, message):
+    with pytest.raises(RunError, match=message):
         snapshot.restore(bank_of(**settings), saved)
 
 
@@ -448,18 +448,18 @@ def save_on_two(rank: int, folder: Path) -> str:
 
 def restore_on_some(rank: int, folder: Path, all_shards: Sequence[int]) -> dict:
     """What this rank holds, and what it says of damaged snapshots."""
-    told = {}
+    outcome = {}
     for shards in all_shards:
         bank = bank_of(partitions=shards, capacity=100 * shards, exact_rows=10)
         snapshot.restore(bank, folder / "bank")
-        told[shards] = dataclasses.asdict(contents(bank))
+        outcome[shards] = dataclasses.asdict(contents(bank))
         if shards == SHARDS:
-            told["index"] = bank.cache is not None
-            told["answer"] = vars(bank.candidates(question(1), 4).labelled)
-    told["damaged"] = trouble(lambda: snapshot.restore(bank_of(), folder / "damaged"))
+            outcome["index"] = bank.cache is not None
+            outcome["answer"] = vars(bank.candidates(question(1), 4).labelled)
+    outcome["damaged"] = trouble(lambda: snapshot.restore(bank_of(), folder / "damaged"))
     other = folder / ("bank" if rank == 0 else "empty")
-    told["apart"] = trouble(lambda: snapshot.restore(bank_of(), other))
-    return told
+    outcome["apart"] = trouble(lambda: snapshot.restore(bank_of(), other))
+    return outcome
 
 
 def trouble(work: Callable[[], None]) -> str:
@@ -479,7 +479,7 @@ class TestRanks:
     def folder(self, tmp_path_factory) -> Path:
         folder = tmp_path_factory.mktemp("ranks")
         full = spawn(save_on_two, 2, folder, seconds=300)
-        assert all(re.search("full cannot be written .*No space", said) for said in full)
+        assert all(re.search("full cannot be written .*No space", message) for message in full)
         assert not (folder / "full" / MANIFEST).exists()
         (folder / "damaged").mkdir()
         for path in (folder / "bank").iterdir():
@@ -488,26 +488,26 @@ class TestRanks:
         return folder
 
     def test_what_two_ranks_save_is_what_one_does(self, folder, saved):
-        told, alone = (read_manifest(each) for each in (folder / "bank", saved))
-        assert told.files == alone.files
-        assert sorted(told.indexes) == [f"index_0000{rank}_of_00002.safetensors" for rank in range(2)]
-        assert dataclasses.replace(told, world=1, indexes={}) == alone
+        outcome, alone = (read_manifest(each) for each in (folder / "bank", saved))
+        assert outcome.files == alone.files
+        assert sorted(outcome.indexes) == [f"index_0000{rank}_of_00002.safetensors" for rank in range(2)]
+        assert dataclasses.replace(outcome, world=1, indexes={}) == alone
 
     @pytest.mark.parametrize("world", [1, 2, 3])
     def test_any_number_of_ranks_holds_the_same_rows(self, folder, world):
-        told = spawn(restore_on_some, world, folder, [SHARDS, 5, 14], seconds=300)
+        outcome = spawn(restore_on_some, world, folder, [SHARDS, 5, 14], seconds=300)
         expected = contents(bank_of(*history()))
         for shards in (SHARDS, 5, 14):
-            parts = [BankRows(**rank[shards]) for rank in told]
+            parts = [BankRows(**rank[shards]) for rank in outcome]
             assert min(map(len, parts)) > 0
             assert same(by_identity(concatenate(parts)), expected)
-        assert [rank["index"] for rank in told] == [world == 2] * world
+        assert [rank["index"] for rank in outcome] == [world == 2] * world
         path = re.escape(str(shard(folder / "damaged")))
-        for rank in told:
+        for rank in outcome:
             assert re.match(rf"{path} cannot be used", rank["damaged"])
             assert ("do not see the same files" in rank["apart"]) == (world > 1)
         one = bank_of(*history())
         labelled = one.candidates(question(1), 4).labelled
-        for rank in told:
+        for rank in outcome:
             assert rank["answer"]["image"].equal(labelled.image)
             assert rank["answer"]["segment"].equal(labelled.segment)

@@ -39,9 +39,9 @@ def test_nobody_is_welcome_too():
 def test_a_vector_that_is_not_finite(value, storage):
     some = rows_of(KEYS, [3, 4, 2], storage=storage)
     some.vector[5, 2] = value
-    said = asked(some)
-    assert said.startswith("image city/b: segment 2 has an embedding that is not finite")
-    assert "the bank took nothing; lower optimizer.lr" in said
+    message = asked(some)
+    assert message.startswith("image city/b: segment 2 has an embedding that is not finite")
+    assert "the bank took nothing; lower optimizer.lr" in message
 
 
 @pytest.mark.parametrize("label", [-2, CLASSES, 254])

@@ -20,7 +20,7 @@ from spml_dist.data.format.manifest import read_manifest
 Mend = Callable[[Path], None]
 
 
-def said(capsys) -> str:
+def message(capsys) -> str:
     """The one line of a mistake; progress bars may stand before it."""
     text = capsys.readouterr().err
     assert "Traceback" not in text
@@ -71,7 +71,7 @@ class TestFolder:
         capsys.readouterr()
         spoil(folder)
         assert self.pack(folder) == 2
-        line = said(capsys)
+        line = message(capsys)
         assert names in line and remedy in line
         assert contents(folder.parent / "packed") == packed
 
@@ -108,7 +108,7 @@ class TestShards:
         {"truncated": halve, "image": blank_an_image, "gone": Path.unlink}[spoil](tar)
         before = contents(run)
         assert main(["verify", str(data)] if verb == "verify" else ["evaluate", str(run)]) == 2
-        line = said(capsys)
+        line = message(capsys)
         assert tar.name in line and "pack" in line.partition(";")[2]
         assert contents(run) == before
 
@@ -126,7 +126,7 @@ class TestShards:
         config, manifest = run / "config.yaml", run.parent / "data" / "train" / "manifest.json"
         spoil(manifest)
         assert main(["train", str(config), "name=other"]) == 2
-        line = said(capsys)
+        line = message(capsys)
         assert str(manifest) in line and words in line
         assert not (run.parent / "other").exists()
 
@@ -141,19 +141,19 @@ class TestShards:
 class TestRunFolder:
     def test_a_misspelt_key_names_the_nearest(self, experiment, tmp_path: Path, capsys):
         assert main(["train", *experiment(tmp_path, "tiny"), "stream.bach=4"]) == 2
-        line = said(capsys)
+        line = message(capsys)
         assert "stream.bach" in line and "did you mean stream.batch?" in line
 
     def test_evaluating_what_is_not_trained_names_the_remedy(self, tmp_path: Path, capsys):
         assert main(["evaluate", str(tmp_path / "none")]) == 2
-        assert f"{tmp_path / 'none'}: no such run folder" in said(capsys)
+        assert f"{tmp_path / 'none'}: no such run folder" in message(capsys)
 
     def test_a_split_that_was_not_given_names_the_key(self, experiment, tmp_path: Path, capsys):
         file, *overrides = experiment(tmp_path, "tiny")
         (tmp_path / "tiny" / "export").mkdir(parents=True)
         (tmp_path / "tiny" / "config.yaml").write_text(dump(load(file, overrides)))
         assert main(["evaluate", str(tmp_path / "tiny"), "--split", "test"]) == 2
-        assert "data.test" in said(capsys)
+        assert "data.test" in message(capsys)
 
 
 def draw(root: Path, image_id: str, label: int = 1, size: tuple[int, int] = (32, 24)) -> None:

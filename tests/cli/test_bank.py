@@ -70,24 +70,24 @@ def test_a_run_a_checkpoint_and_a_bank_say_the_same(run, capsys):
 
 def test_the_numbers_are_counted_from_the_rows(run, capsys, tmp_path):
     printed = inspect(capsys, run, "--json", str(tmp_path / "told.json"))
-    told = json.loads((tmp_path / "told.json").read_text())
+    outcome = json.loads((tmp_path / "told.json").read_text())
     folder = run / "checkpoints" / "step_000051" / "bank"
     rows = [rows_of(["a", "b"], [3, 4], seed=1), rows_of(["c"], [5], seed=2)]
     for source, name in ((1, "annotated"), (2, "propagated")):
         expected = sum(torch.bincount(r.label[r.source == source].long(), minlength=CLASSES) for r in rows)
-        assert [each[name] for each in told["classes"]] == expected.tolist()
-    assert told["unlabelled"] == sum((r.source == 0).sum().item() for r in rows) > 0
-    assert (told["rows"], told["images"], told["step"]) == (12, 3, 50)
-    assert told["age_mean"] == pytest.approx(7 * 50 / 12)
-    assert told["age_share_below"] == pytest.approx({"10": 5 / 12, "100": 1, "1000": 1, "10000": 1})
-    assert (told["shards"], told["shards_with_rows"]) == (16, 3)
-    assert told["rows_a_shard"] == {"min": 3, "median": 4, "max": 5}
-    assert told["bytes"] == sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    assert told["digest"] == json.loads((folder / "manifest.json").read_text())["digest"]
+        assert [each[name] for each in outcome["classes"]] == expected.tolist()
+    assert outcome["unlabelled"] == sum((r.source == 0).sum().item() for r in rows) > 0
+    assert (outcome["rows"], outcome["images"], outcome["step"]) == (12, 3, 50)
+    assert outcome["age_mean"] == pytest.approx(7 * 50 / 12)
+    assert outcome["age_share_below"] == pytest.approx({"10": 5 / 12, "100": 1, "1000": 1, "10000": 1})
+    assert (outcome["shards"], outcome["shards_with_rows"]) == (16, 3)
+    assert outcome["rows_a_shard"] == {"min": 3, "median": 4, "max": 5}
+    assert outcome["bytes"] == sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    assert outcome["digest"] == json.loads((folder / "manifest.json").read_text())["digest"]
     assert f"rows          12 of {load(SMALL).bank.capacity:,}\n" in printed
-    assert "mean 29.2; below 10: 42 %, below 100: 100 %" in printed and told["digest"] in printed
+    assert "mean 29.2; below 10: 42 %, below 100: 100 %" in printed and outcome["digest"] in printed
     assert "3 of 16 with rows: 3 to 5 each, median 4" in printed
-    assert printed.splitlines()[-1].split() == ["unlabelled", str(told["unlabelled"])]
+    assert printed.splitlines()[-1].split() == ["unlabelled", str(outcome["unlabelled"])]
 
 
 def test_classes_are_named_as_in_the_data(run, capsys):
@@ -99,8 +99,8 @@ def test_an_empty_bank_has_no_rows(tmp_path, capsys):
     save(bank_of(), tmp_path, 1)
     printed = inspect(capsys, tmp_path, "--json", str(tmp_path / "told.json"))
     assert "bank: no rows\n" in printed and "unlabelled          0\n" in printed
-    told = json.loads((tmp_path / "told.json").read_text())
-    assert told["bytes_per_row"] is told["rows_a_shard"] is told["age_mean"] is None
+    outcome = json.loads((tmp_path / "told.json").read_text())
+    assert outcome["bytes_per_row"] is outcome["rows_a_shard"] is outcome["age_mean"] is None
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "gone"])
@@ -118,8 +118,8 @@ def test_what_holds_no_bank_is_one_line(run, tmp_path, capsys):
     assert "absent: no such folder" in refused(capsys, tmp_path / "absent")
     assert "engine holds no saved bank" in refused(capsys, run / "checkpoints" / "step_000051" / "engine")
     save(RecentBank(2), run, 60)
-    said = refused(capsys, run)
-    assert "step_000060/bank remembers the last steps alone (got bank.candidates recent)" in said
+    message = refused(capsys, run)
+    assert "step_000060/bank remembers the last steps alone (got bank.candidates recent)" in message
 
 
 def test_a_place_that_cannot_be_written_is_one_line(run, capsys):

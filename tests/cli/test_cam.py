@@ -83,7 +83,7 @@ def seeds(run, tagged, root: Path) -> Path:
     return root / "seeds"
 
 
-def said(capsys) -> str:
+def message(capsys) -> str:
     lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(lines) == 1, lines
     return lines[0]
@@ -170,14 +170,14 @@ def test_a_run_of_the_other_kind_is_one_line(run, seeds, tagged, tmp_path, capsy
     assert cli.main(["evaluate", str(run)]) == 2
     assert (
         "network that is needed here, segmenter (got cam); give the folder of a run of `spml-dist train`"
-        in (said(capsys))
+        in (message(capsys))
     )
     other = shutil.copytree(run, tmp_path / "other")
     (other / "config.yaml").write_text(dump(load(run / "config.yaml", ["stream.mirror_swaps=[[1,2]]"])))
     info = json.loads((other / "export" / "model.json").read_text()) | {"network": "segmenter"}
     (other / "export" / "model.json").write_text(json.dumps(info))
     assert infer(other, tagged, "--out", tmp_path / "out") == 2
-    assert "cam (got segmenter); give the folder of a run of `spml-dist cam train`" in said(capsys)
+    assert "cam (got segmenter); give the folder of a run of `spml-dist cam train`" in message(capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -187,7 +187,7 @@ def test_other_classes_are_refused_by_the_first_that_differs(run, sample, tmp_pa
     other = repack(sample / "train", tmp_path / "other", variant, classes=tuple(classes))
     capsys.readouterr()
     assert infer(run, other, "--out", tmp_path / "out") == 2
-    line = said(capsys)
+    line = message(capsys)
     assert "classes are not those that" in line and ("0 is ground" in line or "2 is unicorn" in line)
 
 
@@ -202,21 +202,21 @@ def test_other_classes_are_refused_by_the_first_that_differs(run, sample, tmp_pa
 )
 def test_what_cannot_change_is_named(run, tagged, tmp_path, capsys, given, names):
     assert infer(run, tagged, "--out", tmp_path / "out", *given) == 2
-    assert names in said(capsys)
+    assert names in message(capsys)
 
 
 def test_bad_places_are_named(run, tagged, tmp_path, capsys):
     assert infer(tmp_path / "absent", tagged, "--out", tmp_path / "out") == 2
-    assert "absent: no such run folder" in said(capsys)
+    assert "absent: no such run folder" in message(capsys)
     assert infer(run, tagged, "--out", tagged) == 2
-    assert "the pack that is read" in said(capsys)
+    assert "the pack that is read" in message(capsys)
     assert infer(run, tmp_path, "--out", tmp_path / "out") == 2
-    assert "manifest.json: no such file" in said(capsys)
+    assert "manifest.json: no such file" in message(capsys)
 
 
 def test_a_pack_that_has_seeds_is_refused(run, seeds, tmp_path, capsys):
     assert infer(run, seeds, "--out", tmp_path / "out") == 2
-    assert "seeds: has seeds of CAM already; label the pack that it was made from" in said(capsys)
+    assert "seeds: has seeds of CAM already; label the pack that it was made from" in message(capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -225,14 +225,14 @@ def test_maps_of_mirrored_images_are_refused_where_classes_change_places(run, ta
     config = load(run / "config.yaml", ["stream.mirror_swaps=[[1,2]]", "cam.mirror=false"])
     (other / "config.yaml").write_text(dump(config))
     assert infer(other, tagged, "--out", tmp_path / "out", "cam.mirror=true") == 2
-    assert "cam.mirror (got true); stream.mirror_swaps says that classes change places" in said(capsys)
+    assert "cam.mirror (got true); stream.mirror_swaps says that classes change places" in message(capsys)
     assert infer(other, tagged, "--out", tmp_path / "out") == 0
 
 
 def test_a_gpu_that_is_not_there_is_one_line(run, tagged, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert infer(run, tagged, "--out", tmp_path / "out", "engine.device=cuda") == 2
-    assert "engine.device (got cuda); PyTorch sees no GPU here" in said(capsys)
+    assert "engine.device (got cuda); PyTorch sees no GPU here" in message(capsys)
 
 
 def cut_off(monkeypatch, *given: object) -> None:
@@ -278,7 +278,7 @@ def test_at_an_address_too_measuring_goes_on(run, tagged, tmp_path, monkeypatch,
         assert json.loads(address.read(f"{out}/seeds.json", 1))["images"] == 12
         capsys.readouterr()
         assert infer(*given) == 2
-        assert "holds a pack; choose another --out" in said(capsys)
+        assert "holds a pack; choose another --out" in message(capsys)
 
 
 def test_a_pack_without_any_tag_claims_no_run_folder(experiment, sample, tmp_path, capsys):
@@ -286,5 +286,5 @@ def test_a_pack_without_any_tag_claims_no_run_folder(experiment, sample, tmp_pat
     words = experiment(tmp_path / "runs", "tiny", f"data.train={without}")
     capsys.readouterr()
     assert cli.main(["cam", "train", *words, "--alone"]) == 2
-    assert "no image is known to show a class" in said(capsys)
+    assert "no image is known to show a class" in message(capsys)
     assert not (tmp_path / "runs").exists()

@@ -39,8 +39,11 @@ def rewrite(folder: Path, **changes) -> None:
 
 
 def test_more_workers_than_samples(refused):
-    said = refused("engine.workers=13", "stream.batch=16")
-    assert said.startswith("engine.workers (got 13)") and "data/train, holds no more than 12 samples" in said
+    message = refused("engine.workers=13", "stream.batch=16")
+    assert (
+        message.startswith("engine.workers (got 13)")
+        and "data/train, holds no more than 12 samples" in message
+    )
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -48,16 +51,18 @@ def test_splits_of_other_classes(refused, data, split):
     classes = json.loads((data / "val" / "manifest.json").read_text())["classes"]
     rewrite(data / "val", classes=["earth", *classes[1:]])
     places = ["data.val=" + str(data / "train"), f"data.{split}={data}/val"]
-    said = refused(*places)
-    assert said.startswith(f"{data}/val/manifest.json: classes are not those of {data}/train/manifest.json")
-    assert f"0 is earth, there {classes[0]}" in said
+    message = refused(*places)
+    assert message.startswith(
+        f"{data}/val/manifest.json: classes are not those of {data}/train/manifest.json"
+    )
+    assert f"0 is earth, there {classes[0]}" in message
 
 
 def test_a_tar_that_is_cut(refused, data):
     (tar,) = (data / "val").glob("*.tar")
     tar.write_bytes(tar.read_bytes()[:-512])
-    said = refused()
-    assert said.startswith(f"{tar}: not the ") and "copy the file again" in said
+    message = refused()
+    assert message.startswith(f"{tar}: not the ") and "copy the file again" in message
 
 
 def test_a_manifest_that_counts_wrongly(refused, data):
@@ -67,20 +72,24 @@ def test_a_manifest_that_counts_wrongly(refused, data):
 
 def test_a_server_where_nobody_answers(refused):
     url = servers.dead_url()
-    said = refused(f"data.train={url}/train")
-    assert said.startswith(f"{url}/train/manifest.json: cannot be read in ")
+    message = refused(f"data.train={url}/train")
+    assert message.startswith(f"{url}/train/manifest.json: cannot be read in ")
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_an_address_that_would_run_a_program(refused, split):
-    said = refused(f"data.{split}=pipe:cat train")
+    message = refused(f"data.{split}=pipe:cat train")
     key = "" if split == "train" else "data.val: "
-    assert said.startswith(f"{key}pipe:cat train/manifest.json: this kind of address is not read (got pipe:)")
+    assert message.startswith(
+        f"{key}pipe:cat train/manifest.json: this kind of address is not read (got pipe:)"
+    )
 
 
 def test_a_shard_that_would_run_a_program(refused, data):
     shards = json.loads((data / "train" / "manifest.json").read_text())["shards"]
     shards[1]["url"] = "pipe:cat a.tar"
     rewrite(data / "train", shards=shards)
-    said = refused()
-    assert said.startswith(f"{data}/train/manifest.json: shard pipe:cat a.tar: ") and "got pipe:" in said
+    message = refused()
+    assert (
+        message.startswith(f"{data}/train/manifest.json: shard pipe:cat a.tar: ") and "got pipe:" in message
+    )

@@ -87,7 +87,7 @@ def test_torchrun_finds_nothing_left_to_do_either(under_torchrun, experiment, ou
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "message"),
     [
         ("checkpoints/latest", b"", "latest names no checkpoint"),
         ("checkpoints/latest", b"step_000003\n", "step_000003 is missing"),
@@ -95,7 +95,7 @@ def test_torchrun_finds_nothing_left_to_do_either(under_torchrun, experiment, ou
         ("export/model.json", b"{", "model.json cannot be read"),
     ],
 )
-def test_damage_to_a_finished_run_is_told(alone, experiment, output, capsys, file, content, said):
+def test_damage_to_a_finished_run_is_told(alone, experiment, output, capsys, file, content, message):
     path = output / "alone" / file
     before = path.read_bytes()
     path.write_bytes(content)
@@ -103,8 +103,8 @@ def test_damage_to_a_finished_run_is_told(alone, experiment, output, capsys, fil
         assert cli.main(["train", *experiment(output, "alone"), "data.val=null", "--alone"]) == 2
     finally:
         path.write_bytes(before)
-    told = capsys.readouterr().err
-    assert said in told and "remove" in told and told.count("\n") == 1
+    outcome = capsys.readouterr().err
+    assert message in outcome and "remove" in outcome and outcome.count("\n") == 1
 
 
 def test_a_finished_run_needs_no_checkpoints(alone, experiment, output, capsys):

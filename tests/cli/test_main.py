@@ -37,10 +37,10 @@ def test_threads_wait_asleep_unless_told_otherwise(given, used):
 
 def test_the_verbs_are_these(capsys):
     assert cli.main(["--help"]) == 0
-    said = capsys.readouterr().out
+    message = capsys.readouterr().out
     for verb in ("pack", "preview", "verify", "config", "train", "evaluate", "refine"):
-        assert f"\n    {verb} " in said
-        assert f"spml-dist {verb} " in said.partition("the whole path")[2]
+        assert f"\n    {verb} " in message
+        assert f"spml-dist {verb} " in message.partition("the whole path")[2]
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,9 @@ class TestBrokenImages:
 
     def test_they_are_listed_and_the_rest_is_packed(self, words, tmp_path, capsys):
         assert main([*words, "--json", str(tmp_path / "table.json")]) == 0
-        out, said = tmp_path / "out", capsys.readouterr()
-        assert f"1 of 4 images rejected; {out}/rejected.jsonl says why" in said.err
-        assert "1, listed in rejected.jsonl" in said.out
+        out, message = tmp_path / "out", capsys.readouterr()
+        assert f"1 of 4 images rejected; {out}/rejected.jsonl says why" in message.err
+        assert "1, listed in rejected.jsonl" in message.out
         (line,) = (out / "rejected.jsonl").read_text().splitlines()
         rejected = json.loads(line)
         assert rejected["image"] == "b" and "b.jpg: cannot be decoded (got zero bytes)" in rejected["reason"]
@@ -117,8 +117,8 @@ def test_a_file_is_no_place_for_a_pack(recipe, photos, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     (tmp_path / "afile").write_text("mine")
     assert main(["pack", *recipe, "--out", "afile"]) == 2
-    said = "spml-dist: error: afile: cannot be written (got a file); give a folder as --out\n"
-    assert capsys.readouterr().err == said
+    message = "spml-dist: error: afile: cannot be written (got a file); give a folder as --out\n"
+    assert capsys.readouterr().err == message
     assert (tmp_path / "afile").read_text() == "mine"
 
 
@@ -133,6 +133,6 @@ def test_the_manifest_says_how_regions_were_made_ready_ones_by_the_name_of_their
     ready.mkdir()
     for path in photos.iterdir():
         Image.fromarray(image(0)[..., 0]).save(ready / f"{path.stem}.png")
-    for how, said in (("ucm:30", "ucm:30"), (str(ready), "folder ready")):
+    for how, message in (("ucm:30", "ucm:30"), (str(ready), "folder ready")):
         assert main(["pack", "images", str(photos), "--regions", how, "--out", str(tmp_path / "out")]) == 0
-        assert read_manifest(tmp_path / "out").regions == said
+        assert read_manifest(tmp_path / "out").regions == message

@@ -101,7 +101,7 @@ def test_images_are_found_by_their_ids_in_the_order_asked_for(packed):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--out", "a.gif"], "--out (got a.gif); end its name in .png, .jpg, .jpeg"),
         (["--out", "a"], "--out (got a)"),
@@ -111,12 +111,12 @@ def test_images_are_found_by_their_ids_in_the_order_asked_for(packed):
         (["--out", "a.png/b.png", "--images", "1"], "a.png/b.png: cannot be written"),
     ],
 )
-def test_a_mistake_is_one_line(packed, tmp_path, monkeypatch, capsys, arguments, said):
+def test_a_mistake_is_one_line(packed, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.png").write_bytes(b"")
     assert main(["preview", str(packed), *arguments]) == 2
-    told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
+    outcome = capsys.readouterr().err
+    assert message in outcome and outcome.count("\n") == 1
 
 
 def test_blanks_around_image_ids_are_not_part_of_them(packed, tmp_path, capsys):
@@ -134,8 +134,8 @@ def test_an_image_that_was_rejected_is_told_from_one_that_is_not_known(tmp_path,
     capsys.readouterr()
     command = ["preview", str(tmp_path / "out"), "--out", str(tmp_path / "a.png"), "--from", "lost,größe.9"]
     assert main(command) == 2
-    said = "no such images (got lost, größe.9); größe.9 was rejected: größe.9.jpg: cannot be decoded; give"
-    assert said in capsys.readouterr().err
+    message = "no such images (got lost, größe.9); größe.9 was rejected: größe.9.jpg: cannot be decoded; give"
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_a_sheet_that_no_jpeg_can_hold_asks_for_fewer_images(
 ):
     monkeypatch.setattr(sample_card, "sheet", lambda *_: np.zeros((65501, 1, 3), np.uint8))
     assert main(["preview", str(packed), "--out", str(tmp_path / "a.jpg"), *chosen]) == 2
-    said = capsys.readouterr().err
-    assert f"{flag}: " in said and "(got 65501 x 1 pixels); show fewer, or write a .png" in said
+    message = capsys.readouterr().err
+    assert f"{flag}: " in message and "(got 65501 x 1 pixels); show fewer, or write a .png" in message
     assert list(tmp_path.iterdir()) == []
 
 

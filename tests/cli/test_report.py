@@ -33,15 +33,15 @@ def test_a_crashed_run_has_a_page_and_its_numbers_are_printed(crashed, capsys):
 
 def test_the_numbers_are_written_as_json_too(crashed, tmp_path):
     assert cli.main(["report", str(crashed), "--json", str(tmp_path / "told.json")]) == 0
-    told = json.loads((tmp_path / "told.json").read_text())
-    assert told["charts"] == [{"title": "Loss", "across": "step", "series": {"total": [[10.0, 2.5]]}}]
+    outcome = json.loads((tmp_path / "told.json").read_text())
+    assert outcome["charts"] == [{"title": "Loss", "across": "step", "series": {"total": [[10.0, 2.5]]}}]
 
 
 def test_what_is_no_run_folder_is_one_line(tmp_path, capsys):
-    for folder, said in (("absent", "no such run folder"), (".", "no run folder: it has no config.yaml")):
+    for folder, message in (("absent", "no such run folder"), (".", "no run folder: it has no config.yaml")):
         assert cli.main(["report", str(tmp_path / folder)]) == 2
         error = capsys.readouterr().err
-        assert said in error and "spml-dist train" in error and error.count("\n") == 1
+        assert message in error and "spml-dist train" in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 

@@ -144,12 +144,12 @@ def test_the_same_command_finds_nothing_left_to_do(trained, words, capsys):
 
 def test_a_pack_that_was_made_anew_is_not_what_the_run_was_trained_on(trained, words, capsys):
     state = trained[0] / "checkpoints" / f"step_{STEPS:06d}" / "stream.json"
-    said = state.read_text()
-    state.write_text(json.dumps(json.loads(said) | {"fingerprint": "of other tars"}))
+    message = state.read_text()
+    state.write_text(json.dumps(json.loads(message) | {"fingerprint": "of other tars"}))
     try:
         assert cli.main(["train", *words]) == 2
     finally:
-        state.write_text(said)
+        state.write_text(message)
     assert "packed anew or changed since the checkpoint" in capsys.readouterr().err
 
 

@@ -33,49 +33,49 @@ def test_a_worker_wants_a_gpu_or_else_a_core(device: str, missing: int):
 
 class TestWait:
     @pytest.fixture
-    def said(self) -> list[str]:
+    def message(self) -> list[str]:
         return []
 
     @pytest.fixture
-    def wait(self, said: list[str]) -> Callable[..., None]:
+    def wait(self, message: list[str]) -> Callable[..., None]:
         """capacity.wait, for a cluster that may grow where nothing else is given."""
         cluster = {"where": "the cluster at head:6379", "patience": 600, "pause": 0}
-        return partial(capacity.wait, **cluster, say=said.append, stopped=lambda: False)
+        return partial(capacity.wait, **cluster, say=message.append, stopped=lambda: False)
 
-    def test_with_room_for_all_nothing_is_said(self, wait, said):
+    def test_with_room_for_all_nothing_is_said(self, wait, message):
         wait(2, "cuda", lambda: {"GPU": 2.0}, patience=0)
-        assert said == []
+        assert message == []
 
-    def test_what_cannot_grow_is_refused_at_once(self, wait, said):
+    def test_what_cannot_grow_is_refused_at_once(self, wait, message):
         with pytest.raises(RunError) as error:
             wait(2, "cuda", lambda: {"GPU": 1.0, "CPU": 16.0}, where="this machine", patience=0)
         assert str(error.value) == (
             "engine.workers: engine.device gives each a GPU, and this machine has too few "
             "(got 2 workers, 1 GPU); lower engine.workers or set engine.device=cpu"
         )
-        assert said == []
+        assert message == []
 
-    def test_nodes_that_join_are_waited_for_and_heard_of(self, wait, said):
+    def test_nodes_that_join_are_waited_for_and_heard_of(self, wait, message):
         growing = iter([{"CPU": 4.0}, {"GPU": 1.0}, {"GPU": 1.0}, {"GPU": 2.0}, {"GPU": 4.0}])
         wait(3, "cuda", lambda: next(growing))
-        assert said[0].startswith("waiting up to 600 s for the cluster at head:6379 to have room: ")
-        told = [line.partition(" to have room: ")[2] for line in said]
-        assert told == ["3 workers, 0 GPUs", "3 workers, 1 GPU", "3 workers, 2 GPUs"]
+        assert message[0].startswith("waiting up to 600 s for the cluster at head:6379 to have room: ")
+        outcome = [line.partition(" to have room: ")[2] for line in message]
+        assert outcome == ["3 workers, 0 GPUs", "3 workers, 1 GPU", "3 workers, 2 GPUs"]
 
-    def test_nodes_that_do_not_join_are_an_error_in_the_end(self, wait, said):
+    def test_nodes_that_do_not_join_are_an_error_in_the_end(self, wait, message):
         with pytest.raises(RunError) as error:
             wait(17, "cpu", lambda: {"CPU": 16.0}, patience=0.1)
         assert str(error.value) == (
             "engine.workers: engine.device gives each a CPU, and the cluster at head:6379 has too few "
             "(got 17 workers, 16 CPUs); lower engine.workers or add nodes"
         )
-        assert len(said) == 1
+        assert len(message) == 1
 
-    def test_what_others_use_is_waited_for_as_long_as_it_takes(self, wait, said):
+    def test_what_others_use_is_waited_for_as_long_as_it_takes(self, wait, message):
         leaving = iter([{}, {"GPU": 1.0}, {"GPU": 2.0}])
         wait(2, "cuda", lambda: next(leaving), patience=math.inf)
         start = "waiting for the cluster at head:6379 to have room: 2 workers"
-        assert said == [f"{start}, 0 GPUs", f"{start}, 1 GPU"]
+        assert message == [f"{start}, 0 GPUs", f"{start}, 1 GPU"]
 
     def test_who_is_asked_to_stop_waits_no_longer(self, wait):
         asked = iter([False, False, True])

@@ -26,8 +26,8 @@ class Training:
 
     def run(self, most: int = -1, stopped: bool = False) -> list[Failure]:
         asked = lambda: stopped  # noqa: E731
-        told = self.failures.append
-        repeated(self.attempt, most=most, reached=lambda: self.reached, failed=told, stopped=asked)
+        outcome = self.failures.append
+        repeated(self.attempt, most=most, reached=lambda: self.reached, failed=outcome, stopped=asked)
         return self.failures
 
 

@@ -21,11 +21,11 @@ def test_a_short_folder_is_left_as_it_is():
 
 
 def test_in_the_place_of_a_long_one_there_is_a_short_one_for_a_while():
-    said = []
-    with sockets.folder("/scratch/" + "x" * 90, 50, said.append) as folder:
+    message = []
+    with sockets.folder("/scratch/" + "x" * 90, 50, message.append) as folder:
         assert len(folder) + 50 <= sockets.LONGEST and Path(folder).is_dir()
     assert not Path(folder).exists()
-    assert len(said) == 1 and "TMPDIR is too long" in said[0] and folder in said[0]
+    assert len(message) == 1 and "TMPDIR is too long" in message[0] and folder in message[0]
 
 
 def test_where_none_can_be_made_the_length_is_told(monkeypatch):

@@ -100,8 +100,8 @@ class TestProcesses:
     def test_an_error_that_cannot_travel_is_told(self, how, name):
         with pytest.raises(RunError) as raised:
             list(cluster.spread(failing, [how], 2))
-        said = str(raised.value)
-        assert f"(got {name}: image 2: torn, at " in said and "test_spread_local.py:" in said
+        message = str(raised.value)
+        assert f"(got {name}: image 2: torn, at " in message and "test_spread_local.py:" in message
         assert "Traceback" in raised.value.__notes__[0]
 
     def test_a_worker_that_is_killed_is_one_error(self):

@@ -62,7 +62,7 @@ class TestMistakes:
     """Each is one line and exit status 2, before anything reaches the cluster."""
 
     @pytest.mark.parametrize(
-        ("arguments", "said"),
+        ("arguments", "message"),
         [
             ([], "no CONFIG given"),
             ([QUICKSTART], "no --address given"),
@@ -88,12 +88,12 @@ class TestMistakes:
             ),
         ],
     )
-    def test_a_wrong_call(self, submit: Submit, arguments: list[str], said: str):
-        assert said in refusal(submit(*arguments))
+    def test_a_wrong_call(self, submit: Submit, arguments: list[str], message: str):
+        assert message in refusal(submit(*arguments))
 
     def test_an_interpreter_without_ray(self, submit: Submit, interpreter):
-        said = refusal(submit("--address", "h", QUICKSTART, PYTHON=interpreter("exit 1")))
-        assert "set PYTHON" in said
+        message = refusal(submit("--address", "h", QUICKSTART, PYTHON=interpreter("exit 1")))
+        assert "set PYTHON" in message
 
     def test_a_head_that_is_not_there(self, submit: Submit):
         with socket.socket() as unused:
@@ -102,12 +102,12 @@ class TestMistakes:
             assert f"{address} cannot be reached" in refusal(submit("--address", address, QUICKSTART))
 
     def test_no_token(self, submit: Submit, head: Head):
-        said = refusal(submit("--address", head.address, QUICKSTART))
-        assert "wants a token and none was found" in said and "RAY_AUTH_TOKEN_PATH" in said
+        message = refusal(submit("--address", head.address, QUICKSTART))
+        assert "wants a token and none was found" in message and "RAY_AUTH_TOKEN_PATH" in message
 
     def test_a_wrong_token(self, submit: Submit, head: Head):
-        said = refusal(submit("--address", head.address, QUICKSTART, RAY_AUTH_TOKEN="0" * 64))
-        assert "refuses the token in RAY_AUTH_TOKEN" in said
+        message = refusal(submit("--address", head.address, QUICKSTART, RAY_AUTH_TOKEN="0" * 64))
+        assert "refuses the token in RAY_AUTH_TOKEN" in message
 
     def test_a_token_file_that_is_not_there(self, submit: Submit, tmp_path: Path):
         done = submit("--address", "h", QUICKSTART, RAY_AUTH_TOKEN_PATH=tmp_path / "none")
@@ -143,8 +143,8 @@ class TestSubmittedEnvironment:
         def environment(*words: str, **variables: str) -> dict:
             done = submit("--address", address, "--no-wait", *words, PYTHON=ray, **variables)
             assert done.returncode == 0, done
-            told = note.read_text().splitlines()
-            return json.loads(told[told.index("--runtime-env-json") + 1])
+            outcome = note.read_text().splitlines()
+            return json.loads(outcome[outcome.index("--runtime-env-json") + 1])
 
         return environment
 
@@ -164,8 +164,8 @@ class TestSubmittedEnvironment:
         assert "/runs" in submitted(*self.UPLOADED)["excludes"]
 
     def test_a_time_that_is_none_is_refused(self, submit: Submit):
-        said = refusal(submit("--address", "h", QUICKSTART, RAY_JOB_STOP_WAIT_TIME_S="soon"))
-        assert "RAY_JOB_STOP_WAIT_TIME_S (got soon)" in said
+        message = refusal(submit("--address", "h", QUICKSTART, RAY_JOB_STOP_WAIT_TIME_S="soon"))
+        assert "RAY_JOB_STOP_WAIT_TIME_S (got soon)" in message
 
 
 def test_help_names_every_option_without_a_cluster(submit: Submit):

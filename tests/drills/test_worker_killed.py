@@ -53,12 +53,12 @@ def test_the_run_goes_on_and_is_what_it_would_have_been(experiment, tmp_path: Pa
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     trained(experiment(tmp_path, "undisturbed", *changes), undisturbed)
     trained(experiment(tmp_path, "killed", *changes), killed, kill_a_worker)
-    told = [
+    outcome = [
         [{k: v for k, v in entry.items() if not k.startswith(PASSING)} for entry in logged(folder)]
         for folder in (undisturbed, killed)
     ]
-    assert [entry["step"] for entry in told[1]] == list(range(1, STEPS + 1))
-    assert told[0] == told[1]
+    assert [entry["step"] for entry in outcome[1]] == list(range(1, STEPS + 1))
+    assert outcome[0] == outcome[1]
     (failure,) = map(json.loads, (killed / "restarts.jsonl").read_text().splitlines())
     assert failure["step"] >= 7 and "rank" in failure["reason"]
     manifests = [

@@ -65,8 +65,12 @@ def test_other_kinds_of_addresses_are_refused_by_name(url):
 
 @pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
 def test_a_package_that_is_not_installed_is_named():
-    said = refused("gs://bucket/pets/manifest.json")
-    assert "gs://bucket/pets" in said and "gcsfs is not installed" in said and "pip install gcsfs" in said
+    refusal = refused("gs://bucket/pets/manifest.json")
+    assert (
+        "gs://bucket/pets" in refusal
+        and "gcsfs is not installed" in refusal
+        and "pip install gcsfs" in refusal
+    )
 
 
 def test_a_pack_behind_http_is_read_and_verified_like_a_local_one(packed, server):
@@ -111,8 +115,8 @@ def test_pauses_grow(server, monkeypatch):
 def test_what_will_not_change_is_not_tried_again(server, status):
     server.answer = lambda path: status
     url = f"{server.url}/pets/manifest.json"
-    said = refused(url)
-    assert said.startswith(f"{url}: cannot be read") and "\n" not in said
+    refusal = refused(url)
+    assert refusal.startswith(f"{url}: cannot be read") and "\n" not in refusal
     assert len(server.asked) == 1
 
 
@@ -127,9 +131,9 @@ def test_an_address_where_nobody_answers_is_one_error_after_a_while(monkeypatch,
         url = "s3://nowhere"
     with pytest.raises(DataError) as caught:
         read_manifest(f"{url}/pets")
-    said = str(caught.value)
-    assert said.startswith(f"{url}/pets/manifest.json: cannot be read in ") and "attempts" in said
-    assert "\n" not in said and "check the address" in said
+    refusal = str(caught.value)
+    assert refusal.startswith(f"{url}/pets/manifest.json: cannot be read in ") and "attempts" in refusal
+    assert "\n" not in refusal and "check the address" in refusal
 
 
 def test_a_target_that_cannot_be_written_is_not_the_server_s_fault(server, tmp_path):

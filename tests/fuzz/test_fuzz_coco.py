@@ -110,8 +110,8 @@ def test_instances(root, labels, data):
         for image, entries in by_image(document):
             (sample,) = [each for name, each in samples.items() if is_of(image, name)] or [None]
             if sample:
-                told = [(recipe.classes.index(classes[each["category_id"]]), each) for each in entries]
-                check(labels, image, told, sample)
+                outcome = [(recipe.classes.index(classes[each["category_id"]]), each) for each in entries]
+                check(labels, image, outcome, sample)
 
 
 def classes_of(document: dict) -> dict[Any, str]:
@@ -137,14 +137,14 @@ def is_of(image: dict, image_id: str) -> bool:
     return image_id in (path.stem, str(path.with_suffix("")))
 
 
-def check(labels: str, image: dict, told: list[tuple[int, dict]], sample: Sample) -> None:
+def check(labels: str, image: dict, outcome: list[tuple[int, dict]], sample: Sample) -> None:
     if image.get("width") and image.get("height"):
         assert (image["height"], image["width"]) == sample.image.shape[:2]
     if labels != "masks":
-        assert sample.tags == tuple(sorted({label for label, _ in told} - {0}))
+        assert sample.tags == tuple(sorted({label for label, _ in outcome} - {0}))
     if labels == "boxes":
-        assert len(told) == len(sample.boxes)
-        for (label, entry), (packed_label, *corners) in zip(told, sample.boxes, strict=True):
+        assert len(outcome) == len(sample.boxes)
+        for (label, entry), (packed_label, *corners) in zip(outcome, sample.boxes, strict=True):
             x, y, width, height = entry["bbox"]
             assert label == packed_label and width > 0 and height > 0
             limits = (WIDTH, HEIGHT, WIDTH, HEIGHT)
@@ -155,7 +155,7 @@ def check(labels: str, image: dict, told: list[tuple[int, dict]], sample: Sample
         return
     for row in range(HEIGHT):
         for column in range(WIDTH):
-            covers = [(label, cover(entry["segmentation"], row, column)) for label, entry in told]
+            covers = [(label, cover(entry["segmentation"], row, column)) for label, entry in outcome]
             if all(share == 0 for _, share in covers):
                 assert sample.mask[row, column] == 0
             if any(share == 1 for _, share in covers):

@@ -67,7 +67,7 @@ def pack(root: Path, labels: str, **more):
         return packed(lambda: open_folder(root, "train", labels, marks, **more), Path(out) / "out")
 
 
-def said(content: bytes, image_id: str) -> list | None:
+def message(content: bytes, image_id: str) -> list | None:
     """What a JSON file says of an image, by whichever form of its name."""
     entries = {unicodedata.normalize("NFC", name): each for name, each in json.loads(content).items()}
     return entries.get(unicodedata.normalize("NFC", image_id))
@@ -88,7 +88,7 @@ def test_lists_by_image(root, kind, data):
     (root / f"weak/{kind}.json").write_bytes(content)
     if found := pack(root, kind):
         for image_id, sample in found[1].items():
-            entry = said(content.removeprefix(b"\xef\xbb\xbf"), image_id)
+            entry = message(content.removeprefix(b"\xef\xbb\xbf"), image_id)
             if entry is None:
                 assert sample.kinds == () and sample.tags is None and (sample.semantic == 254).all()
             else:
@@ -165,7 +165,7 @@ def test_kinds_of_each_image(root, data):
     (root / "kinds.json").write_bytes(content)
     if found := pack(root, "points,boxes,tags", labels_from=root / "kinds.json"):
         for image_id, sample in found[1].items():
-            has = {kind for kind in said(content.removeprefix(b"\xef\xbb\xbf"), image_id) or ()}
+            has = {kind for kind in message(content.removeprefix(b"\xef\xbb\xbf"), image_id) or ()}
             assert set(sample.kinds) == {kind for kind in has if image_id in KINDS[kind]}
 
 

@@ -124,8 +124,8 @@ def _convs(model: Segmenter) -> list:
 
 def _differing(expected, ours: list) -> float:
     """Entries that only one side has; each is a name and its description."""
-    theirs = {_renamed(name): said for name, *said in expected}
-    mine = {name: said for name, *said in ours}
+    theirs = {_renamed(name): message for name, *message in expected}
+    mine = {name: message for name, *message in ours}
     return float(sum(theirs.get(name) != mine.get(name) for name in {*theirs, *mine}))
 
 

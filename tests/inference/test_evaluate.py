@@ -113,8 +113,8 @@ def test_images_without_ground_truth_are_refused_and_counted(packed, measure):
     train = packed("train", [stripes(0)])
     val = packed("val", [stripes(1), replace(stripes(2), mask=None), replace(stripes(3), mask=None)])
     keys = f"{stripes(2).key}, {stripes(3).key}"
-    said = rf"val: images without ground truth \(got 2 of 3: {keys}\); .*masks"
-    with pytest.raises(DataError, match=said):
+    message = rf"val: images without ground truth \(got 2 of 3: {keys}\); .*masks"
+    with pytest.raises(DataError, match=message):
         measure(val, train)
 
 

@@ -186,7 +186,7 @@ def test_an_image_that_has_changed_is_labelled_again(run, photos, tmp_path):
     assert read(out / "masks" / "b.png").shape == (30, 61)
 
 
-def said(capsys) -> str:
+def message(capsys) -> str:
     error = capsys.readouterr().err
     assert "Traceback" not in error
     return error.splitlines()[-1]
@@ -206,7 +206,7 @@ def test_mistakes_are_a_line_and_nothing_is_written(run, photos, tmp_path, capsy
         ((run, photos, "--out", tmp_path / "out", "--scales", "0"), "scales"),
     ]:
         assert predict(*words) == 2
-        assert named in said(capsys)
+        assert named in message(capsys)
     assert contents(tmp_path) == before
 
 
@@ -215,7 +215,7 @@ def test_other_settings_want_another_folder(run, photos, tmp_path, capsys):
     predict(run, photos, "--out", out)
     before = contents(out)
     assert predict(run, photos, "--out", out, "--mirror") == 2
-    assert "holds predictions by other settings; choose another --out" in said(capsys)
+    assert "holds predictions by other settings; choose another --out" in message(capsys)
     assert contents(out) == before
 
 
@@ -224,7 +224,7 @@ def test_the_crf_that_is_not_installed_is_told_before_anything_is_written(
 ):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     assert predict(run, photos, "--out", tmp_path / "out", "--crf") == 2
-    assert "spml-dist[crf]" in said(capsys) and not (tmp_path / "out").exists()
+    assert "spml-dist[crf]" in message(capsys) and not (tmp_path / "out").exists()
 
 
 @with_crf

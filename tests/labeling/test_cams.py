@@ -48,7 +48,9 @@ def slow_tag_seeds(maps, classes, background, cam) -> np.ndarray:
     found = np.full(maps.shape[1:], UNLABELLED, np.uint8)
     located = [bool(np.isfinite(m).all() and (m > 0).any()) for m in maps]
     for y, x in np.ndindex(found.shape):
-        share = [m[y, x] / m.max() if said else np.float32(0) for m, said in zip(maps, located, strict=True)]
+        share = [
+            m[y, x] / m.max() if message else np.float32(0) for m, message in zip(maps, located, strict=True)
+        ]
         strongest = max(share, default=np.float32(0))
         options = []
         if strongest >= cam.foreground and classes:
@@ -298,8 +300,8 @@ class TestSamples:
     def test_seeds_lie_where_the_classes_are(self):
         found = cams.with_seeds(Colours(), halves(0), BACKGROUND, CONFIG)
         mask, labels = found.mask, found.semantic
-        said = labels != UNLABELLED
-        assert (labels[said] == mask[said]).mean() > 0.9 and set(np.unique(labels)) >= {0, 1, 2}
+        message = labels != UNLABELLED
+        assert (labels[message] == mask[message]).mean() > 0.9 and set(np.unique(labels)) >= {0, 1, 2}
         assert found.kinds == ("tags", "cam")
 
     def test_a_sample_that_gets_nothing_stays_as_it_is(self):

@@ -73,7 +73,7 @@ def tars(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.tar")}
 
 
-def said(capsys) -> str:
+def message(capsys) -> str:
     lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(lines) == 1, lines
     return lines[0]
@@ -190,16 +190,16 @@ def test_segments_of_another_pack_can_be_asked(run, weak, tmp_path):
 )  # fmt: skip
 def test_what_cannot_be_is_named(run, weak, tmp_path, capsys, words, names):
     assert label(run, weak, "--out", tmp_path / "out", *words) == 2
-    assert names in said(capsys)
+    assert names in message(capsys)
     assert not (tmp_path / "out").exists()
 
 
 def test_places_and_classes_that_do_not_fit_are_named(run, weak, tmp_path, packed, capsys):
     for out, names in ((weak, "the pack that is read"), (weak / "in", "lies in the pack that is read")):
         assert label(run, weak, "--out", out) == 2
-        assert names in said(capsys)
+        assert names in message(capsys)
     assert label(tmp_path / "absent", weak, "--out", tmp_path / "out") == 2
-    assert "absent: no such run folder; give the folder that `spml-dist train` wrote" in said(capsys)
+    assert "absent: no such run folder; give the folder that `spml-dist train` wrote" in message(capsys)
     other = packed("other", [stripes(0)], classes=("red", "green", "pink"))
     assert label(run, other, "--out", tmp_path / "out") == 2
-    assert "classes are not those that" in said(capsys)
+    assert "classes are not those that" in message(capsys)

@@ -109,8 +109,8 @@ def test_the_features_are_those_of_the_whole_timm_network(kind):
     ("name", "own", "wish"), [("test_vit", 16, 8), ("resnet18", 32, 14), ("vgg11", 32, 8)]
 )
 def test_a_stride_that_the_network_cannot_have_is_an_error(name, own, wish):
-    said = rf"model\.output_stride \(got {wish}\); {name} has stride {own} .* set it to {own} or null"
-    with pytest.raises(ConfigError, match=said):
+    message = rf"model\.output_stride \(got {wish}\); {name} has stride {own} .* set it to {own} or null"
+    with pytest.raises(ConfigError, match=message):
         backbone.build(name, wish, -1)
 
 
@@ -120,7 +120,7 @@ def test_a_network_tied_to_one_image_size_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("resnet1O1", "did you mean .*resnet101"),
         ("ResNet-50", "did you mean .*resnet50"),
@@ -128,14 +128,14 @@ def test_a_network_tied_to_one_image_size_is_an_error():
         ("?", r"timm\.list_models\(\)"),
     ],
 )
-def test_an_unknown_backbone_names_near_ones(name, said):
-    with pytest.raises(ConfigError, match=rf"model\.backbone is not a timm model \(got .*\); {said}"):
+def test_an_unknown_backbone_names_near_ones(name, message):
+    with pytest.raises(ConfigError, match=rf"model\.backbone is not a timm model \(got .*\); {message}"):
         backbone.build(name, 8, -1)
 
 
 def test_weights_that_nobody_has_published_are_an_error():
-    said = r"model\.pretrained \(got True\); .*No pretrained weights.*name a file in model\.weights"
-    with pytest.raises(ConfigError, match=said):
+    message = r"model\.pretrained \(got True\); .*No pretrained weights.*name a file in model\.weights"
+    with pytest.raises(ConfigError, match=message):
         backbone.build("mobilenetv2_035", None, -1, pretrained=True)
 
 
@@ -189,9 +189,9 @@ def test_weights_that_do_not_fit_say_which_and_how_many(tmp_path, state):
     save_file({k: v for k, v in state.items() if k != first} | {second: torch.zeros(1, 2)}, path)
     with pytest.raises(ConfigError) as caught:
         loaded(path)
-    said = str(caught.value)
-    assert said.startswith(f"model.weights does not fit model.backbone (got {path}); ")
-    assert f"1 of 120 keys missing ({first}), 1 of 120 keys of another shape ({second})" in said
+    message = str(caught.value)
+    assert message.startswith(f"model.weights does not fit model.backbone (got {path}); ")
+    assert f"1 of 120 keys missing ({first}), 1 of 120 keys of another shape ({second})" in message
 
 
 def test_weights_of_another_network_show_its_names(tmp_path):
@@ -262,7 +262,7 @@ def zeros(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer.*git lfs pull"),
         (b"<!DOCTYPE html><html>quota exceeded</html>", "an HTML page.*download it again"),
@@ -272,24 +272,24 @@ def zeros(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     ],
 )
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-def test_what_is_no_file_of_weights_is_called_what_it_is(tmp_path, name, content, said):
+def test_what_is_no_file_of_weights_is_called_what_it_is(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(
-        ConfigError, match=rf"model\.weights cannot be read \(got .*{name}\); it is {said}"
-    ) as told:
+        ConfigError, match=rf"model\.weights cannot be read \(got .*{name}\); it is {message}"
+    ) as outcome:
         loaded(tmp_path / name)
-    assert "\n" not in str(told.value) and "\x1b" not in str(told.value)
+    assert "\n" not in str(outcome.value) and "\x1b" not in str(outcome.value)
 
 
 def test_a_file_that_holds_more_than_weights_asks_for_the_weights_alone(tmp_path):
     torch.save(timm.create_model("resnet18"), tmp_path / "w.pt")
-    said = r"it holds more than weights \(timm.*\): save what state_dict\(\) of the network gives, alone"
-    with pytest.raises(ConfigError, match=said):
+    message = r"it holds more than weights \(timm.*\): save what state_dict\(\) of the network gives, alone"
+    with pytest.raises(ConfigError, match=message):
         loaded(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         (
             "resnet18.nope",
@@ -299,8 +299,8 @@ def test_a_file_that_holds_more_than_weights_asks_for_the_weights_alone(tmp_path
         ("timm/resnet18", "is an address, not a timm model .*: resnet18"),
     ],
 )
-def test_a_backbone_that_cannot_be_had_so_says_how(name, said):
-    with pytest.raises(ConfigError, match=rf"model\.backbone:? {said}"):
+def test_a_backbone_that_cannot_be_had_so_says_how(name, message):
+    with pytest.raises(ConfigError, match=rf"model\.backbone:? {message}"):
         backbone.build(name, 8, -1)
 
 

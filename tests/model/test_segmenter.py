@@ -139,11 +139,11 @@ def test_a_prefix_is_a_whole_name():
 
 
 @pytest.mark.parametrize(
-    ("prefix", "said"),
+    ("prefix", "message"),
     [("layer11", "did you mean .*layer1"), ("layer", "did you mean"), ("?", "called like conv1.0.weight")],
 )
-def test_a_prefix_that_freezes_nothing_is_an_error(prefix, said):
-    with pytest.raises(ConfigError, match=rf"model\.frozen .* \(got {re.escape(prefix)}\); .*{said}"):
+def test_a_prefix_that_freezes_nothing_is_an_error(prefix, message):
+    with pytest.raises(ConfigError, match=rf"model\.frozen .* \(got {re.escape(prefix)}\); .*{message}"):
         build(config(frozen=("conv1", prefix)), 5, seed=0)
 
 

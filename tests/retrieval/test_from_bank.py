@@ -18,9 +18,9 @@ RUN = V1 / "runs" / "global"
 
 def test_its_rows_are_the_banks(tmp_path, capsys):
     assert cli.main(["index", str(RUN), str(V1 / "pack/train"), "--from-bank", "--out", str(tmp_path)]) == 0
-    told = capsys.readouterr().err
+    outcome = capsys.readouterr().err
     for what in ("outlines", "whole pictures", "predicted classes"):
-        assert f"no {what}: " in told
+        assert f"no {what}: " in outcome
     parts = list(read_shards(RUN / "checkpoints/step_000004/bank"))
     rows = pq.read_table(tmp_path / "metadata").to_pylist()
     assert len(rows) == sum(map(len, parts)) > 10

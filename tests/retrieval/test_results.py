@@ -83,8 +83,8 @@ def test_names_with_markup_are_shown_as_they_are(built, tmp_path, monkeypatch):
 
 def test_the_verb_that_indexes_says_what_it_did(trained, tmp_path, capsys):
     assert cli.main(["index", str(trained), "--out", str(tmp_path / "index")]) == 0
-    told = capsys.readouterr().out
-    assert "segments to" in told and "pictures added 5, replaced 0, removed 0" in told
+    outcome = capsys.readouterr().out
+    assert "segments to" in outcome and "pictures added 5, replaced 0, removed 0" in outcome
 
 
 @pytest.mark.parametrize(
@@ -100,5 +100,5 @@ def test_the_verb_that_indexes_says_what_it_did(trained, tmp_path, capsys):
 def test_a_mistake_is_one_line(built, tmp_path, capsys, words, reason):
     places = {"DIR": str(built), "OUT": str(tmp_path / "out")}
     assert cli.main([places.get(word, word) for word in words]) == 2
-    told = capsys.readouterr().err
-    assert reason in told and told.count("\n") == 1
+    outcome = capsys.readouterr().err
+    assert reason in outcome and outcome.count("\n") == 1

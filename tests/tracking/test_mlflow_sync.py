@@ -78,9 +78,9 @@ def log(folder: Path, *steps: int, name: str = "metrics.jsonl", **values: float)
             file.write(json.dumps({"step": step, "timestamp": now, "loss": 1 / step} | values) + "\n")
 
 
-def started(folder, uri, said=None) -> BackgroundSync:
-    told = said.append if said is not None else lambda line: None
-    return BackgroundSync(folder, uri, "mirrored", folder.name, {"seed": 1}, told)
+def started(folder, uri, message=None) -> BackgroundSync:
+    outcome = message.append if message is not None else lambda line: None
+    return BackgroundSync(folder, uri, "mirrored", folder.name, {"seed": 1}, outcome)
 
 
 def runs(uri: str, folder: Path) -> list:
@@ -131,30 +131,30 @@ def test_what_happens_arrives_while_it_happens(uri, folder):
 
 
 def test_a_server_away_at_the_start_gets_everything_when_it_comes_up(uri, folder, server):
-    server.away, said = True, []
-    copy = started(folder, uri, said)
+    server.away, message = True, []
+    copy = started(folder, uri, message)
     log(folder, *range(1, 2000))
-    until(lambda: said)
-    assert said[0].startswith(f"MLflow at {uri}: ConnectionError: no way through; training goes on")
+    until(lambda: message)
+    assert message[0].startswith(f"MLflow at {uri}: ConnectionError: no way through; training goes on")
     assert json.loads((folder / "mlflow.json").read_text())["run_id"] is None
     server.away = False
-    until(lambda: len(said) == 2)
-    assert said[1].endswith("has everything again")
+    until(lambda: len(message) == 2)
+    assert message[1].endswith("has everything again")
     assert not copy.finish(seconds=PATIENT)
     assert steps(uri, folder) == list(range(1, 2000))
 
 
 def test_a_server_gone_in_the_middle_loses_nothing_and_gets_nothing_twice(uri, folder, server):
-    said = []
-    copy = started(folder, uri, said)
+    message = []
+    copy = started(folder, uri, message)
     log(folder, 1, 2)
     until(lambda: runs(uri, folder) and steps(uri, folder) == [1, 2])
     server.away = True
     log(folder, 3, 4)
-    until(lambda: said)
+    until(lambda: message)
     server.away = False
     log(folder, 5)
-    until(lambda: len(said) == 2)
+    until(lambda: len(message) == 2)
     assert not copy.finish(seconds=PATIENT)
     assert steps(uri, folder) == [1, 2, 3, 4, 5]
 

@@ -155,7 +155,7 @@ def test_what_attracts_in_the_bank_counts_though_no_candidate_does():
     config, world = configured_for("nearest+sampled", scope="global"), example(counts=(1,), steps=0)
     nobody = as_candidates(old_rows(0), CLASSES, torch.float32)
 
-    def told(rows: int | None) -> StepLosses:
+    def outcome(rows: int | None) -> StepLosses:
         def candidates(ours: Candidates, step: int, measure: bool) -> BankCandidates:
             by = torch.full((CLASSES,), rows or 0), torch.full((CLASSES,), rows or 0)
             counts = BankCounts(*by, torch.full((len(ours),), rows or 0))
@@ -164,7 +164,7 @@ def test_what_attracts_in_the_bank_counts_though_no_candidate_does():
         bank = SimpleNamespace(candidates=candidates)
         return losses(world.raw, world.logits, world.batch, bank, STEP, config)
 
-    alone, none, many = told(None), told(0), told(9)
+    alone, none, many = outcome(None), outcome(0), outcome(9)
     assert torch.equal(alone.values, none.values)
     for term in ("annotation", "feature_affinity"):
         at = TERMS.index(term)

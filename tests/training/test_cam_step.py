@@ -53,8 +53,8 @@ def test_the_loss_is_torch_s_over_the_images_whose_tags_are_known():
     tags = batch().tags[known][:, FOREGROUND].double()
     reference = multilabel_soft_margin_loss(theirs[known][:, FOREGROUND], tags)
     reference.backward()
-    loss, gradient, said = loss_and_gradient(0, [slice(None)])
-    assert loss == pytest.approx(reference.item(), rel=1e-12) == said["loss"]
+    loss, gradient, message = loss_and_gradient(0, [slice(None)])
+    assert loss == pytest.approx(reference.item(), rel=1e-12) == message["loss"]
     torch.testing.assert_close(gradient, theirs.grad, rtol=1e-12, atol=0)
     assert not gradient[~known].any() and not gradient[:, BACKGROUND].any()
 
@@ -69,25 +69,25 @@ def each_dealt(rank: int) -> list[tuple]:
 
 def test_two_processes_come_to_the_same_however_the_images_lie():
     for parts, *ranks in zip(DEALT, *spawn(each_dealt, 2), strict=True):
-        loss, gradient, said = loss_and_gradient(0, [slice(0, parts[1].stop)])
+        loss, gradient, message = loss_and_gradient(0, [slice(0, parts[1].stop)])
         assert sum(rank[0] for rank in ranks) / 2 == pytest.approx(loss, rel=1e-12)
         torch.testing.assert_close(torch.cat([rank[1] for rank in ranks]), gradient, rtol=1e-12, atol=1e-15)
-        assert all(rank[2] == pytest.approx(said) for rank in ranks)
+        assert all(rank[2] == pytest.approx(message) for rank in ranks)
 
 
 def test_without_any_known_image_nothing_is_learnt_and_nothing_breaks():
-    loss, gradient, said = loss_and_gradient(0, [slice(None)], (False,) * IMAGES)
+    loss, gradient, message = loss_and_gradient(0, [slice(None)], (False,) * IMAGES)
     assert loss == 0 and not gradient.any()
-    assert said == {"loss": 0, "tags/precision": 0, "tags/recall": 0, "tags/images": 0}
+    assert message == {"loss": 0, "tags/precision": 0, "tags/recall": 0, "tags/images": 0}
 
 
 def test_precision_and_recall_count_the_tags_of_all_known_images():
-    told = (scores() > 0)[:, FOREGROUND][torch.tensor(KNOWN)]
+    outcome = (scores() > 0)[:, FOREGROUND][torch.tensor(KNOWN)]
     tags = batch().tags[:, FOREGROUND][torch.tensor(KNOWN)]
-    said = loss_and_gradient(0, [slice(None)])[2]
-    assert said["tags/precision"] == pytest.approx(((told & tags).sum() / told.sum()).item())
-    assert said["tags/recall"] == pytest.approx(((told & tags).sum() / tags.sum()).item())
-    assert said["tags/images"] == sum(KNOWN)
+    message = loss_and_gradient(0, [slice(None)])[2]
+    assert message["tags/precision"] == pytest.approx(((outcome & tags).sum() / outcome.sum()).item())
+    assert message["tags/recall"] == pytest.approx(((outcome & tags).sum() / tags.sum()).item())
+    assert message["tags/images"] == sum(KNOWN)
 
 
 def test_the_log_s_line_has_them():
@@ -115,11 +115,11 @@ def output(experiment, tmp_path_factory) -> Path:
     words["deepspeed"].append("engine.zero_stage=1")
     threads = torch.get_num_threads()
     first, again = payload(words["interrupted"], stop_before=2), payload(words["interrupted"])
-    told = work(0, [payload(words["alone"]), first, again])
+    outcome = work(0, [payload(words["alone"]), first, again])
     torch.set_num_threads(threads)
-    told += spawn(work, 2, [payload(words["two"]), payload(words["deepspeed"])], seconds=400)[1]
-    made = [one["steps"] for one in told]
-    assert made == [[0, 1, 2, 3], [0, 1], [2, 3], [0, 1, 2, 3], [0, 1, 2, 3]], told
+    outcome += spawn(work, 2, [payload(words["two"]), payload(words["deepspeed"])], seconds=400)[1]
+    made = [one["steps"] for one in outcome]
+    assert made == [[0, 1, 2, 3], [0, 1], [2, 3], [0, 1, 2, 3], [0, 1, 2, 3]], outcome
     return folder
 
 

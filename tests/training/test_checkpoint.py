@@ -51,7 +51,7 @@ class TestResume:
         return tmp_path_factory.mktemp("runs")
 
     @pytest.fixture(scope="class")
-    def told(self, experiment, output: Path) -> dict[str, list]:
+    def outcome(self, experiment, output: Path) -> dict[str, list]:
         """What the ranks return of the first, second and third start of every stopped run."""
 
         def start(name: str, stop_before: int | None = None) -> dict:
@@ -87,14 +87,14 @@ class TestResume:
         }
 
     @pytest.mark.parametrize("name", VARIANTS)
-    def test_it_goes_on_after_the_last_checkpoint(self, told, name: str):
-        first, second, third = told[name]
+    def test_it_goes_on_after_the_last_checkpoint(self, outcome, name: str):
+        first, second, third = outcome[name]
         assert first == [{"steps": [*range(7)], "error": "InterruptedError: before step 7"}] * 2
         assert second == [{"steps": [*range(6, 11)], "error": "InterruptedError: before step 11"}] * 2
         assert third == [{"steps": [*range(10, 14)], "error": None}] * 2
 
     @pytest.mark.parametrize("name", VARIANTS)
-    def test_the_exported_network_is_the_same_to_the_bit(self, told, output: Path, name: str):
+    def test_the_exported_network_is_the_same_to_the_bit(self, outcome, output: Path, name: str):
         one, other = (
             (output / f"{name}-{how}" / "export" / "model.safetensors").read_bytes()
             for how in ("straight", "stopped")
@@ -102,7 +102,7 @@ class TestResume:
         assert one == other
 
     @pytest.mark.parametrize("name", VARIANTS)
-    def test_so_is_the_last_checkpoint(self, told, output: Path, name: str):
+    def test_so_is_the_last_checkpoint(self, outcome, output: Path, name: str):
         """Weights, statistics of the batch norms, momentum, bank and place in the stream."""
         one, other = (
             files(output / f"{name}-{how}" / "checkpoints" / "step_000014") for how in ("straight", "stopped")
@@ -110,7 +110,7 @@ class TestResume:
         assert one.keys() == other.keys() > {"engine/weights.safetensors", "stream.json"}
         assert [part for part in one if one[part] != other[part] and part != "config.yaml"] == []
 
-    def test_the_banks_are_those_of_the_configurations(self, told, output: Path):
+    def test_the_banks_are_those_of_the_configurations(self, outcome, output: Path):
         banks = {
             name: {path.stem for path in (output / f"{name}-stopped/checkpoints/step_000014/bank").iterdir()}
             for name in VARIANTS
@@ -121,12 +121,16 @@ class TestResume:
         assert banks["zero2"] == {"rows"}
 
     @pytest.mark.parametrize("name", VARIANTS)
-    def test_every_step_is_logged_once_with_the_numbers_of_the_straight_run(self, told, output: Path, name):
+    def test_every_step_is_logged_once_with_the_numbers_of_the_straight_run(
+        self, outcome, output: Path, name
+    ):
         assert [entry["step"] for entry in log(output, f"{name}-stopped")] == [*range(1, 15)]
         assert log(output, f"{name}-stopped") == log(output, f"{name}-straight")
 
     @pytest.mark.parametrize("name", VARIANTS)
-    def test_one_worker_goes_on_for_two_and_two_for_one_with_the_same_losses(self, told, output: Path, name):
+    def test_one_worker_goes_on_for_two_and_two_for_one_with_the_same_losses(
+        self, outcome, output: Path, name
+    ):
         """A few steps after a change: sums in another order may give a pixel to another cluster later."""
         straight, moved = log(output, f"{name}-straight"), log(output, f"{name}-moved")
         assert [entry["step"] for entry in moved] == [*range(1, 11)]
@@ -134,20 +138,20 @@ class TestResume:
         losses = ([entry["loss"] for entry in entries[:10]] for entries in (moved, straight))
         assert next(losses) == pytest.approx(next(losses), rel=1e-5)
 
-    def test_it_stays_one_run_in_mlflow(self, told, output: Path):
+    def test_it_stays_one_run_in_mlflow(self, outcome, output: Path):
         with sqlite3.connect(output / "mlflow.db") as database:
             rows = database.execute("select name, status from runs where name like '%-st%'").fetchall()
         assert sorted(rows) == sorted(
             (f"{name}-{how}", "FINISHED") for name in VARIANTS for how in ("straight", "stopped")
         )
 
-    def test_what_was_half_written_is_gone_and_the_newest_are_kept(self, told, output: Path):
+    def test_what_was_half_written_is_gone_and_the_newest_are_kept(self, outcome, output: Path):
         folder = output / "zero0-stopped" / "checkpoints"
         assert {path.name for path in folder.iterdir()} == {"latest", "step_000012", "step_000014"}
         assert (folder / "latest").read_text() == "step_000014\n"
 
-    def test_a_damaged_checkpoint_is_named_by_every_rank(self, told, output: Path):
-        for rank in told["damaged"]:
+    def test_a_damaged_checkpoint_is_named_by_every_rank(self, outcome, output: Path):
+        for rank in outcome["damaged"]:
             assert rank["steps"] == []
             assert rank["error"].startswith(
                 f"RunError: {output}/zero0-damaged/checkpoints/step_000006 cannot be read"
@@ -247,12 +251,12 @@ class TestFolder:
         assert not (path / "bank" / "rows.safetensors").exists()
 
     def test_a_bank_of_the_other_kind_is_refused(self, save):
-        said = r"bank.candidates asks for another bank than .*step_00000{}.*{}.*{}/config.yaml has it"
+        message = r"bank.candidates asks for another bank than .*step_00000{}.*{}.*{}/config.yaml has it"
         path = save(1)
-        with pytest.raises(RunError, match=said.format(1, r"last steps \(got nearest\+sampled\)", path)):
+        with pytest.raises(RunError, match=message.format(1, r"last steps \(got nearest\+sampled\)", path)):
             global_bank().restore(path / "bank")
         path = save(2, bank=global_bank())
-        with pytest.raises(RunError, match=said.format(2, r"whole data set \(got recent\)", path)):
+        with pytest.raises(RunError, match=message.format(2, r"whole data set \(got recent\)", path)):
             bank_of().restore(path / "bank")
 
     @pytest.mark.parametrize("keep", [1, 2, 3])
@@ -311,8 +315,8 @@ class TestFolder:
         for step in (2, 4):
             save(step, keep=2)
         (tmp_path / "latest").write_text(text)
-        said = r"latest names no checkpoint .*write the name of .*: step_000002, step_000004"
-        with pytest.raises(RunError, match=said):
+        message = r"latest names no checkpoint .*write the name of .*: step_000002, step_000004"
+        with pytest.raises(RunError, match=message):
             checkpoint.latest(tmp_path)
 
     def test_without_the_name_of_the_latest_it_is_the_newest(self, save, tmp_path: Path):
@@ -378,7 +382,7 @@ def cut(file: Path, left: int | None) -> None:
 
 def save_with_one_full_disk(rank: int, folder: Path) -> list[str]:
     """Two ranks save: first rank 0's disk is full, then rank 1's, then none. What this one says."""
-    said, config, bank = [], load(SMALL), global_bank()
+    message, config, bank = [], load(SMALL), global_bank()
     own = [key for key in "abcdefgh" if image_hash([key]).item() % 64 * 2 // 64 == rank]
     bank.add(rows_of(own, [3] * len(own)), own)
     write = checkpoint.save_file
@@ -386,15 +390,15 @@ def save_with_one_full_disk(rank: int, folder: Path) -> list[str]:
         checkpoint.save_file = snapshot.save_file = no_space if rank == full else write
         try:
             checkpoint.save(Engine(), bank, {"step": 1, "fingerprint": "f"}, config, folder)
-            said.append("")
+            message.append("")
         except RunError as problem:
-            said.append(str(problem))
-    return said
+            message.append(str(problem))
+    return message
 
 
 @pytest.mark.timeout(600)
 def test_a_full_disk_of_one_rank_is_an_error_of_all(tmp_path: Path):
     first, second = spawn(save_with_one_full_disk, 2, tmp_path, seconds=300)
     assert first == second
-    assert all("step_000001" in said and "No space" in said for said in first[:2]) and first[2] == ""
+    assert all("step_000001" in message and "No space" in message for message in first[:2]) and first[2] == ""
     assert checkpoint.latest(tmp_path) == tmp_path / "step_000001"

@@ -39,8 +39,8 @@ def test_it_is_named_and_every_stack_is_in_a_log(tmp_path: Path):
     with pytest.raises(FileNotFoundError):  # both have ended, and neither with an answer
         spawn(lost_in_the_second_step, 2, tmp_path, seconds=100)
     logs = tmp_path / "logs"
-    said = f"no step for 3 s after step 1: rank 1 did not come; stacks are in {logs}\n"
-    assert (tmp_path / "train.log").read_text() == said
+    message = f"no step for 3 s after step 1: rank 1 did not come; stacks are in {logs}\n"
+    assert (tmp_path / "train.log").read_text() == message
     first, second = ((logs / f"rank_{rank:05d}.log").read_text() for rank in (0, 1))
     assert "all_reduce" in first and "fetch_a_batch" in second and "fetch_a_batch" not in first
 

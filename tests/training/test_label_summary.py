@@ -49,15 +49,19 @@ def folder(tmp_path):
 
 
 def test_the_note_holds_the_manifests_counts_and_the_hints(folder):
-    said = json.loads((folder / "labels.json").read_text())
-    assert (said["name"], said["classes"], said["background"], said["samples"]) == (
+    message = json.loads((folder / "labels.json").read_text())
+    assert (message["name"], message["classes"], message["background"], message["samples"]) == (
         "pets",
         ["cat", "dog"],
         None,
         4,
     )
-    assert said["counts"]["kinds"] == COUNTS.kinds and said["counts"]["pixels_labelled"] == [7, 0]
-    assert said["hints"] == hints(MANIFEST) and len(said["hints"]) > 2 and said["network"] == "segmenter"
+    assert message["counts"]["kinds"] == COUNTS.kinds and message["counts"]["pixels_labelled"] == [7, 0]
+    assert (
+        message["hints"] == hints(MANIFEST)
+        and len(message["hints"]) > 2
+        and message["network"] == "segmenter"
+    )
 
 
 @pytest.mark.parametrize("damage", [False, True])
@@ -149,5 +153,5 @@ def test_a_cam_run_is_not_told_to_train_cam(tmp_path):
         manifest = replace(MANIFEST, labels="tags", counts=counts)
         given = relations(*GLOBALLY)
         assert "spml-dist cam" in hinted(tmp_path, manifest, given)
-        said = hinted(tmp_path, manifest, given, "cam")
-        assert said and "CAM" not in said and "teach" not in said
+        message = hinted(tmp_path, manifest, given, "cam")
+        assert message and "CAM" not in message and "teach" not in message

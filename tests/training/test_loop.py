@@ -79,7 +79,7 @@ def damaged(sample: Path, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(experiment, output: Path, unlabelled: Path, damaged: Path) -> dict[str, list[dict]]:
+def outcome(experiment, output: Path, unlabelled: Path, damaged: Path) -> dict[str, list[dict]]:
     """What every rank returns of every variant; all of them were trained by the same two processes."""
     words = {name: experiment(output, name, *overrides) for name, overrides in VARIANTS.items()}
     words["unlabelled"].append(f"data.train={unlabelled}")
@@ -89,7 +89,7 @@ def told(experiment, output: Path, unlabelled: Path, damaged: Path) -> dict[str,
 
 
 @pytest.fixture
-def metrics(told, output: Path):
+def metrics(outcome, output: Path):
     def of(name: str) -> list[dict]:
         return [json.loads(line) for line in (output / name / "metrics.jsonl").read_text().splitlines()]
 
@@ -100,8 +100,8 @@ FINISHED = [name for name in VARIANTS if name != "diverging"]
 
 
 @pytest.mark.parametrize("name", FINISHED)
-def test_both_ranks_make_every_step_and_the_loss_stays_finite(told, metrics, name: str):
-    assert told[name] == [{"steps": [0, 1, 2, 3, 4, 5], "error": None}] * 2
+def test_both_ranks_make_every_step_and_the_loss_stays_finite(outcome, metrics, name: str):
+    assert outcome[name] == [{"steps": [0, 1, 2, 3, 4, 5], "error": None}] * 2
     assert all(math.isfinite(entry["loss"]) for entry in metrics(name))
 
 
@@ -161,7 +161,7 @@ def test_what_the_workers_split_among_themselves_changes_nothing(metrics, stage:
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_the_export_is_whole_whatever_was_split(told, output: Path, stage: int):
+def test_the_export_is_whole_whatever_was_split(outcome, output: Path, stage: int):
     plain, other = (export.load(output / name / "export")[0] for name in ("plain", f"zero{stage}"))
     for (name, here), there in zip(plain.state_dict().items(), other.state_dict().values(), strict=True):
         torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-4, msg=name)
@@ -203,8 +203,8 @@ def test_an_image_that_does_not_decode_is_counted_over_all_ranks_where_it_may_be
     assert "stream/skipped" not in metrics("plain")[0]
 
 
-def test_a_loss_that_is_not_finite_stops_every_rank_and_never_becomes_a_checkpoint(told, output: Path):
-    ours, theirs = told["diverging"]
+def test_a_loss_that_is_not_finite_stops_every_rank_and_never_becomes_a_checkpoint(outcome, output: Path):
+    ours, theirs = outcome["diverging"]
     assert ours == theirs
     assert "is not finite" in ours["error"] and "lower optimizer.lr" in ours["error"]
     assert not (output / "diverging" / "export").exists()
@@ -212,7 +212,7 @@ def test_a_loss_that_is_not_finite_stops_every_rank_and_never_becomes_a_checkpoi
     assert max(steps, default="") < f"step_{len(ours['steps']):06d}"
 
 
-def test_the_run_folder_holds_what_is_documented(told, output: Path):
+def test_the_run_folder_holds_what_is_documented(outcome, output: Path):
     folder = output / "plain"
     assert {path.name for path in folder.iterdir()} == {
         *("config.yaml", "labels.json", "metrics.jsonl", "train.log", "mlflow.json"),
@@ -222,7 +222,7 @@ def test_the_run_folder_holds_what_is_documented(told, output: Path):
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_the_exported_network_knows_its_classes_and_its_step_and_predicts(told, output: Path):
+def test_the_exported_network_knows_its_classes_and_its_step_and_predicts(outcome, output: Path):
     network, info = export.load(output / "plain" / "export")
     assert info["step"] == 6
     assert (len(info["classes"]), info["background"]) == (9, 0)

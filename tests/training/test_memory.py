@@ -35,11 +35,11 @@ def test_only_what_a_relation_needs_is_asked(annotation, cooccurrence, feature_a
     changes = [f"relations.{name}.weight={weight}" for name, weight in weights.items()]
     for scope in ("batch", "global"):
         scoped = f"relations.feature_affinity.scope={scope}"
-        told = run_bank.lookup_plan(
+        outcome = run_bank.lookup_plan(
             load(SMALL, [*changes, scoped, "relations.cooccurrence.ignore_classes=[2]"])
         )
         votes = scope == "global" and feature_affinity > 0
-        assert told == LookupPlan(kinds, votes, ignore_classes=(2,))
+        assert outcome == LookupPlan(kinds, votes, ignore_classes=(2,))
 
 
 def test_a_step_leaves_its_segments_with_its_number_and_their_keys():

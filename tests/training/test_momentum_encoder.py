@@ -37,8 +37,13 @@ MOMENTUM = 0.75
 
 
 def configured(momentum: float | None = MOMENTUM, *changes: str) -> Config:
-    said = "null" if momentum is None else momentum
-    words = [f"bank.encoder_momentum={said}", "tracking.previews=0", "schedule.warmup=0", "optimizer.lr=0.2"]
+    message = "null" if momentum is None else momentum
+    words = [
+        f"bank.encoder_momentum={message}",
+        "tracking.previews=0",
+        "schedule.warmup=0",
+        "optimizer.lr=0.2",
+    ]
     return load(SMALL, [*SHRUNK, "segments.grid=[3,3]", *words, *changes])
 
 
@@ -246,12 +251,14 @@ class TestCheckpoint:
         assert {file.name for file in path.iterdir()} == {"weights.safetensors", "momentum.safetensors"}
 
     @pytest.mark.parametrize(
-        ("before", "after", "said"),
+        ("before", "after", "message"),
         [(None, 0.99, r"has none \(got 0.99\)"), (0.99, None, r"has one \(got null\)")],
     )
-    def test_a_run_cannot_get_or_lose_its_encoder_midway(self, tmp_path: Path, before, after, said: str):
+    def test_a_run_cannot_get_or_lose_its_encoder_midway(self, tmp_path: Path, before, after, message: str):
         path = self.saved(started(configured(before)), 1, tmp_path)
-        with pytest.raises(RunError, match=rf"^bank\.encoder_momentum .*checkpoint, which {said}; give it"):
+        with pytest.raises(
+            RunError, match=rf"^bank\.encoder_momentum .*checkpoint, which {message}; give it"
+        ):
             started(configured(after), path)
 
     def test_a_damaged_file_is_named(self, tmp_path: Path):
@@ -283,7 +290,7 @@ def test_at_every_stage_each_rank_follows_the_whole_network_and_embeds_as_one_pr
 def follow(rank: int) -> dict:
     """A step of every stage; what the slow weights became, and how far from the formula."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    said = {}
+    message = {}
     for stage, precision in STAGES.items():
         config = configured(MOMENTUM, f"engine.zero_stage={stage}", f"engine.precision={precision}")
         model = network(config)
@@ -303,8 +310,8 @@ def follow(rank: int) -> dict:
         error = max(np.abs(value - expected[name]).max() for name, value in encoder.state().items())
         moved = any((weights[name] != before[name]).any() for name in before)
         slow_ones = {name: value.clone() for name, value in encoder.state().items()}
-        said[stage] = ({"slow": slow_ones, "error": float(error), "moved": moved}, fresh)
-    return said
+        message[stage] = ({"slow": slow_ones, "error": float(error), "moved": moved}, fresh)
+    return message
 
 
 def prototypes_one_by_one(raw: Tensor, now: Batch, part: StepLosses) -> np.ndarray:

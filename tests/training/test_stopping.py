@@ -109,9 +109,9 @@ def test_after_a_while_it_ends_everything(start):
 
 def test_one_rank_that_is_asked_stops_all_after_that_step_logged_or_not(experiment, tmp_path: Path):
     words = experiment(tmp_path, "asked", "tracking.every=100", "checkpoint.every=100", "tracking.previews=0")
-    told = spawn(train_until_asked, 2, payload(words), seconds=200)
+    outcome = spawn(train_until_asked, 2, payload(words), seconds=200)
     stop = "Stopped: saved step 3 and stopped; the same command goes on"
-    assert told == [{"steps": [0, 1, 2], "error": stop}] * 2
+    assert outcome == [{"steps": [0, 1, 2], "error": stop}] * 2
     assert [path.name for path in (tmp_path / "asked" / "checkpoints").glob("step_*")] == ["step_000003"]
     logged = (tmp_path / "asked" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in logged] == [1, 3]

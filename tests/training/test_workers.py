@@ -36,8 +36,8 @@ def output(experiment, tmp_path_factory) -> Path:
             | {"device": "cpu"}
             for precision in ("float32", "float64")
         ]
-        told = spawn(work, count, runs, seconds=400) if count else [work(0, runs)]
-        assert told == [[{"steps": [0, 1, 2, 3], "error": None}] * 2] * max(1, count)
+        outcome = spawn(work, count, runs, seconds=400) if count else [work(0, runs)]
+        assert outcome == [[{"steps": [0, 1, 2, 3], "error": None}] * 2] * max(1, count)
     torch.set_num_threads(threads)
     return folder
 

@@ -94,12 +94,12 @@ def test_images_of_any_size_are_taken(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("weights", "sigmoid", "said"),
+    ("weights", "sigmoid", "message"),
     [([[0, 0, 0.05]], False, "outside 0..1"), ([[0, 0, 1], [1, 0, 0]], True, "map")],
 )
-def test_an_output_that_is_no_strength_is_refused(tmp_path, line, weights, sigmoid, said):
+def test_an_output_that_is_no_strength_is_refused(tmp_path, line, weights, sigmoid, message):
     path = write_network(tmp_path / "odd.onnx", np.array(weights), sigmoid)
-    with pytest.raises(DataError, match=rf"odd\.onnx.*{said}"):
+    with pytest.raises(DataError, match=rf"odd\.onnx.*{message}"):
         network_contours(line, path)
 
 

@@ -45,10 +45,10 @@ def test_the_first_to_say_something_decides_and_contradictions_are_counted(kinds
 
 @given(mixtures)
 def test_tags_are_all_that_is_listed_or_shown_and_unknown_where_nothing_is(kinds):
-    told = [tags for each in kinds for tags in (each.listed, each.shown) if tags is not None]
+    outcome = [tags for each in kinds for tags in (each.listed, each.shown) if tags is not None]
     tags = merge_tags(kinds)
-    assert (tags is None) == (not told)
-    assert tags is None or list(tags) == sorted({tag for each in told for tag in each})
+    assert (tags is None) == (not outcome)
+    assert tags is None or list(tags) == sorted({tag for each in outcome for tag in each})
 
 
 def test_an_ignored_pixel_is_decided_and_contradicts_nothing():

@@ -27,16 +27,16 @@ def test_a_sound_pack_agrees_with_itself(packed):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (lambda tar: tar.unlink(), r"pets-000000\.tar: cannot be read \(got No such file"),
         (lambda tar: tar.write_bytes(tar.read_bytes()[:-512]), r"pets-000000\.tar: not the \d+ bytes"),
     ],
     ids=["gone", "cut"],
 )
-def test_a_tar_that_is_not_what_the_manifest_says(packed, spoil, said):
+def test_a_tar_that_is_not_what_the_manifest_says(packed, spoil, message):
     spoil(packed / "pets-000000.tar")
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         require_tars(packed, read_manifest(packed))
 
 
@@ -48,7 +48,7 @@ def test_samples_that_do_not_add_up(packed):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         (f'"{CLASSES[1]}"', '"fish"', f"1 is fish, there {CLASSES[1]}"),
         (f',\n    "{CLASSES[-1]}"', "", f"{len(CLASSES) - 1} is None, there {CLASSES[-1]}"),
@@ -56,11 +56,13 @@ def test_samples_that_do_not_add_up(packed):
     ],
     ids=["name", "number", "background"],
 )
-def test_other_classes_are_named(packed, old, new, said):
+def test_other_classes_are_named(packed, old, new, message):
     known, path = read_manifest(packed), packed / "manifest.json"
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(DataError) as caught:
         require_same_classes(packed, read_manifest(packed), "train", known)
-    assert str(caught.value).startswith(f"{path}: classes are not those of train/manifest.json (got {said})")
+    assert str(caught.value).startswith(
+        f"{path}: classes are not those of train/manifest.json (got {message})"
+    )

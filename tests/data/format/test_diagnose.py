@@ -31,7 +31,7 @@ SOUND = Manifest(
 )
 
 
-def said(**counts) -> list[str]:
+def message(**counts) -> list[str]:
     return hints(replace(SOUND, counts=replace(SOUND.counts, **counts)))
 
 
@@ -40,7 +40,7 @@ def test_nothing_is_said_of_a_pack_that_lacks_nothing():
 
 
 def test_classes_without_a_pixel_are_named():
-    assert said(pixels_labelled=(9000, 500, 0, 0)) == [
+    assert message(pixels_labelled=(9000, 500, 0, 0)) == [
         "No pixel is labelled as dog and eel (2 of 4 classes)."
     ]
 
@@ -54,7 +54,7 @@ def test_classes_without_a_pixel_are_named():
     ],
 )
 def test_classes_with_few_labels_are_named_with_the_rule(counts, named):
-    (hint,) = said(**counts)
+    (hint,) = message(**counts)
     assert hint == (
         f"Few labels (fewer than 5 images with its tag, or less than 1/100 of the median's pixels): {named}."
     )
@@ -64,33 +64,33 @@ def test_classes_with_few_labels_are_named_with_the_rule(counts, named):
     "counts", [{"images_tagged": (0, 5, 40, 50)}, {"pixels_labelled": (9000, 500, 6, 700)}]
 )
 def test_classes_with_just_enough_labels_are_not(counts):
-    assert said(**counts) == []
+    assert message(**counts) == []
 
 
 def test_a_class_that_is_never_a_tag_is_named_but_not_the_background():
-    assert said(images_tagged=(0, 30, 0, 50)) == ["No image carries the tag of dog."]
+    assert message(images_tagged=(0, 30, 0, 50)) == ["No image carries the tag of dog."]
 
 
 def test_promises_and_omissions_are_told_with_the_most_frequent_first():
-    unseen, unlisted = said(images_unseen=(0, 2, 1, 30), images_unlisted=(0, 0, 3, 0))
+    unseen, unlisted = message(images_unseen=(0, 2, 1, 30), images_unlisted=(0, 0, 3, 0))
     assert unseen.endswith("no pixel is labelled: eel (30 images), cat (2 images) and dog (1 image).")
     assert unlisted == "Pixels or boxes show a class that the list of tags leaves out: dog (3 images)."
 
 
 def test_a_class_of_nearly_every_image_is_named():
-    assert said(images_tagged=(0, 81, 40, 50)) == []
-    (hint,) = said(images_tagged=(0, 82, 40, 50))
+    assert message(images_tagged=(0, 81, 40, 50)) == []
+    (hint,) = message(images_tagged=(0, 82, 40, 50))
     assert hint.startswith("Nearly every image carries the tag of cat: ") and "ignore_classes" in hint
     counted = replace(SOUND.counts, images_tagged=(0, 82, 90, 50))
     (hint,) = hints(replace(SOUND, counts=counted), ignored=(2,))
     assert "the tag of cat: " in hint
-    *_, hint = said(images_tagged=(0, 40, 41, 2), images_tags_unknown=45)
+    *_, hint = message(images_tagged=(0, 40, 41, 2), images_tags_unknown=45)
     assert "the tag of dog: " in hint
 
 
 def test_promises_and_omissions_name_the_first_images():
     ids = tuple("abcdefgh")
-    unseen, unlisted = said(
+    unseen, unlisted = message(
         images_unseen=(0, 2, 0, 30),
         named_unseen=((), ids[:2], (), ids),
         images_unlisted=(0, 0, 3, 0),
@@ -101,7 +101,7 @@ def test_promises_and_omissions_name_the_first_images():
 
 
 def test_images_of_which_little_is_known_are_counted():
-    unknown, unlabelled = said(images_tags_unknown=12, images_unlabelled=7)
+    unknown, unlabelled = message(images_tags_unknown=12, images_unlabelled=7)
     assert unknown.startswith("12 of 90 images have unknown tags")
     assert unlabelled == (
         "7 of 90 images have no labelled pixel and teach by image similarity, by feature affinity through "
@@ -110,17 +110,17 @@ def test_images_of_which_little_is_known_are_counted():
 
 
 def test_contradictions_and_rejected_images_are_counted():
-    assert said(pixels_contradicted=1234) == [
+    assert message(pixels_contradicted=1234) == [
         "Kinds of annotation contradict each other on 1,234 pixels: of lines, tags the earlier decides."
     ]
     assert hints(replace(SOUND, rejected=3)) == ["3 images could not be packed: rejected.jsonl says why."]
 
 
 def test_labels_of_tags_or_boxes_alone_ask_for_cam():
-    tags = said(
+    tags = message(
         pixels_labelled=(0, 0, 0, 0), images_labelled=0, images_unlabelled=90, images_unseen=(0, 30, 40, 50)
     )
-    boxes = said(pixels_labelled=(9000, 0, 0, 0), images_unseen=(0, 30, 40, 50), kinds={"boxes": 90})
+    boxes = message(pixels_labelled=(9000, 0, 0, 0), images_unseen=(0, 30, 40, 50), kinds={"boxes": 90})
     assert tags[0].startswith("Tags of 90 images are all that tells of classes")
     assert boxes[0].startswith("Boxes and tags of 90 images are all that tells of classes")
     assert all("spml-dist cam train" in hint for hint in (tags[0], boxes[0]))
@@ -128,14 +128,14 @@ def test_labels_of_tags_or_boxes_alone_ask_for_cam():
 
 
 def test_tags_whose_pixels_are_missing_in_part_lead_to_cam_too():
-    (hint,) = said(images_unseen=(0, 9, 0, 0), kinds={"lines": 60, "boxes": 30})
+    (hint,) = message(images_unseen=(0, 9, 0, 0), kinds={"lines": 60, "boxes": 30})
     assert hint.endswith("CAM can find some (spml-dist cam train, then spml-dist cam infer).")
 
 
 def test_what_cam_has_labelled_is_not_sent_to_cam_again():
-    (promised,) = said(images_unseen=(0, 9, 0, 0), kinds={"tags": 90, "cam": 80})
+    (promised,) = message(images_unseen=(0, 9, 0, 0), kinds={"tags": 90, "cam": 80})
     assert promised.endswith("no pixel is labelled: cat (9 images).")
-    (alone, *_) = said(pixels_labelled=(9000, 0, 0, 0), kinds={"tags": 90, "cam": 80})
+    (alone, *_) = message(pixels_labelled=(9000, 0, 0, 0), kinds={"tags": 90, "cam": 80})
     assert alone.endswith("no pixel is labelled as one.")
 
 
@@ -182,7 +182,7 @@ def test_nor_is_one_of_which_nothing_is_annotated_but_what_it_serves(pack, serve
 
 
 def test_a_pack_without_any_label_says_so():
-    first, *_ = said(
+    first, *_ = message(
         pixels_labelled=(0, 0, 0, 0), images_tagged=(0, 0, 0, 0), images_tags_unknown=90, images_unlabelled=90
     )
     assert first.startswith("No image has a label or a tag")

@@ -104,7 +104,7 @@ def test_a_legend_has_the_labels_of_pixels_boxes_tags_and_shown_masks():
 
 
 @pytest.mark.parametrize(
-    ("known", "said"),
+    ("known", "message"),
     [
         ({}, "not annotated · tags unknown"),
         ({"kinds": ("lines", "tags"), "tags": (1,)}, "lines, tags"),
@@ -115,9 +115,9 @@ def test_a_legend_has_the_labels_of_pixels_boxes_tags_and_shown_masks():
         ),
     ],
 )
-def test_the_line_above_says_what_is_known(known, said):
+def test_the_line_above_says_what_is_known(known, message):
     sample = bare(**known)
-    assert note(sample, manifest(sample)) == said
+    assert note(sample, manifest(sample)) == message
 
 
 def test_labels_of_a_sample_that_names_no_kind_are_of_the_packs():

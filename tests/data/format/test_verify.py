@@ -147,5 +147,5 @@ def test_hidden_files_and_folders_beside_a_pack_are_no_part_of_it(packed, tmp_pa
 def test_a_tar_too_many_may_be_removed(packed, capsys):
     (packed / "older-000000.tar").write_bytes((packed / FIRST).read_bytes())
     assert main(["verify", str(packed)]) == 2
-    assert "older-000000.tar: not in the manifest" in (told := capsys.readouterr().err)
-    assert "remove it" in told
+    assert "older-000000.tar: not in the manifest" in (outcome := capsys.readouterr().err)
+    assert "remove it" in outcome

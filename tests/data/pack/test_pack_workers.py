@@ -254,11 +254,11 @@ def interrupted(number: int) -> Iterator[tuple[Sample, bytes]]:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("fingerprint", "said"), [("f", "the same command goes on"), ("", "")])
-def test_an_interrupt_says_whether_the_same_pack_goes_on(tmp_path, fingerprint, said):
+@pytest.mark.parametrize(("fingerprint", "message"), [("f", "the same command goes on"), ("", "")])
+def test_an_interrupt_says_whether_the_same_pack_goes_on(tmp_path, fingerprint, message):
     with pytest.raises(KeyboardInterrupt) as raised:
         pack_parts(interrupted, [1], tmp_path / "out", DESCRIBED, fingerprint=fingerprint)
-    assert str(raised.value) == said
+    assert str(raised.value) == message
 
 
 def digests_of_pack(folder: Path) -> dict[str, bytes]:

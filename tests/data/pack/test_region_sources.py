@@ -26,10 +26,12 @@ def test_a_name_and_a_count_or_a_level_choose_the_method(tmp_path):
     assert region_source(str(tmp_path)) == Ready(tmp_path)
 
 
-@pytest.mark.parametrize("said", ["slic", "ucm:", "ucm:0", "ucm:65536", "ucm:-3", "ucm@2", "ucm@x", "away/"])
-def test_anything_else_is_refused_and_quoted(said):
-    with pytest.raises(ConfigError, match=f"--regions.*{said}"):
-        region_source(said)
+@pytest.mark.parametrize(
+    "message", ["slic", "ucm:", "ucm:0", "ucm:65536", "ucm:-3", "ucm@2", "ucm@x", "away/"]
+)
+def test_anything_else_is_refused_and_quoted(message):
+    with pytest.raises(ConfigError, match=f"--regions.*{message}"):
+        region_source(message)
 
 
 def test_contours_are_of_use_with_ucm_only(tmp_path):
@@ -43,16 +45,16 @@ def test_a_count_is_met_and_a_level_leaves_fewer_the_higher_it_is():
     assert low > high
 
 
-@pytest.mark.parametrize("said", ["felzenszwalb", "ucm:9"])
-def test_a_very_large_image_is_cut_by_a_smaller_one_of_it(monkeypatch, said):
+@pytest.mark.parametrize("message", ["felzenszwalb", "ucm:9"])
+def test_a_very_large_image_is_cut_by_a_smaller_one_of_it(monkeypatch, message):
     large = image(1, height=60, width=90)
     monkeypatch.setattr(region_sources, "LARGEST", 60 * 90)
-    whole = region_source(said)("a", large)
+    whole = region_source(message)("a", large)
     monkeypatch.setattr(region_sources, "LARGEST", 60 * 90 // 9)
-    cut = region_source(said)("a", large)
+    cut = region_source(message)("a", large)
     assert cut.shape == whole.shape == (60, 90) and cut.dtype == np.uint16
     small = cv2.resize(large, (30, 20), interpolation=cv2.INTER_AREA)
-    assert np.array_equal(cut, np.kron(region_source(said)("a", small), np.ones((3, 3), np.uint16)))
+    assert np.array_equal(cut, np.kron(region_source(message)("a", small), np.ones((3, 3), np.uint16)))
     assert not np.array_equal(cut, whole)
 
 
@@ -79,9 +81,13 @@ def test_contour_maps_that_find_no_room_end_the_pack_and_reject_no_image(root, t
     asked = ["pack", "folder", str(root), "--labels", "lines", "--split", "train", "--out"]
     words = [str(tmp_path / "p"), "--regions", "ucm:9", "--keep-contours", str(kept)]
     assert main([*asked, *words]) == 2
-    said = capsys.readouterr().err
-    assert f"{kept}" in said and "cannot be written" in said and "choose another --keep-contours" in said
-    assert "rejected" not in said and not (tmp_path / "p" / "manifest.json").exists()
+    message = capsys.readouterr().err
+    assert (
+        f"{kept}" in message
+        and "cannot be written" in message
+        and "choose another --keep-contours" in message
+    )
+    assert "rejected" not in message and not (tmp_path / "p" / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -104,8 +104,8 @@ def test_the_kind_named_first_decides_and_what_is_known_adds_up(street, order, a
         parts = [alone[kind][image_id] for kind in has]
         semantic, contradicted = pixel_by_pixel(image_id, has)
         assert np.array_equal(sample.semantic, semantic) and sample.contradicted == contradicted
-        told = [set(part.tags) for part in parts if part.tags is not None]
-        assert sample.tags == (tuple(sorted(set().union(*told))) if told else None)
+        outcome = [set(part.tags) for part in parts if part.tags is not None]
+        assert sample.tags == (tuple(sorted(set().union(*outcome))) if outcome else None)
         if "tags" in has:
             listed = alone["tags"][image_id].tags
             assert sample.unlisted == tuple(tag for tag in sample.tags if tag not in listed)
@@ -119,8 +119,8 @@ def pixel_by_pixel(image_id: str, names: list[str]) -> tuple[np.ndarray, int]:
     for y in range(HEIGHT):
         for x in range(WIDTH):
             boxed = any(in_a_box(kind, image_id, y, x) for kind in names)
-            told = [marked(kind, image_id, y, x) for kind in names]
-            values = [0 if value == "nothing there" and not boxed else value for value in told]
+            outcome = [marked(kind, image_id, y, x) for kind in names]
+            values = [0 if value == "nothing there" and not boxed else value for value in outcome]
             values = [value for value in values if isinstance(value, int)]
             semantic[y, x] = next(iter(values), 254)
             contradicted += len(set(values) - {255}) > 1
@@ -350,9 +350,9 @@ def test_annotations_of_no_image_and_kinds_that_no_image_has_are_told_when_packi
     (root / "._train.txt").write_bytes(b"\xff\xfe")
     asked = ["--labels", "dots,tags", "--split", "train", "--out", str(tmp_path / "out")]
     assert main(["pack", "folder", str(root), *asked]) == 0
-    told = capsys.readouterr().err.splitlines()
-    assert told.count("tags.json: 2 of its 3 ids are in no split, e.g. a.jpg, b.jpg") == 1
-    assert told.count("train: no image has tags annotations") == 1
+    outcome = capsys.readouterr().err.splitlines()
+    assert outcome.count("tags.json: 2 of its 3 ids are in no split, e.g. a.jpg, b.jpg") == 1
+    assert outcome.count("train: no image has tags annotations") == 1
     write_json(root / "weak/tags.json", {"a": [1], "t": [1]})
     assert open_folder(root, "train", "dots,tags").notes == ()
 
@@ -408,7 +408,7 @@ def test_an_image_that_is_listed_twice_is_named(root, labels_from):
 
 
 @pytest.mark.parametrize(
-    ("labels", "options", "told"),
+    ("labels", "options", "outcome"),
     [
         (
             "lines",
@@ -432,11 +432,11 @@ def test_an_image_that_is_listed_twice_is_named(root, labels_from):
     ],
 )
 def test_options_that_concern_no_kind_are_told_and_stop_nothing(
-    root, tmp_path, capsys, labels, options, told
+    root, tmp_path, capsys, labels, options, outcome
 ):
     asked = ["--labels", labels, "--split", "train", "--out", str(tmp_path / "out"), *options]
     assert main(["pack", "folder", str(root), *asked]) == 0
-    assert [line for line in capsys.readouterr().err.splitlines() if " nothing: " in line] == told
+    assert [line for line in capsys.readouterr().err.splitlines() if " nothing: " in line] == outcome
 
 
 @pytest.mark.parametrize("listed", [True, False])

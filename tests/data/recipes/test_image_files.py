@@ -51,8 +51,8 @@ def test_greys_palettes_and_transparency_become_rgb(tmp_path, mode):
     assert np.array_equal(image, np.array(converted.convert("RGB")))
 
 
-@pytest.mark.parametrize(("limit", "said"), [(1200, ""), (1199, "DataError")])
-def test_a_very_large_image_is_read_without_a_warning_and_a_bomb_is_refused(tmp_path, limit, said):
+@pytest.mark.parametrize(("limit", "message"), [(1200, ""), (1199, "DataError")])
+def test_a_very_large_image_is_read_without_a_warning_and_a_bomb_is_refused(tmp_path, limit, message):
     Image.fromarray(RGB).save(tmp_path / "x.jpg")
     code = (
         "import pathlib, sys; from PIL import Image; Image.MAX_IMAGE_PIXELS = 1000;"  # Pillow's own warns
@@ -60,9 +60,9 @@ def test_a_very_large_image_is_read_without_a_warning_and_a_bomb_is_refused(tmp_
         f"decoding.LARGEST = {limit}; image_files.read_image(pathlib.Path(sys.argv[1]))"
     )
     command = [sys.executable, "-W", "always", "-c", code, str(tmp_path / "x.jpg")]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stderr
-    assert "Warning" not in told
-    assert said in told if said else not told
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stderr
+    assert "Warning" not in outcome
+    assert message in outcome if message else not outcome
 
 
 def test_sixteen_bits_a_channel_are_refused(tmp_path):

@@ -48,8 +48,8 @@ def runs(pixels: np.ndarray) -> dict:
 
 def instance(number: int, image: int, category: int, segmentation, box: list[float], crowd: int = 0) -> dict:
     area = box[2] * box[3]
-    told = {"id": number, "image_id": image, "category_id": category, "iscrowd": crowd, "area": area}
-    return {**told, "bbox": box, "segmentation": segmentation}
+    outcome = {"id": number, "image_id": image, "category_id": category, "iscrowd": crowd, "area": area}
+    return {**outcome, "bbox": box, "segmentation": segmentation}
 
 
 def panoptic_png(path: Path, segments: np.ndarray) -> None:
@@ -86,14 +86,14 @@ def write_panoptic(root: Path, images: list[dict]) -> None:
     segments[:10], segments[10:20], segments[20:25] = 3226956, 259, 5
     panoptic_png(root / f"annotations/panoptic_val2017/{BUSY}.png", segments)
     panoptic_png(root / f"annotations/panoptic_val2017/{EMPTY}.png", np.full((HEIGHT, WIDTH), 65536))
-    told = {"iscrowd": 0, "area": 400, "bbox": [0, 0, 40, 10]}
-    of_busy = [{"id": 3226956, "category_id": 184, **told}, {"id": 259, "category_id": 17, **told}]
-    of_empty = [{"id": 65536, "category_id": 184, **told}]
+    outcome = {"iscrowd": 0, "area": 400, "bbox": [0, 0, 40, 10]}
+    of_busy = [{"id": 3226956, "category_id": 184, **outcome}, {"id": 259, "category_id": 17, **outcome}]
+    of_empty = [{"id": 65536, "category_id": 184, **outcome}]
     annotations = [
         {
             "image_id": 9,
             "file_name": f"{BUSY}.png",
-            "segments_info": [*of_busy, {"id": 5, "category_id": 1, **told}],
+            "segments_info": [*of_busy, {"id": 5, "category_id": 1, **outcome}],
         },
         {"image_id": 25, "file_name": f"{EMPTY}.png", "segments_info": of_empty},
     ]
@@ -276,10 +276,10 @@ def test_boxes_less_than_a_pixel_over_the_border_are_cut(coco):
     ],
 )
 def test_boxes_and_tags_need_no_outlines(coco, segmentation, fault):
-    told = instance(7, 9, 17, segmentation, [12, 12, 6, 6])
+    outcome = instance(7, 9, 17, segmentation, [12, 12, 6, 6])
     if segmentation == "absent":
-        del told["segmentation"]
-    change(coco, annotations=[told, instance(8, 9, 18, [[1, 1, 9, 1, 9, 9]], [1, 1, 8, 8])])
+        del outcome["segmentation"]
+    change(coco, annotations=[outcome, instance(8, 9, 18, [[1, 1, 9, 1, 9, 9]], [1, 1, 8, 8])])
     for labels in ("boxes", "tags"):
         recipe = open_coco(coco, "val2017", labels)
         sample = recipe.sample(BUSY)
@@ -403,8 +403,8 @@ def test_ids_and_names_may_be_digits_as_numbers_or_text(coco):
 )
 def test_images_and_annotations_that_do_not_go_together_are_named(coco, images, annotations, seen):
     Image.fromarray(random_image(0)).save(coco / "val2017/a.jpg")
-    told = [instance(n, image, 17, [], [1, 1, 9, 9]) for n, image in enumerate(annotations)]
-    change(coco, images=[{"id": id_, "file_name": file} for id_, file in images], annotations=told)
+    outcome = [instance(n, image, 17, [], [1, 1, 9, 9]) for n, image in enumerate(annotations)]
+    change(coco, images=[{"id": id_, "file_name": file} for id_, file in images], annotations=outcome)
     with pytest.raises(DataError, match=seen):
         open_coco(coco, "val2017", "tags")
 
@@ -432,8 +432,8 @@ def test_images_are_found_below_folders_that_windows_writes_and_in_either_spelli
 def categories(root: Path, kind: str, number: int) -> None:
     content = json.loads((root / kind).read_text())
     known = len(content["categories"])
-    told = [{"id": 1000 + each, "name": f"class {each}"} for each in range(known, number)]
-    write_json(root / kind, content | {"categories": [*content["categories"], *told]})
+    outcome = [{"id": 1000 + each, "name": f"class {each}"} for each in range(known, number)]
+    write_json(root / kind, content | {"categories": [*content["categories"], *outcome]})
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,18 @@ def parts() -> list:
 
 
 def person(number: int, image: int, box: list[float], drawn: bool) -> dict:
-    told = {"id": number, "image_id": image, "category_id": 1, "iscrowd": 0, "bbox": box, "num_keypoints": 9}
+    outcome = {
+        "id": number,
+        "image_id": image,
+        "category_id": 1,
+        "iscrowd": 0,
+        "bbox": box,
+        "num_keypoints": 9,
+    }
     x, y, width, height = box
     outline = [[x, y, x + width, y, x + width, y + height, x, y + height]]
     surface = {"dp_I": [2.0], "dp_U": [0.5], "dp_V": [0.5], "dp_x": [12.0], "dp_y": [80.0]}
-    return {**told, "segmentation": outline, **({"dp_masks": parts(), **surface} if drawn else {})}
+    return {**outcome, "segmentation": outline, **({"dp_masks": parts(), **surface} if drawn else {})}
 
 
 @pytest.fixture

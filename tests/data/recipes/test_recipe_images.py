@@ -116,9 +116,9 @@ def test_what_is_left_out_is_counted_and_named(photos, tmp_path, capsys):
     (photos / "raw.CR2").write_bytes(b"raw")
     (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     assert main(["pack", "images", str(photos), "--out", str(tmp_path / "out")]) == 0
-    told = capsys.readouterr().err
-    assert "other files are left out: 1 .cr2, 1 .jpg, 1 .txt" in told and "notes.txt" in told
-    assert "hidden files and folders are left out: 1" in told and ".cache" in told
+    outcome = capsys.readouterr().err
+    assert "other files are left out: 1 .cr2, 1 .jpg, 1 .txt" in outcome and "notes.txt" in outcome
+    assert "hidden files and folders are left out: 1" in outcome and ".cache" in outcome
 
 
 def test_linked_folders_are_followed_once_and_never_in_a_circle(photos, tmp_path):

@@ -248,14 +248,14 @@ def test_the_command_packs_a_split_that_verifies(voc, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "outcome"),
     [("clicks", "--boxes does nothing: "), ("boxes", "--point-radius does nothing: ")],
 )
-def test_the_command_tells_options_that_concern_no_label(voc, tmp_path, capsys, labels, told):
+def test_the_command_tells_options_that_concern_no_label(voc, tmp_path, capsys, labels, outcome):
     asked = ["--labels", labels, "--split", "train", "--out", str(tmp_path / "out")]
     assert main(["pack", "voc2012", str(voc), *asked, "--boxes", "geometry", "--point-radius", "2"]) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "nothing: " in line]
-    assert line.startswith(told)
+    assert line.startswith(outcome)
 
 
 def test_the_help_says_what_to_download_from_where(capsys):

@@ -32,9 +32,9 @@ def folder(packed):
 def test_the_first_stops_the_stream_and_the_option_is_named(folder):
     with pytest.raises(DataError) as caught:
         steps(folder, 3)
-    said = str(caught.value)
-    assert said.startswith(f"{folder}/beach-000000.tar: {BROKEN}.jpg: cannot be decoded")
-    assert "stream.skip_corrupt" in said
+    message = str(caught.value)
+    assert message.startswith(f"{folder}/beach-000000.tar: {BROKEN}.jpg: cannot be decoded")
+    assert "stream.skip_corrupt" in message
 
 
 def test_a_share_leaves_it_out_and_nothing_else(folder, packed):
@@ -78,9 +78,9 @@ def test_more_than_the_share_of_a_shard_is_refused(folder, keys, share):
     spoil(folder / "beach-000000.tar", *keys)
     with pytest.raises(DataError) as caught:
         steps(folder, 3, skip_corrupt=share)
-    said = str(caught.value)
-    assert f"beach-000000.tar: {1 + len(keys)} of 5 samples are corrupt" in said
-    assert f"stream.skip_corrupt {share}" in said
+    message = str(caught.value)
+    assert f"beach-000000.tar: {1 + len(keys)} of 5 samples are corrupt" in message
+    assert f"stream.skip_corrupt {share}" in message
 
 
 def test_other_shards_do_not_count(folder):

@@ -72,7 +72,7 @@ def test_those_who_ask_at_once_wait_for_one_fetch(cache, shard, server):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"bytes": SIZE + 1}, f"not the {SIZE + 1} bytes .* \\(got {SIZE}\\)"),
         ({"sha256": "ab" * 32}, r"not the (ab){32} as sha256 .* \(got [0-9a-f]{64}\)"),
@@ -80,9 +80,9 @@ def test_those_who_ask_at_once_wait_for_one_fetch(cache, shard, server):
     ],
     ids=["size", "digest", "no digest"],
 )
-def test_a_shard_that_is_not_what_its_manifest_says_is_not_kept(cache, shard, change, said):
+def test_a_shard_that_is_not_what_its_manifest_says_is_not_kept(cache, shard, change, message):
     url, known = shard(1)
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         cache.open(url, replace(known, **change))
     assert str(caught.value).startswith(url)
     assert not Path(cache.folder).exists() or kept(cache) == []
