@@ -43,9 +43,9 @@ def table(numbers: dict[str, Any]) -> str:
     head = f"{numbers['folder']}: " + (f"newest row of step {numbers['step']}" if rows else "no rows")
     facts = {"rows": f"{rows:,} of {capacity:,}", "images": f"{numbers['images']:,}"}
     if rows:
-        per, shares = numbers["rows_a_shard"], numbers["age_share_below"].items()
+        per, shares = numbers["rows_a_partition"], numbers["age_share_below"].items()
         facts |= {
-            "partitions": f"{numbers['shards_with_rows']} of {numbers['shards']} with rows: "
+            "partitions": f"{numbers["partitions_with_rows"]} of {numbers['shards']} with rows: "
             f"{per['min']:,} to {per['max']:,} each, median {per['median']:,g}",
             "on disk": f"{numbers['bytes'] / 1e6:,.1f} MB, {numbers['bytes_per_row']:.0f} bytes a row: "
             f"{numbers['dim']} × {numbers['storage']} and the rest",
@@ -115,9 +115,9 @@ def _shape(manifest: SnapshotManifest) -> dict[str, Any]:
         "step": manifest.step,
         "rows": manifest.rows,
         "capacity": manifest.capacity,
-        "shards": manifest.shards,
-        "shards_with_rows": len(rows),
-        "rows_a_shard": {"min": min(rows), "median": median(rows), "max": max(rows)} if rows else None,
+        "partitions": manifest.shards,
+        "partitions_with_rows": len(rows),
+        "rows_a_partition": {"min": min(rows), "median": median(rows), "max": max(rows)} if rows else None,
         "bytes": size,
         "bytes_per_row": size / manifest.rows if manifest.rows else None,
         "storage": manifest.storage,

@@ -280,7 +280,8 @@ def _missing(
         return RunError(f"{folder}: the ranks do not see the same files there", None, remedy)
     if sum(each.stored for each in restored) < sum(each.rows for each in restored):
         least = max(each.fullest for each in restored) * bank.partitions
-        remedy = f"raise it to {least}, or go back to {manifest.capacity} with bank.shards {manifest.shards}"
+        before = f"{manifest.capacity} with bank.partitions {manifest.shards}"
+        remedy = f"raise it to {least}, or go back to {before}"
         return RunError(
             f"bank.capacity has no room for the {manifest.rows} rows of {folder}", settings.capacity, remedy
         )

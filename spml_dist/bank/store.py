@@ -166,7 +166,7 @@ def too_large(count: int, capacity: int, partitions: int) -> RunError:
     return RunError(
         f"an image has {count} segments, and each of the bank's {partitions} parts holds {capacity} rows",
         None,
-        f"raise bank.capacity to {count * partitions} or more, or lower bank.shards (and give another name=)",
+        f"raise bank.capacity to {count * partitions} or more, or lower bank.partitions (with another name=)",
     )
 
 

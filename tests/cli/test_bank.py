@@ -80,8 +80,8 @@ def test_the_numbers_are_counted_from_the_rows(run, capsys, tmp_path):
     assert (outcome["rows"], outcome["images"], outcome["step"]) == (12, 3, 50)
     assert outcome["age_mean"] == pytest.approx(7 * 50 / 12)
     assert outcome["age_share_below"] == pytest.approx({"10": 5 / 12, "100": 1, "1000": 1, "10000": 1})
-    assert (outcome["shards"], outcome["shards_with_rows"]) == (16, 3)
-    assert outcome["rows_a_shard"] == {"min": 3, "median": 4, "max": 5}
+    assert (outcome["partitions"], outcome["partitions_with_rows"]) == (16, 3)
+    assert outcome["rows_a_partition"] == {"min": 3, "median": 4, "max": 5}
     assert outcome["bytes"] == sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     assert outcome["digest"] == json.loads((folder / "manifest.json").read_text())["digest"]
     assert f"rows          12 of {load(SMALL).bank.capacity:,}\n" in printed
@@ -100,7 +100,7 @@ def test_an_empty_bank_has_no_rows(tmp_path, capsys):
     printed = inspect(capsys, tmp_path, "--json", str(tmp_path / "told.json"))
     assert "bank: no rows\n" in printed and "unlabelled          0\n" in printed
     outcome = json.loads((tmp_path / "told.json").read_text())
-    assert outcome["bytes_per_row"] is outcome["rows_a_shard"] is outcome["age_mean"] is None
+    assert outcome["bytes_per_row"] is outcome["rows_a_partition"] is outcome["age_mean"] is None
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "gone"])
