@@ -45,7 +45,7 @@ def table(numbers: dict[str, Any]) -> str:
     if rows:
         per, shares = numbers["rows_a_partition"], numbers["age_share_below"].items()
         facts |= {
-            "partitions": f"{numbers["partitions_with_rows"]} of {numbers['shards']} with rows: "
+            "partitions": f"{numbers['partitions_with_rows']} of {numbers['partitions']} with rows: "
             f"{per['min']:,} to {per['max']:,} each, median {per['median']:,g}",
             "on disk": f"{numbers['bytes'] / 1e6:,.1f} MB, {numbers['bytes_per_row']:.0f} bytes a row: "
             f"{numbers['dim']} × {numbers['storage']} and the rest",
