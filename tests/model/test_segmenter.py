@@ -14,12 +14,13 @@ from spml_dist.config import load
 from spml_dist.errors import ConfigError
 from spml_dist.model.batch_norm import GlobalBatchNorm
 from spml_dist.model.segmenter import Segmenter, build
+from tests.conftest import SMALL
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def config(name: str = "quickstart", **changes):
-    model = load(CONFIGS / f"{name}.yaml").model
+def config(name: str = "small", **changes):
+    model = load(SMALL if name == "small" else CONFIGS / f"{name}.yaml").model
     return model.model_copy(update={"pretrained": False, "dilations": (1, 2), "embedding_dim": 8} | changes)
 
 

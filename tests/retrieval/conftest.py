@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -32,19 +33,16 @@ def scenes(first: int, count: int) -> Iterator[Sample]:
         yield replace(sample, tags=(0,)) if number % 3 == 2 else sample
 
 
-@pytest.fixture(scope="session", autouse=True)
-def colours() -> Iterator[None]:
-    """Exported networks are read as one that embeds colours, in this process."""
-    patch = pytest.MonkeyPatch()
+def load_colours(folder: Path):
+    """For `export.load`: the exported network is read as one that embeds colours."""
+    info = json.loads((folder / "model.json").read_text())
+    info["model"]["embedding_dim"] = 3
+    return ColourNet().eval(), info
 
-    def load_colours(folder: Path):
-        info = json.loads((folder / "model.json").read_text())
-        info["model"]["embedding_dim"] = 3
-        return ColourNet().eval(), info
 
-    patch.setattr(export, "load", load_colours)
-    yield
-    patch.undo()
+@pytest.fixture(autouse=True)
+def colours(monkeypatch) -> None:
+    monkeypatch.setattr(export, "load", load_colours)
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +67,9 @@ def packed(folder: Path, name: str, samples) -> Path:
 def built(trained, tmp_path_factory) -> Path:
     """An index of the run's data.train; tests leave it as it is."""
     out = tmp_path_factory.mktemp("built") / "index"
-    build_index(trained, out=out)
+    # Fixtures of a test would come too late for one of the whole session.
+    with mock.patch.object(export, "load", load_colours):
+        build_index(trained, out=out)
     return out
 
 

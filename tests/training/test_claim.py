@@ -28,8 +28,9 @@ def claimed(run: RunFolder, *overrides: str, path: Path = SMALL) -> Config:
 
 
 def lines(run: RunFolder) -> dict[str, str]:
-    """Value and origin of each line, by its key without the section."""
-    return dict(line.strip().split(": ", 1) for line in run.config.read_text().splitlines() if "  # " in line)
+    """Value and origin of each line, by its key without the section; of equal keys the first."""
+    rows = [line for line in run.config.read_text().splitlines() if "  # " in line]
+    return dict(line.strip().split(": ", 1) for line in reversed(rows))
 
 
 def test_a_run_s_file_shows_origins_and_loads_to_the_same(run):

@@ -55,7 +55,7 @@ def gradient(output: Path, name: str, step: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["one", "two", "three"])
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("float64", 1e-11)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 3e-5), ("float64", 1e-11)])
 def test_losses_are_those_of_one_process_alone(output, name, precision, tolerance):
     for ours, theirs in zip(
         losses(output, f"{name}-{precision}"), losses(output, f"alone-{precision}"), strict=True
@@ -64,7 +64,7 @@ def test_losses_are_those_of_one_process_alone(output, name, precision, toleranc
 
 
 @pytest.mark.parametrize("name", ["one", "two", "three"])
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("float64", 1e-11)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 3e-5), ("float64", 1e-11)])
 def test_so_are_the_gradients(output, name, precision, tolerance):
     for step in (1, 2):
         ours, theirs = (gradient(output, f"{who}-{precision}", step) for who in (name, "alone"))

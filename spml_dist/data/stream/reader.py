@@ -89,8 +89,8 @@ class Reader:
         file.seek(start)
         members = _members(name, file.read(stop - start))
         if not self.masks:
-            for name in UNTRAINED:
-                members.pop(name, None)
+            for member in UNTRAINED:
+                members.pop(member, None)
         key = members.pop("__key__")
         try:
             return decode(key, members, len(self.manifest.classes)), members["jpg"]
