@@ -48,7 +48,7 @@ def experiment(sample: Path, database: Path) -> Callable[..., list[str]]:
     """experiment(output, name, *overrides): what follows `spml-dist train` for the tiny experiment."""
 
     def words(output: Path, name: str, *overrides: str) -> list[str]:
-        if not (output / "mlflow.db").exists():
+        if output.is_dir() and not (output / "mlflow.db").exists():
             shutil.copyfile(database, output / "mlflow.db")
         return [
             str(SMALL),
