@@ -64,8 +64,9 @@ def test_losses_are_those_of_one_process_alone(output, name, precision, toleranc
 
 
 @pytest.mark.parametrize("name", ["one", "two", "three"])
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 3e-5), ("float64", 1e-11)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("float64", 1e-11)])
 def test_so_are_the_gradients(output, name, precision, tolerance):
+    # One process uses torch's batch norm: rounded otherwise, a pixel between two clusters may change sides.
     for step in (1, 2):
         ours, theirs = (gradient(output, f"{who}-{precision}", step) for who in (name, "alone"))
         assert (ours - theirs).norm() <= tolerance * theirs.norm()
