@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spml_dist.config.method_models import LabelingConfig
+from spml_dist.config.labeling_models import LabelingConfig
 from spml_dist.config.models import ModelConfig
 from spml_dist.labeling import network, random_walk
 from spml_dist.labeling.network import TrainedSegmenter

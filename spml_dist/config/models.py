@@ -13,15 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from spml_dist.config import checks
-from spml_dist.config.method_models import (
-    BankConfig,
-    CamConfig,
-    ClassifierConfig,
-    LabelingConfig,
-    LossConfig,
-    RelationsConfig,
-    SegmentsConfig,
-)
+from spml_dist.config.labeling_models import CamConfig, ClassifierConfig, LabelingConfig
+from spml_dist.config.method_models import BankConfig, LossConfig, RelationsConfig, SegmentsConfig
 from spml_dist.config.strict import ClassId, Count, PathOrUrl, Probability, Section
 
 

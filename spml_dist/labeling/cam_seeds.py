@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spml_dist.config.method_models import CamConfig
+from spml_dist.config.labeling_models import CamConfig
 from spml_dist.data.annotations.boxes import area, whole, window
 from spml_dist.records import IGNORED, UNLABELLED, Box, Sample
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, relu
 
-from spml_dist.config.method_models import CamConfig
+from spml_dist.config.labeling_models import CamConfig
 from spml_dist.data.stream.augment import normalise
 from spml_dist.labeling import cam_seeds
 from spml_dist.labeling.labeler import with_labels

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spml_dist.config.method_models import LabelingConfig
+from spml_dist.config.labeling_models import LabelingConfig
 from spml_dist.inference import whole_image
 from spml_dist.inference.neighbours import shares
 from spml_dist.inference.read_outs import prototypes_of

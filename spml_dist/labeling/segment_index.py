@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from spml_dist.bank.search.faiss_index import build, search
-from spml_dist.config.method_models import LabelingConfig
+from spml_dist.config.labeling_models import LabelingConfig
 from spml_dist.data.pack.each_part import each_part
 from spml_dist.data.pack.pack import Rejection
 from spml_dist.errors import DataError, RunError

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spml_dist.config.method_models import LabelingConfig
+from spml_dist.config.labeling_models import LabelingConfig
 from spml_dist.labeling import random_walk
 from spml_dist.labeling.cam_seeds import located_shares
 from spml_dist.labeling.cams import CamSeeds

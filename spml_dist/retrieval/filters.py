@@ -18,6 +18,8 @@ OPERATORS_DEEP = 50
 
 Term = Callable[[np.ndarray], np.ndarray]
 """[N, K/8] tag bits → [N] bool"""
+Words = list[tuple[str, bool]]
+"""each with whether it is an operator"""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,9 @@ def parsed(expression: str, classes: Sequence[str]) -> Term:
     return term
 
 
-def _split(expression: str) -> list[tuple[str, bool]]:
+def _split(expression: str) -> Words:
     """(word, whether it is an operator); words of a name without quotes are joined."""
-    found: list[tuple[str, bool]] = []
+    found: Words = []
     place = 0
     text = expression.rstrip()
     while place < len(text):
@@ -99,23 +101,26 @@ def _split(expression: str) -> list[tuple[str, bool]]:
     return found
 
 
-def _either(words: list[tuple[str, bool]], classes: Sequence[str], depth: int) -> tuple[Term, list]:
-    left, words = _both(words, classes, depth)
-    while words and words[0] == ("or", True):
-        right, words = _both(words[1:], classes, depth)
-        left = _joined(np.logical_or, left, right)
+def _either(words: Words, classes: Sequence[str], depth: int) -> tuple[Term, Words]:
+    return _chain("or", np.logical_or, _both, words, classes, depth)
+
+
+def _both(words: Words, classes: Sequence[str], depth: int) -> tuple[Term, Words]:
+    return _chain("and", np.logical_and, _one, words, classes, depth)
+
+
+def _chain(
+    word: str, operation: Callable, part: Callable, words: Words, classes: Sequence[str], depth: int
+) -> tuple[Term, Words]:
+    """Parts between which an operator stands, from left to right."""
+    left, words = part(words, classes, depth)
+    while words and words[0] == (word, True):
+        right, words = part(words[1:], classes, depth)
+        left = _joined(operation, left, right)
     return left, words
 
 
-def _both(words: list[tuple[str, bool]], classes: Sequence[str], depth: int) -> tuple[Term, list]:
-    left, words = _one(words, classes, depth)
-    while words and words[0] == ("and", True):
-        right, words = _one(words[1:], classes, depth)
-        left = _joined(np.logical_and, left, right)
-    return left, words
-
-
-def _one(words: list[tuple[str, bool]], classes: Sequence[str], depth: int) -> tuple[Term, list]:
+def _one(words: Words, classes: Sequence[str], depth: int) -> tuple[Term, Words]:
     text = " ".join(word for word, _ in words)
     if depth > OPERATORS_DEEP:
         raise _unreadable(text, f"more than {OPERATORS_DEEP} brackets and nots within one another")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spml_dist.config import load
-from spml_dist.config.method_models import CamConfig
+from spml_dist.config.labeling_models import CamConfig
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.pack.pack import Rejection
 from spml_dist.errors import RunError

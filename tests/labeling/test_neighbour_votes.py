@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spml_dist.config.method_models import LabelingConfig
+from spml_dist.config.labeling_models import LabelingConfig
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.errors import DataError
 from spml_dist.inference.neighbours import shares

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from spml_dist.config.method_models import CamConfig, LabelingConfig
+from spml_dist.config.labeling_models import CamConfig, LabelingConfig
 from spml_dist.labeling import grid_scores, random_walk
 from spml_dist.labeling.cams import CamSeeds
 from spml_dist.labeling.walks import CamWalk, SoftmaxWalk, look, spread
