@@ -22,6 +22,7 @@ from spml_dist.labeling.cam_seeds import box_seeds, mapped_classes, seeds, tag_s
 from spml_dist.labeling.label_quality import measure
 from spml_dist.labeling.labelled_parts import LabelledParts, PackParts
 from spml_dist.records import IGNORED, IMAGENET, UNLABELLED, Sample
+from tests.labeling import builders
 
 SMALL = Path(__file__).parents[1] / "small.yaml"
 CONFIG = load(SMALL).cam
@@ -34,14 +35,7 @@ def configured(**changes) -> CamConfig:
 
 
 def sample(**fields) -> Sample:
-    empty = {
-        "key": "a",
-        "image": np.zeros((*SHAPE, 3), np.uint8),
-        "semantic": np.full(SHAPE, UNLABELLED, np.uint8),
-        "regions": np.zeros(SHAPE, np.uint16),
-        "tags": None,
-    }
-    return Sample(**empty | fields)
+    return builders.sample(SHAPE, **fields)
 
 
 def slow_tag_seeds(maps, classes, background, cam) -> np.ndarray:

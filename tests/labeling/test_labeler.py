@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from spml_dist.labeling.labeler import ByLabels, annotated, is_tagged_alone, possible, with_labels
 from spml_dist.records import ANNOTATED, IGNORED, UNLABELLED, Sample
+from tests.labeling import builders
 
 SHAPE = (3, 4)
 VALUES = st.sampled_from([0, 1, 2, UNLABELLED])
@@ -21,14 +22,7 @@ DRAWN = arrays(np.uint8, SHAPE, elements=st.sampled_from([0, 1, 2, UNLABELLED, I
 
 
 def sample(**fields) -> Sample:
-    empty = {
-        "key": "a",
-        "image": np.zeros((*SHAPE, 3), np.uint8),
-        "semantic": np.full(SHAPE, UNLABELLED, np.uint8),
-        "regions": np.zeros(SHAPE, np.uint16),
-        "tags": None,
-    }
-    return Sample(**empty | fields)
+    return builders.sample(SHAPE, **fields)
 
 
 @given(DRAWN, st.lists(st.tuples(LABELS, SURENESS, st.sampled_from([0.0, 0.5])), min_size=1, max_size=3))
