@@ -26,8 +26,8 @@ class FiniteCheck:
         """1 + this rank's first bad step, or 0"""
         self.stop = torch.zeros((), device=device)
         """1 once a loss or gradient of any rank was not finite: the optimiser's order to do nothing"""
-        self._stop_requests = torch.zeros((), device=device)
-        """ranks that were asked to stop when the last step was made"""
+        self._stop_requests = [_Read(torch.zeros((), device=device))] * 2
+        """ranks that were asked to stop when the last two steps were made"""
         self._keys: dict[int, list[str]] = {}
         """names of this rank's images of each step since the last time the host looked"""
         for parameter in model.parameters():
@@ -48,11 +48,13 @@ class FiniteCheck:
         ours = bad.to(self.stop.dtype)
         everywhere = comm.sum_all(torch.stack([ours, torch.full_like(ours, float(stop_requested))]))
         self.stop.copy_(everywhere[0] > 0)
-        self._stop_requests.copy_(everywhere[1])
+        self._stop_requests = [self._stop_requests[1], _Read(everywhere[1])]
 
     def stop_requested(self) -> bool:
-        """Whether any rank was asked to stop when the last step was made: the same on every rank."""
-        return bool(self._stop_requests.item())
+        """Whether any rank was asked to stop when the last step was made, on a GPU the one before, for whose
+        number the host need not wait: the same on every rank."""
+        before, last = self._stop_requests
+        return bool((before if self.stop.is_cuda else last).value())
 
     def require_finite(self) -> None:
         """Raise RunError on every rank if anything was not finite, with the first step and its images."""
@@ -67,3 +69,17 @@ class FiniteCheck:
                 "it changed no weight; lower optimizer.lr (and give another name=), or look at the images",
             )
         self._keys.clear()
+
+
+class _Read:
+    """A number on its way to the host."""
+
+    def __init__(self, number: Tensor):
+        self._number = number.to("cpu", non_blocking=True)
+        on_gpu = number.is_cuda and torch.cuda.is_available()
+        self._arrived = torch.cuda.current_stream().record_event() if on_gpu else None
+
+    def value(self) -> float:
+        if self._arrived:
+            self._arrived.synchronize()
+        return self._number.item()
