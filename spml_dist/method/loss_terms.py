@@ -37,7 +37,8 @@ def pixel_terms(
 
     positive, negative: sums over what attracts and repels, without the own segment; itself: its
     exponential, 0 where there is none; own_repels: bool, whether it counts among what repels; others: int64,
-    how many other segments attract; times: how many pixels each stands for, or None; factor: κ · weight · scale.
+    how many other segments attract; times: how many pixels each stands for, or None; factor: κ · weight ·
+    scale.
     """
     alone = others == 0
     negative = negative + own_repels * itself
