@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-START_SECONDS = 200
+START_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ def clean_environment(tmp_path_factory) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     home = {"HOME": str(tmp_path_factory.mktemp("home")), "RAY_USAGE_STATS_ENABLED": "0"}
     # A machine that is busy with something else takes longer than Ray by itself has patience for.
-    return kept | home | {"RAY_raylet_start_wait_time_s": str(START_SECONDS)}
+    patience = ("RAY_raylet_start_wait_time_s", "RAY_DASHBOARD_STARTUP_TIMEOUT_S")
+    return kept | home | dict.fromkeys(patience, str(START_SECONDS))
 
 
 @pytest.fixture(scope="module")
