@@ -138,12 +138,14 @@ def test_one_file_hands_the_worker_to_the_cluster():
     """The cluster is handed functions and knows none, and a training's worker does not know what launched it.
 
     A file of the library joins the two, and no verb: from Python, `spml_dist.train` is the same training.
-    Packing and inference spread functions over processes, and launch nothing; a job is a command line.
+    Packing and inference spread functions over processes, and launch nothing; a job is a command line,
+    and a look at the nodes no training.
     """
     importers = {path.relative_to(ROOT) for path, other in inner() if other == "cluster"}
     spreading = ("cluster", "data", "inference", "retrieval")
     assert {str(path) for path in importers if path.parts[0] not in spreading} == {
         "training/launch.py",
+        "training/node_doctor.py",
         "cli/submit.py",
     }
 

@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -172,6 +173,62 @@ def _requested(resource: str, together: int, single: int) -> Iterator[elastic.Ro
     finally:
         for group in groups:
             remove_placement_group(group)
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Machines of a cluster."""
+
+    names: list[str]
+    """no two are the same"""
+    addresses: list[str]
+    """by which they reach one another"""
+    _identities: list[str]
+
+    def each(self, function: Callable[[int, int], Any]) -> list[Any]:
+        """function(number of the node, how many there are) on all nodes at once, without reserving anything.
+
+        RunError, naming the node, for what is raised or cannot run there.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        # Also a task without a GPU of its own sees those of its node.
+        seen = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
+        task = ray.remote(num_cpus=0, max_retries=0, runtime_env=seen)(function)
+        running = [
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+                number, len(self.names)
+            )
+            for number, node in enumerate(self._identities)
+        ]
+        return [self._result(name, reference) for name, reference in zip(self.names, running, strict=True)]
+
+    @staticmethod
+    def _result(name: str, reference: Any) -> Any:
+        import ray
+
+        try:
+            return ray.get(reference)
+        except Exception as error:  # of the function, of Ray, of a package that is not there
+            cause = getattr(error, "cause", error)
+            what = f"node {name}: {type(cause).__name__}"
+            raise RunError(what, str(cause).strip().splitlines()[-1], "mend what it names") from error
+
+
+@contextmanager
+def nodes() -> Iterator[Nodes]:
+    """Of the cluster that RAY_ADDRESS names, connected while the block runs. RunError: none answers there."""
+    with connected(1, {}):
+        import ray
+
+        alive = sorted((each for each in ray.nodes() if each["Alive"]), key=lambda each: each["NodeID"])
+        hosts = [each["NodeManagerHostname"] for each in alive]
+        names = [
+            host if hosts.count(host) == 1 else f"{host}#{number}"
+            for number, host in enumerate(hosts, start=1)
+        ]
+        yield Nodes(names, [each["NodeManagerAddress"] for each in alive], [each["NodeID"] for each in alive])
 
 
 def spread(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from spml_dist.errors import ConfigError
 
@@ -183,6 +184,13 @@ def _tracking(config: Config) -> None:
             "tracking.uri",
             uri,
             "MLflow keeps runs in a database or on a server: sqlite:///FILE or http://HOST:PORT",
+        )
+    # The address is written into the run's configuration, its log and its report.
+    if uri.startswith("http") and (host := urlsplit(uri).netloc.rpartition("@"))[1]:
+        raise ConfigError(
+            "tracking.uri holds a name or password",
+            f"of {host[2]}",
+            "give them by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
         )
 
 

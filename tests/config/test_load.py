@@ -277,6 +277,7 @@ class TestRulesBetweenFields:
             ),
             (["model.pretrained=true", "model.weights=w.safetensors"], "choose one"),
             (["tracking.uri=file:runs"], "sqlite:///FILE"),
+            (["tracking.uri=https://me:s3cret@mlflow:5000"], "(got of mlflow:5000); give them by MLFLOW_"),
             (
                 [
                     "relations.image_similarity.weight=0",
