@@ -189,8 +189,6 @@ def _whole(filled: Filled) -> dict:
     and drawing some."""
     bank, (queries, eligible) = filled.bank, filled.queries()
     kept, counted, drew = [], [], []
-    strata = sampling.strata(bank.store.written_rows(), bank.classes, bank.settings.sampled_by)
-    share = torch.full((2,), 1e-3, dtype=torch.float64)
     for step in range(LOOKUPS):
         start = time.perf_counter()
         bank.store.counts.of(queries)
@@ -199,7 +197,7 @@ def _whole(filled: Filled) -> dict:
         count(bank.store.written_rows(), eligible, queries, bank.classes)
         counted.append(time.perf_counter() - start)
         start = time.perf_counter()
-        sampling.draw_rows(bank.store, strata, eligible.nonzero()[:, 0], share, bank.seed, step)
+        sampling.draw_rows(bank.store, eligible.nonzero()[:, 0], (1e-3, 1e-3), bank.seed, step)
         drew.append(time.perf_counter() - start)
     return {
         f"{name}_ms": 1e3 * most(statistics.median(spent))

@@ -83,7 +83,6 @@ ROWS: dict[str, tuple[str, ...]] = {
     "max_age_100": ("bank.max_age=100",),
     "own_images": ("bank.own_images=true",),
     "sampled_256": ("bank.sampled=256",),
-    "sampled_by_class": ("bank.sampled_by=class",),
     "image_similarity_0": ("relations.image_similarity.weight=0",),
     "image_similarity_1": ("relations.image_similarity.weight=1.0",),
     "annotation_0": ("relations.annotation.weight=0",),

@@ -14,7 +14,7 @@ from torch import Tensor
 from spml_dist import comm
 from spml_dist.bank import exchange, sampling
 from spml_dist.bank.counts import RowCounts, sum_over_ranks
-from spml_dist.bank.rows import as_candidates, by_identity, pack, unpack
+from spml_dist.bank.rows import ANNOTATED, as_candidates, by_identity, pack, unpack
 from spml_dist.bank.store import Store
 from spml_dist.config.method_models import BankConfig
 from spml_dist.records import BankCandidates, BankCounts, BankRows, Neighbours
@@ -48,18 +48,16 @@ def choose(
         rows, _ = _gathered(store, classes, settings, nearest, none)
         return BankCandidates(as_candidates(rows, classes, dtype))
     whole = sum_over_ranks(counts)
-    strata = sampling.strata(store.written_rows(), classes, settings.sampled_by)
-    per_stratum = sampling.per_stratum(whole.rows, whole.by_class, settings.sampled_by)
-    # What all ranks have left to draw from: counted, since no rank sees the others' rows.
-    near = torch.bincount(strata[nearest], minlength=len(per_stratum))
-    per_stratum = per_stratum - comm.sum_all(near)
-    probability = sampling.draw_probabilities(per_stratum, settings.sampled)
     left = eligible.clone()
     left[nearest] = False
-    drawn = sampling.draw_rows(store, strata, left.nonzero()[:, 0], probability, seed, step)
+    near_annotated = comm.sum_all(torch.count_nonzero(store.rows.source[nearest] == ANNOTATED))
+    # What all ranks have left to draw from, of either kind: counted, since no rank sees the others' rows.
+    annotated = int((whole.by_class.sum() - near_annotated).item())
+    others = int(whole.rows.item()) - len(image) - annotated
+    probability = sampling.draw_probabilities(annotated, others, settings.sampled)
+    drawn = sampling.draw_rows(store, left.nonzero()[:, 0], probability, seed, step)
     rows, count_drawn = _gathered(store, classes, settings, nearest, drawn)
-    stratum = sampling.strata(rows, classes, settings.sampled_by)
-    weight = sampling.row_weights(stratum, len(rows) - count_drawn, per_stratum)
+    weight = sampling.row_weights(rows.source, len(rows) - count_drawn, annotated, others)
     counted = BankCounts(whole.by_class, whole.by_propagated, whole.sharing)
     return BankCandidates(as_candidates(rows, classes, dtype), weight.log(), counted)
 

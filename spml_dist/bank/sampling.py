@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from spml_dist.bank.rows import ANNOTATED
-from spml_dist.bank.search.filters import Filterable
 from spml_dist.bank.store import Store
 from spml_dist.hashing import uniform
 from spml_dist.records import Neighbours
@@ -65,65 +64,34 @@ def slots_of_rows(store: Store, image: Tensor, segment: Tensor) -> Tensor:
     return torch.tensor(slots, dtype=torch.int64, device=image.device)
 
 
-def strata(rows: Filterable, classes: int, by: str) -> Tensor:
-    """[n] int64: what each row is drawn among; by: `bank.sampled_by`.
+def draw_probabilities(annotated: int, others: int, sampled: int) -> tuple[float, float]:
+    """With which probability an annotated row is drawn, and any other, so that about `sampled` are in all.
 
-    By `kind`: annotated rows, and all others; by `class`: the annotated rows of each class, and all others.
+    annotated, others: rows to draw from. Half of the drawn are annotated where there are as many: they alone
+    attract by annotation, and where labels are sparse a plain draw has hardly any.
     """
-    annotated = rows.source == ANNOTATED
-    return (
-        torch.where(annotated, 0, 1) if by == "kind" else torch.where(annotated, rows.label.long(), classes)
-    )
+    of_annotated = min(annotated, max(sampled / 2, sampled - others))
+    return of_annotated / max(1, annotated), (sampled - of_annotated) / max(1, others)
 
 
-def per_stratum(rows: Tensor, by_class: Tensor, by: str) -> Tensor:
-    """[strata] int64: rows of each. rows: [1] int64, all; by_class: [K] int64, the annotated ones."""
-    annotated = by_class.sum()[None]
-    return torch.cat([annotated if by == "kind" else by_class, rows - annotated])
-
-
-def draw_probabilities(rows: Tensor, sampled: int) -> Tensor:
-    """[strata] float64: with which probability a row of each is drawn, so that about `sampled` are in all.
-
-    rows: [strata] int64 to draw from, the last those that are not annotated. Half of the drawn are annotated
-    where there are as many: they alone attract by annotation, and where labels are sparse a plain draw has
-    hardly any. Of each stratum of them as many are drawn as of every other, or all.
-    """
-    numbers = rows.double()
-    annotated, others = numbers[:-1], numbers[-1:]
-    of_annotated = annotated.sum().minimum((sampled - others).clamp(min=sampled / 2))
-    level = _level(annotated, of_annotated)
-    wanted = torch.cat([annotated.minimum(level), sampled - of_annotated])
-    return wanted / numbers.clamp(min=1)
-
-
-def _level(numbers: Tensor, total: Tensor) -> Tensor:
-    """[1] float64: t for which Σ min(numbers, t) is the total, which is no more than Σ numbers."""
-    ascending = numbers.sort().values
-    below = ascending.cumsum(0) - ascending
-    above = torch.arange(len(numbers), 0, -1, device=numbers.device)
-    # Every piece of the concave, piecewise linear Σ min(numbers, t) lies above it: the last to cross is its.
-    return ((total - below) / above).amax(0, keepdim=True)
-
-
-def draw_rows(store: Store, strata: Tensor, slots: Tensor, share: Tensor, seed: int, step: int) -> Tensor:
+def draw_rows(store: Store, slots: Tensor, share: tuple[float, float], seed: int, step: int) -> Tensor:
     """Those of the slots whose rows this step draws, each by its own hash.
 
-    strata: of the slots ever written, [store.used] int64; share: probability of a row of each stratum.
+    share: probabilities of an annotated row and of any other, as `draw_probabilities` gives them.
     """
     chance = uniform(seed, step, store.rows.image[slots], store.rows.segment[slots])
-    return slots[chance < share[strata[slots]]]
+    of_kind = chance.new_tensor(share)[(store.rows.source[slots] != ANNOTATED).long()]
+    return slots[chance < of_kind]
 
 
-def row_weights(stratum: Tensor, sure: int, rows: Tensor) -> Tensor:
+def row_weights(source: Tensor, sure: int, annotated: int, others: int) -> Tensor:
     """[n] float32: how many rows of the bank each candidate stands for.
 
-    stratum: [n] int64 of the candidates, of which the first `sure` stand for themselves and the rest was
-    drawn; rows: [strata] int64 of which they were drawn. A drawn row stands for its part of those of its
-    stratum.
+    source: [n] uint8 of the candidates, of which the first `sure` stand for themselves and the rest was
+    drawn; annotated, others: rows of which they were drawn. A drawn row stands for its part of those of its
+    kind.
     """
-    weight = torch.ones(len(stratum), device=stratum.device)
-    drawn = stratum[sure:]
-    part = rows / torch.bincount(drawn, minlength=len(rows))
-    weight[sure:] = part.to(weight)[drawn]
+    weight = torch.ones(len(source), device=source.device)
+    for kind, rows in ((source == ANNOTATED, annotated), (source != ANNOTATED, others)):
+        weight[sure:][kind[sure:]] = rows / torch.count_nonzero(kind[sure:])
     return weight

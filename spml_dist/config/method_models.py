@@ -201,11 +201,6 @@ class BankConfig(Section):
         description="Number n of further rows that nearest+sampled draws for a step, on average; it draws "
         "none of either kind, annotated or not, with a probability of about exp(-n/2).",
     )
-    sampled_by: Literal["kind", "class"] = Field(
-        default="kind",
-        description="Of what nearest+sampled draws equal numbers: half of the annotated rows and half of the "
-        "others; or that, and of the annotated ones as many of each class.",
-    )
     own_images: bool = Field(
         default=False,
         description="Whether remembered segments of the batch's own images, older copies of themselves, are "

@@ -11,10 +11,8 @@ from spml_dist.bank.rows import ANNOTATED
 from spml_dist.bank.sampling import (
     draw_probabilities,
     draw_rows,
-    per_stratum,
     row_weights,
     slots_of_rows,
-    strata,
     union_of_neighbours,
 )
 from spml_dist.bank.store import Store
@@ -92,45 +90,18 @@ def test_held_are_those_rows_that_the_store_has(store):
 class TestShares:
     @given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 200))
     def test_as_many_are_drawn_as_asked_or_all_half_of_them_annotated_where_there_are(self, a, b, sampled):
-        of_annotated, of_others = draw_probabilities(torch.tensor([a, b]), sampled).tolist()
+        of_annotated, of_others = draw_probabilities(a, b, sampled)
         numbers = a * of_annotated, b * min(1, of_others)
         assert sum(numbers) == pytest.approx(min(sampled, a + b))
         assert of_annotated <= 1 and of_others >= 0
         if 2 * min(a, b) >= sampled:
             assert numbers == (pytest.approx(sampled / 2), pytest.approx(sampled / 2))
 
-    @given(st.lists(st.integers(0, 300), min_size=2, max_size=8), st.integers(1, 200))
-    def test_of_every_class_as_many_are_drawn_or_all(self, rows, sampled):
-        share = draw_probabilities(torch.tensor(rows), sampled)
-        together = draw_probabilities(torch.tensor([sum(rows[:-1]), rows[-1]]), sampled)
-        drawn = [n * s for n, s in zip(rows, share.tolist(), strict=True)]
-        assert sum(drawn[:-1]) == pytest.approx(sum(rows[:-1]) * together[0].item())
-        assert share[-1] == together[1] and share.max() <= max(1, share[-1])
-        most = max(drawn[:-1])
-        assert all(d == pytest.approx(min(n, most)) for n, d in zip(rows[:-1], drawn[:-1], strict=True))
-
-    def test_strata_are_kinds_or_classes(self):
-        rows = rows_of(["a", "b"], [9, 9])
-        annotated, label = rows.source == ANNOTATED, rows.label.long()
-        by_kind, by_class = (strata(rows, CLASSES, by) for by in ("kind", "class"))
-        assert by_kind.tolist() == [0 if one else 1 for one in annotated]
-        pairs = zip(annotated.tolist(), label.tolist(), strict=True)
-        assert by_class.tolist() == [k if one else CLASSES for one, k in pairs]
-        of_class = torch.bincount(label[annotated], minlength=CLASSES)
-        for by, stratum in (("kind", by_kind), ("class", by_class)):
-            numbers = per_stratum(torch.tensor([len(rows)]), of_class, by)
-            assert numbers.tolist() == torch.bincount(stratum, minlength=len(numbers)).tolist()
-
-    def test_a_drawn_row_stands_for_its_part_of_the_rows_of_its_stratum_that_are_left(self):
-        stratum, rows = torch.tensor([0, 1, 1, 0, 0, 1]), torch.tensor([8, 4])
-        assert row_weights(stratum, 2, rows).tolist() == [1, 1, 2, 4, 4, 2]
-        assert row_weights(stratum[:2], 2, rows).tolist() == [1, 1]
-
-
-def drawn(store, slots, share, seed: int, step: int):
-    """By kind."""
-    kinds = strata(store.written_rows(), CLASSES, "kind")
-    return draw_rows(store, kinds, slots, torch.tensor(share, dtype=torch.float64), seed, step)
+    def test_a_drawn_row_stands_for_its_part_of_the_rows_of_its_kind_that_are_left(self):
+        other, annotated = 0, ANNOTATED
+        source = torch.tensor([annotated, other, other, annotated, annotated, other], dtype=torch.uint8)
+        assert row_weights(source, 2, annotated=8, others=4).tolist() == [1, 1, 2, 4, 4, 2]
+        assert row_weights(source[:2], 2, annotated=8, others=4).tolist() == [1, 1]
 
 
 class TestDrawn:
@@ -139,31 +110,31 @@ class TestDrawn:
         slots, steps = store.live(), 400
         times = torch.zeros(len(slots))
         for step in range(steps):
-            times += torch.isin(slots, drawn(store, slots, (0.4, 0.2), 1, step))
+            times += torch.isin(slots, draw_rows(store, slots, (0.4, 0.2), seed=1, step=step))
         share = torch.where(store.rows.source[slots] == ANNOTATED, 0.4, 0.2)
         error = (times / steps - share).abs() / (share * (1 - share) / steps) ** 0.5
         assert error.max() < 6 and abs((times / steps - share).mean()) < 0.005
 
     def test_a_larger_share_draws_the_same_rows_and_more(self, store):
-        few, many = (set(drawn(store, store.live(), (s, s), 1, 7).tolist()) for s in (0.1, 0.3))
+        few, many = (set(draw_rows(store, store.live(), (s, s), 1, 7).tolist()) for s in (0.1, 0.3))
         assert few < many
-        assert len(drawn(store, store.live(), (1.0, 1.0), 1, 7)) == len(store)
-        assert len(drawn(store, store.live(), (0.0, 0.0), 1, 7)) == 0
+        assert len(draw_rows(store, store.live(), (1.0, 1.0), 1, 7)) == len(store)
+        assert len(draw_rows(store, store.live(), (0.0, 0.0), 1, 7)) == 0
 
     def test_it_depends_on_the_row_and_not_on_its_slot_or_on_who_holds_it(self, store):
         rows = take(store.rows, store.live())
-        one = contents(take(store.rows, drawn(store, store.live(), (0.3, 0.3), 1, 7)))
+        one = contents(take(store.rows, draw_rows(store, store.live(), (0.3, 0.3), 1, 7)))
         parts = []
         for owned in (range(0, 1), range(1, 3)):
             part = Store(owned, 3, 2000, DIM, CLASSES, "float32")
             mine = take(rows, torch.isin(rows.image.remainder(3), torch.tensor(owned)))
             part.put(take(mine, torch.arange(len(mine)).flip(0)))
-            parts.append(contents(take(part.rows, drawn(part, part.live().flip(0), (0.3, 0.3), 1, 7))))
+            parts.append(contents(take(part.rows, draw_rows(part, part.live().flip(0), (0.3, 0.3), 1, 7))))
         assert parts[0] | parts[1] == one and not parts[0] & parts[1] and parts[0] and parts[1]
 
     def test_other_steps_and_seeds_draw_other_rows(self, store):
         draws = [
-            frozenset(drawn(store, store.live(), (0.3, 0.3), seed, step).tolist())
+            frozenset(draw_rows(store, store.live(), (0.3, 0.3), seed, step).tolist())
             for seed, step in ((1, 7), (1, 8), (2, 7))
         ]
         assert len(set(draws)) == 3

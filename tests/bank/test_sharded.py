@@ -85,7 +85,6 @@ CASES: dict[str, dict] = {
     "nearest+sampled": {},
     "nearest+sampled with own images": {"own_images": True, "sampled": 5},
     "more drawn than there are": {"sampled": 1000},
-    "as many drawn of each class": {"sampled_by": "class"},
     "vectors alike": {"how": {"coarse": True}, "neighbours": 6},
     "float16": {"storage": "float16", "how": {"storage": "float16"}},
     "bfloat16": {"storage": "bfloat16", "how": {"storage": "bfloat16"}},
@@ -236,14 +235,11 @@ def slow_memory(case: dict, rows: BankRows, question: Candidates, step: int) -> 
     if options.candidates == "nearest+sampled":
         left = [i for i in range(len(eligible)) if i not in which]
         chance = uniform(SEED, step, eligible.image, eligible.segment)
-        stratum = [
-            CLASSES if source != ANNOTATED else label if options.sampled_by == "class" else 0
-            for source, label in zip(eligible.source.tolist(), eligible.label.tolist(), strict=True)
-        ]
-        numbers = [sum(stratum[i] == one for i in left) for one in range(CLASSES + 1)]
-        share = draw_probabilities(torch.tensor(numbers), options.sampled)
-        drawn = [i for i in left if chance[i] < share[stratum[i]]]
-        alike = {i: [j for j in left if stratum[j] == stratum[i]] for i in drawn}
+        annotated = eligible.source == ANNOTATED
+        numbers = [sum(annotated[i].item() == kind for i in left) for kind in (True, False)]
+        share = draw_probabilities(*numbers, options.sampled)
+        drawn = [i for i in left if chance[i] < share[0 if annotated[i] else 1]]
+        alike = {i: [j for j in left if annotated[j] == annotated[i]] for i in drawn}
         seen["weight"] = [1.0] * len(which)
         seen["weight"] += [len(alike[i]) / len(set(alike[i]).intersection(drawn)) for i in drawn]
         which += drawn
