@@ -108,7 +108,7 @@ def _device(config: Config | None) -> Finding:
 
     from spml_dist.inference.device import resolve_device
 
-    workers = config.engine.workers if config else 1
+    workers = config.engine.most if config else 1
     if resolve_device(config.engine.device if config else "auto") == "cuda":
         free = [torch.cuda.mem_get_info(number)[0] / 1e9 for number in range(torch.cuda.device_count())]
         gpus = ", ".join(
