@@ -111,8 +111,15 @@ class ShardedBank:
             eligible, neighbours, labelled = torch.zeros_like(eligible), [], None
             counts = difference(counts, counts)
         chosen = choose(
-            *(self.store, self.settings, self.classes, queries.vector.dtype),
-            *(neighbours, eligible, counts, self.seed, step),
+            self.store,
+            self.settings,
+            self.classes,
+            queries.vector.dtype,
+            neighbours,
+            eligible,
+            counts,
+            self.seed,
+            step,
         )
         return replace(chosen, labelled=labelled if self._plan.votes else None)
 
