@@ -19,12 +19,18 @@ def add_verb(
     )
 
 
-def at_least(least: int) -> Callable[[str], int]:
+MOST = 10**9
+"""of any number that is counted with"""
+
+
+def at_least(least: int, most: int = MOST) -> Callable[[str], int]:
     """The type of an option that takes a whole number."""
 
     def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least {least}")
+        if not text.isdecimal() or int(text[:20]) < least:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r}: give a whole number of at least {least}")
+        if int(text[:20]) > most:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r}: give a whole number of at most {most:,}")
         return int(text)
 
     return number

@@ -30,7 +30,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     about = "Look whether this machine, and what an experiment needs, are ready for a training."
     parser = add_verb(subparsers, "doctor", "look whether a training can start here", about, EXAMPLES)
     parser.add_argument("config", type=Path, nargs="?", metavar="CONFIG", help="experiment, a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it, by dotted key")
+    changes = "changes to it, by dotted key"
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=changes)
     address = "look at every node of this Ray cluster (default: RAY_ADDRESS, else this machine alone)"
     parser.add_argument("--address", metavar="HOST:PORT", help=address)
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the findings as JSON")

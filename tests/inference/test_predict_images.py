@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -204,10 +205,20 @@ def test_mistakes_are_a_line_and_nothing_is_written(run, photos, tmp_path, capsy
         ((run, other, "--out", tmp_path / "out"), "other: no image in it"),
         ((photos, photos, "--out", tmp_path / "out"), "holds no trained model"),
         ((run, photos, "--out", tmp_path / "out", "--scales", "0"), "scales"),
+        ((run, photos, "--out", tmp_path / "out", "--window", "99999999"), "16 to 2,048 pixels"),
+        ((run, photos, "--out", tmp_path / "out", "--batch", "9" * 5000), "at most 1,000,000,000"),
     ]:
         assert predict(*words) == 2
         assert named in message(capsys)
     assert contents(tmp_path) == before
+
+
+def test_a_second_call_into_one_folder_at_once_is_refused(run, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert predict(run, photos, "--out", out) == 0
+    with FileLock(out / "unfinished.lock"):
+        assert predict(run, photos, "--out", out) == 2
+    assert "another process labels images into it" in message(capsys)
 
 
 def test_other_settings_want_another_folder(run, photos, tmp_path, capsys):
