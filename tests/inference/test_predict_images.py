@@ -9,6 +9,7 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from spml_dist import cluster
 from spml_dist.cli import main
 from spml_dist.config import dump, load
 from spml_dist.drawing.overlay import palette
+from spml_dist.inference import brush_runs
 from spml_dist.inference.label_pictures import LabelPictures
 from spml_dist.inference.trained_model import load_model
 from spml_dist.model import export
@@ -279,3 +281,47 @@ def test_cvat_holds_the_masks_in_the_colours_of_its_label_map(run, photos, tmp_p
             shown = np.array(Image.open(io.BytesIO(archive.read(f"SegmentationClass/{name}.png"))))
             labels = read(out / "masks" / f"{name}.png")
             np.testing.assert_array_equal(shown, np.array(list(colours.values()))[labels])
+
+
+def test_label_studio_holds_the_masks_as_brushes(run, photos, tmp_path):
+    out = tmp_path / "out"
+    assert predict(run, photos, "--out", out, "--format", "labelstudio") == 0
+    tasks = json.loads((out / "labelstudio.json").read_text())
+    assert [task["data"]["image"] for task in tasks] == ["a.jpg", "b.png", "trip/c.png"]
+    setup = ElementTree.parse(out / "labelstudio.xml").getroot()
+    (labels,) = setup.iter("BrushLabels")
+    assert [label.get("value") for label in labels] == ["red", "blue"], "without the background"
+    for task, entry in zip(tasks, predictions(out)["images"], strict=True):
+        expected = read(out / entry["mask"])
+        covered = np.full(expected.shape, 1)
+        for brush in task["predictions"][0]["result"]:
+            assert (brush["from_name"], brush["to_name"]) == (labels.get("name"), labels.get("toName"))
+            rgba = unpacked(brush["value"]["rle"]).reshape(
+                brush["original_height"], brush["original_width"], 4
+            )
+            covered[rgba[..., 3] > 0] = CLASSES.index(brush["value"]["brushlabels"][0])
+        np.testing.assert_array_equal(covered, expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (200, 333)])
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 1])
+def test_a_brush_is_unpacked_to_its_mask(shape, share):
+    mask = np.random.default_rng(0).random(shape) < share
+    np.testing.assert_array_equal(
+        unpacked(brush_runs.encode(mask)), np.repeat(np.where(mask, 255, 0).ravel(), 4)
+    )
+
+
+def unpacked(content: list[int]) -> np.ndarray:
+    """As @thi.ng/rle-pack, which Label Studio reads brushes by, decodes: bit after bit."""
+    bits = iter("".join(f"{byte:08b}" for byte in content))
+
+    def number(width: int) -> int:
+        return int("".join(next(bits) for _ in range(width)), 2)
+
+    count, width, sizes = number(32), number(5) + 1, [number(4) + 1 for _ in range(4)]
+    values: list[int] = []
+    while len(values) < count:
+        is_run, length = number(1), number(sizes[number(2)]) + 1
+        values += [number(width)] * length if is_run else [number(width) for _ in range(length)]
+    return np.array(values)
