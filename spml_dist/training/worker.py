@@ -45,6 +45,7 @@ def work(payload: dict[str, Any]) -> None:
         status = "KILLED"
         raise
     finally:
+        run.checkpoints.close()
         run.log.close(status)
 
 
