@@ -20,6 +20,7 @@ from spml_dist.bank.search.filters import Kind, Queries, filter_columns, segment
 from spml_dist.bank.search.index_cache import IndexCache
 from spml_dist.bank.search.lookup import lookup
 from spml_dist.bank.search.recall import measure_recall
+from spml_dist.bank.snapshot_copy import PartitionFile, SnapshotCopy
 from spml_dist.bank.statistics import Statistics
 from spml_dist.bank.store import Store
 from spml_dist.bank.validate import refusal
@@ -75,6 +76,8 @@ class ShardedBank:
             device,
         )
         self.cache: IndexCache | None = None
+        self.partition_files: dict[int, PartitionFile] = {}
+        """what was last written or read of this rank's partitions; no more where `store.changed`"""
         self.statistics = Statistics()
         self._plan, self._device = plan, device
         self._group = exchange.background_group()
@@ -173,8 +176,13 @@ class ShardedBank:
         report = self.statistics.report(self.store, [*self._kinds, "labelled"], step)
         return {f"bank/{name}": value for name, value in report.items()}
 
+    def copied(self, previous: Path | None = None) -> SnapshotCopy:
+        """`SegmentBank.copied`."""
+        self.settle()
+        return SnapshotCopy(self, previous)
+
     def save(self, folder: Path) -> None:
-        """`SegmentBank.save`: a snapshot, which any number of ranks restores."""
+        """Write a snapshot, which any number of ranks restores, and wait for it; see `snapshot.save`."""
         snapshot.save(self, folder)
 
     def restore(self, folder: Path) -> None:

@@ -49,6 +49,8 @@ class Store:
         """cosines of segments with what they replaced, since somebody emptied the list"""
         self.counts = RunningCounts(classes, self.rows.tags.shape[1], device)
         """of the rows there are"""
+        self.changed: set[int] = set()
+        """partitions that got or lost an image, since somebody emptied the set"""
         self._free: list[int] = []
         self._images: dict[int, dict[int, ImageSlots]] = {partition: {} for partition in owned}
         """of each partition, oldest first"""
@@ -140,6 +142,7 @@ class Store:
         images = self._images[partition]
         late = images and next(reversed(images.values())).written > entry.written
         images[image] = entry
+        self.changed.add(partition)
         self._row_counts[partition] += len(entry.slots)
         if late:
             self._images[partition] = dict(sorted(images.items(), key=lambda item: item[1].written))
@@ -153,6 +156,7 @@ class Store:
     def _forget(self, partition: int, image: int) -> np.ndarray:
         """Give up an image; its slots, in which its rows are until others come."""
         slots = self._images[partition].pop(image).slots
+        self.changed.add(partition)
         self._row_counts[partition] -= len(slots)
         self._free += slots.tolist()
         self.alive[self._on_device(slots)] = False
