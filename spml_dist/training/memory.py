@@ -47,8 +47,8 @@ def need(config: Config, classes: int) -> Need:
     cells = math.ceil(stream.crop / segmenter.GRID_STRIDE) ** 2
     parameters, activations = _network(config, images, classes)
     embedding = images * cells * (config.model.embedding_dim + classes) * 4
-    passing = (math.ceil(WORK * each) for each in (activations, EMBEDDINGS * embedding))
-    return Need(_split(parameters, config), *passing, _bank(config, classes))
+    network, segments = (math.ceil(WORK * each) for each in (activations, EMBEDDINGS * embedding))
+    return Need(_split(parameters, config), network, segments, _bank(config, classes))
 
 
 def _network(config: Config, images: int, classes: int) -> tuple[int, int]:
