@@ -164,7 +164,7 @@ def answers(size: Size) -> dict[tuple[str, str], int]:
         ("method/batch_segments.py:exchange", "number"): size.images * size.segments,
         ("method/batch_segments.py:propagate", "number"): size.images * size.segments,
         ("method/cross_entropy.py:cross_entropy", "places"): labelled,
-        ("training/finite_check.py:value", "number"): 0,
+        ("training/finite_check.py:values", "number"): 0,
     }
 
 

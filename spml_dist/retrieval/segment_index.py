@@ -17,7 +17,7 @@ from spml_dist.retrieval import layout, outlines, vector_index
 from spml_dist.retrieval.build import pack_of
 from spml_dist.retrieval.filters import Filter, passing
 from spml_dist.retrieval.pictures import Pictures
-from spml_dist.retrieval.rows import SOURCES, Pack, segment_id, tags_of
+from spml_dist.retrieval.rows import SOURCES, Pack, schema, segment_id, tags_of
 
 MOST = 10_000
 """answers to a query"""
@@ -64,12 +64,18 @@ class Segment:
 
 @dataclass(frozen=True)
 class Search:
-    """How a search is limited beside its filter."""
+    """How a search is limited beside its filter. Raises ConfigError for what limits nothing or everything."""
 
     k: int = 20
     per_picture: int | None = None
     """answers of one picture at most"""
     least_similarity: float = -1.0
+
+    def __post_init__(self) -> None:
+        if self.per_picture is not None and self.per_picture < 1:
+            raise ConfigError("--per-picture", self.per_picture, "give at least 1")
+        if not -1 <= self.least_similarity <= 1:
+            raise ConfigError("--least", self.least_similarity, "give a cosine, -1 to 1")
 
 
 class SegmentIndex:
@@ -89,6 +95,11 @@ class SegmentIndex:
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
+
+    def require_columns(self) -> None:
+        """Raise ValueError unless the rows are those of as many classes as the infos name."""
+        if not self._rows.schema.equals(schema(len(self.classes))):
+            raise ValueError(f"{layout.ROWS} has not the columns of {len(self.classes)} classes")
 
     def column(self, name: str) -> np.ndarray:
         """All values of a numeric column of `rows.schema`, or [N, bytes] uint8 of the tags."""
@@ -259,14 +270,15 @@ def open_files(folder: str | Path, digests: bool | None = None) -> SegmentIndex:
     """
     folder = Path(folder)
     infos = layout.read_infos(folder)
-    layout.require_whole(folder, infos, digests)
     try:
+        layout.require_whole(folder, infos, digests)
         index = SegmentIndex(folder, infos)
+        index.require_columns()
         rows = [
             pq.read_metadata(path).num_rows for path in sorted((folder / layout.METADATA).glob("*.parquet"))
         ]
-    except (OSError, ValueError, pa.ArrowInvalid, KeyError) as problem:
-        raise RunError(f"{folder}: damaged index", problem, "build it again") from problem
+    except (OSError, ValueError, TypeError, AttributeError, pa.ArrowInvalid, KeyError) as problem:
+        raise RunError(f"{folder}: damaged index", repr(problem), "build it again") from problem
     counts = {
         layout.INFOS: infos["nb vectors"],
         layout.INDEX: index._index.ntotal,
