@@ -87,9 +87,12 @@ class SegmentIndex:
         self.packs: tuple[Pack, ...] = tuple(map(pack_of, infos["packs"]))
         self.pictures = Pictures(self.packs)
         self.vectors: np.ndarray = np.load(folder / layout.VECTORS, mmap_mode="r")
-        self._rows = pa.ipc.open_file(pa.memory_map(str(folder / layout.ROWS)))
-        counts = [self._rows.get_batch(number).num_rows for number in range(self._rows.num_record_batches)]
-        self._firsts = np.cumsum([0, *counts])
+        rows = pa.ipc.open_file(pa.memory_map(str(folder / layout.ROWS)))
+        batches = [rows.get_batch(number) for number in range(rows.num_record_batches)]
+        self._schema = rows.schema
+        # Kept, as to make them again for every row takes longer than to read it.
+        self._columns = [dict(zip(rows.schema.names, batch.columns, strict=True)) for batch in batches]
+        self._firsts = np.cumsum([0, *(batch.num_rows for batch in batches)])
         self._index = vector_index.open_mapped(folder / layout.INDEX, infos["kind"])
         self._allowed = lru_cache(maxsize=KEPT_FILTERS)(self._filtered)
 
@@ -98,12 +101,12 @@ class SegmentIndex:
 
     def require_columns(self) -> None:
         """Raise ValueError unless the rows are those of as many classes as the infos name."""
-        if not self._rows.schema.equals(schema(len(self.classes))):
+        if not self._schema.equals(schema(len(self.classes))):
             raise ValueError(f"{layout.ROWS} has not the columns of {len(self.classes)} classes")
 
     def column(self, name: str) -> np.ndarray:
         """All values of a numeric column of `rows.schema`, or [N, bytes] uint8 of the tags."""
-        parts = [self._rows.get_batch(number).column(name) for number in range(self._rows.num_record_batches)]
+        parts = [columns[name] for columns in self._columns]
         if name == "tags":
             width = parts[0].type.byte_width
             return np.concatenate([_bytes(part).reshape(-1, width) for part in parts])
@@ -122,12 +125,8 @@ class SegmentIndex:
 
     def segment(self, row: int) -> Segment:
         """What is known of a row."""
-        batch = int(np.searchsorted(self._firsts, row, side="right")) - 1
-        at = row - int(self._firsts[batch])
-        values = {
-            name: column[at].as_py()
-            for name, column in zip(self._rows.schema.names, self._rows.get_batch(batch).columns, strict=True)
-        }
+        columns, at = self._place(row)
+        values = {name: column[at].as_py() for name, column in columns.items()}
         return _segment(row, values, self.packs, self.classes)
 
     def row_of(self, name: str) -> int:
@@ -259,8 +258,13 @@ class SegmentIndex:
         return kept
 
     def _key(self, row: int) -> str:
+        columns, at = self._place(row)
+        return columns["key"][at].as_py()
+
+    def _place(self, row: int) -> tuple[dict[str, pa.Array], int]:
+        """The columns of a row's batch, and where it is in them."""
         batch = int(np.searchsorted(self._firsts, row, side="right")) - 1
-        return self._rows.get_batch(batch).column("key")[row - int(self._firsts[batch])].as_py()
+        return self._columns[batch], row - int(self._firsts[batch])
 
 
 def open_files(folder: str | Path, digests: bool | None = None) -> SegmentIndex:
