@@ -164,12 +164,16 @@ def _requested(resource: str, together: int, single: int) -> Iterator[elastic.Ro
     together: so many have it all at once or not at all, lest two trainings wait for each other's half;
     single: so many more, each as it comes.
     """
-    from ray.util import placement_group, remove_placement_group
+    from ray.util import placement_group, placement_group_table, remove_placement_group
+
+    def granted(group: Any) -> bool:
+        # Not `group.wait`, by which a head that answers late says no: it would be asked for ever.
+        return placement_group_table(group).get("state") == "CREATED"
 
     groups = [placement_group([{resource: 1}] * size) for size in ([together] if together else [])]
     groups += [placement_group([{resource: 1}]) for _ in range(single)]
     try:
-        yield lambda: sum(group.bundle_count for group in groups if group.wait(0.1))
+        yield lambda: sum(group.bundle_count for group in groups if granted(group))
     finally:
         for group in groups:
             remove_placement_group(group)
