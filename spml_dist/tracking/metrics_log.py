@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 
+from spml_dist.errors import RunError
 from spml_dist.files.write import write_text
 from spml_dist.run_folder import RunFolder
 
@@ -37,24 +40,36 @@ class Stopwatch:
 
 
 class Journal:
-    """Appends to RUN/metrics.jsonl and RUN/train.log; every line is on disk when the call returns."""
+    """Appends to RUN/metrics.jsonl and RUN/train.log; every line is on disk when the call returns.
+
+    Raises RunError where the disk refuses a line; part of it may be there, which `truncate` takes away.
+    """
 
     def __init__(self, folder: Path):
         self._metrics = RunFolder(folder).metrics.open("a", encoding="utf-8", buffering=1)
         self._log = RunFolder(folder).train_log.open("a", encoding="utf-8", buffering=1)
 
     def say(self, text: str) -> None:
-        self._log.write(text + "\n")
+        _append(self._log, text)
 
     def step(self, entry: dict) -> None:
         """Log a step; its `timestamp`, milliseconds since 1970, is added."""
         when = {"timestamp": int(1000 * time.time())}
-        self._metrics.write(json.dumps(entry | when) + "\n")
+        _append(self._metrics, json.dumps(entry | when))
         self.say(line(entry))
 
     def close(self) -> None:
-        self._metrics.close()
-        self._log.close()
+        for file in (self._metrics, self._log):
+            with suppress(OSError):  # of a line that was refused before, which is told already
+                file.close()
+
+
+def _append(file: TextIO, text: str) -> None:
+    try:
+        file.write(text + "\n")
+    except OSError as problem:
+        remedy = "make room; the same command goes on from the last checkpoint"
+        raise RunError(f"{file.name} cannot be written", problem.strerror, remedy) from problem
 
 
 def truncate(path: Path, step: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from spml_dist.errors import RunError
 from spml_dist.tracking import metrics_log
 
 
@@ -113,3 +114,12 @@ def test_a_stopwatch_that_saw_no_step_divides_by_one():
 
 def test_memory_is_counted_in_mebibytes():
     assert 10 < metrics_log.memory_mb() < 1_000_000
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "train.log"])
+def test_a_full_disk_is_one_error_that_names_the_file(tmp_path: Path, name: str):
+    (tmp_path / name).symlink_to("/dev/full")
+    journal = metrics_log.Journal(tmp_path)
+    with pytest.raises(RunError, match=rf"{name} cannot be written \(got No space left .*\); make room"):
+        journal.step(entry(1))
+    journal.close()
