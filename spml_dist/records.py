@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,9 @@ LABELERS = ("cam", "walk", "cam-walk", "neighbours")
 Box = tuple[int, float, float, float, float]
 """class, x0, y0, x1, y1 in pixels from the image's top left corner; x1 and y1 are exclusive"""
 
+
+Products = Literal["float32", "bfloat16"]
+"""number format of the factors of large products"""
 
 Channels = tuple[float, float, float]
 """a number for red, green and blue"""
@@ -310,11 +313,14 @@ class SegmentBank(Protocol):
     def report(self, step: int) -> dict[str, float]:
         """How the bank does since the last report, by names for the log. step: steps done so far."""
 
-    def save(self, folder: Path) -> None:
-        """Write the bank into a folder that all ranks see. Raises RunError on every rank if one cannot."""
+    def copied(self, previous: Path | None = None) -> BankCopy:
+        """The bank as it is, with what was published last.
+
+        previous: folder of an earlier copy, which may share its files with this one.
+        """
 
     def restore(self, folder: Path) -> None:
-        """Fill an empty bank with what `save` wrote, on any number of ranks.
+        """Fill an empty bank with what a copy of it wrote, on any number of ranks.
 
         Raises RunError on every rank for a bank of another kind, and for a missing or damaged file, which is
         named.
@@ -322,6 +328,19 @@ class SegmentBank(Protocol):
 
     def __len__(self) -> int:
         """Rows of this rank."""
+
+
+class BankCopy(Protocol):
+    """A bank at a step, in host memory: it is written while the bank goes on. No method is a collective; any
+    thread may call them."""
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write this rank's part into a folder that all ranks see; what `finish` has to know of it, as plain
+        data. Raises RunError."""
+
+    def finish(self, folder: Path, parts: list[dict[str, Any]]) -> None:
+        """Make a whole of what all ranks have written; on one of them. parts: what each `write` returned, in
+        rank order. Raises RunError."""
 
 
 @dataclass(frozen=True)
@@ -352,7 +371,10 @@ class Block:
     relations: tuple[Relation, ...]
     """over these rows and columns only"""
     scale: tuple[Tensor | float, ...]
-    """what each relation's sum over the rows is multiplied by (1 ÷ count)"""
+    """what each relation's sum over the rows is multiplied by (1 ÷ count); [rows] for each row's own"""
+    ranges: tuple[Tensor, Tensor] | None = None
+    """where the masks name few candidates: [rows, 2] int32, the range of columns that they name for each row,
+    and [columns, 2] int32, the range of rows for which they name each column; None = any"""
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,8 @@ class MemoryBank:
         return self.bank.report(step)
 
     def save(self, folder: Path | str) -> None:
-        """`SegmentBank.save`: a snapshot, which `load` and `spml-dist bank inspect` read."""
+        """Write a snapshot, which `load` and `spml-dist bank inspect` read; a collective. Raises RunError on
+        every rank if one cannot."""
         self.bank.save(Path(folder))
 
     def restore(self, folder: Path | str) -> None:

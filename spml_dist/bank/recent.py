@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -53,17 +54,9 @@ class RecentBank:
     def report(self, step: int) -> dict[str, float]:
         return {"bank/rows": len(self)}
 
-    def save(self, folder: Path) -> None:
-        """Rank 0 writes what all ranks have; `SegmentBank.save`."""
-        trouble = None
-        if comm.rank() == 0:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                tensors = {name: value.cpu().contiguous() for name, value in self.state().items()}
-                save_file(tensors, folder / RECENT_ROWS)
-            except (OSError, SafetensorError) as problem:
-                trouble = unwritable(folder, problem)
-        comm.agree(trouble)
+    def copied(self, previous: Path | None = None) -> RecentCopy:
+        """`SegmentBank.copied`."""
+        return RecentCopy(self.state() if comm.rank() == 0 else {})
 
     def restore(self, folder: Path) -> None:
         """`SegmentBank.restore`."""
@@ -93,3 +86,25 @@ class RecentBank:
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self._steps)
+
+
+class RecentCopy:
+    """A `BankCopy`: rank 0 writes what all ranks have."""
+
+    def __init__(self, state: dict[str, Tensor]):
+        """state: of the bank, whose tensors are never written to again; empty beside rank 0."""
+        self._tensors = {name: value.cpu().contiguous() for name, value in state.items()}
+        self._writes = comm.rank() == 0
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """`BankCopy.write`."""
+        if self._writes:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                save_file(self._tensors, folder / RECENT_ROWS)
+            except (OSError, SafetensorError) as problem:
+                raise unwritable(folder, problem) from problem
+        return {}
+
+    def finish(self, folder: Path, parts: list[dict[str, Any]]) -> None:
+        """There is one part."""

@@ -8,7 +8,6 @@ FOLDER/
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -19,39 +18,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from spml_dist import comm
 from spml_dist.bank.partitions import partition_of
 from spml_dist.bank.rows import digest, empty, written
 from spml_dist.bank.search.index_cache import IndexCache
-from spml_dist.bank.snapshot_folder import MANIFEST, RECENT_ROWS, another_kind, damaged, unwritable
-from spml_dist.bank.snapshot_manifest import (
-    SnapshotFile,
-    SnapshotManifest,
-    read_manifest,
-    sum_of,
-    write_manifest,
+from spml_dist.bank.snapshot_copy import PartitionFile, SnapshotCopy
+from spml_dist.bank.snapshot_folder import (
+    INDEX,
+    MANIFEST,
+    PARTITION,
+    RECENT_ROWS,
+    another_kind,
+    checksum,
+    damaged,
 )
+from spml_dist.bank.snapshot_manifest import SnapshotFile, SnapshotManifest, read_manifest, sum_of
 from spml_dist.errors import RunError
 from spml_dist.records import BankRows
 from spml_dist.tensor_records import concatenate, take
 
 if TYPE_CHECKING:
     from spml_dist.bank.sharded import ShardedBank
-
-PARTITION, INDEX = "shard_{:05d}.safetensors", "index_{:05d}_of_{:05d}.safetensors"
-
-
-@dataclass(frozen=True)
-class _WrittenPart:
-    """What one rank wrote."""
-
-    files: dict[str, SnapshotFile]
-    indexes: dict[str, SnapshotFile]
-    images: int
-    newest: int
-    """step of its newest row, -1 = none"""
 
 
 @dataclass(frozen=True)
@@ -74,19 +63,19 @@ def save(bank: ShardedBank, folder: Path) -> None:
     snapshot then.
     """
     bank.settle()
+    copy = SnapshotCopy(bank)
     part, trouble = None, None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        part = _write(bank, folder)
-    except (OSError, SafetensorError) as problem:
-        trouble = unwritable(folder, problem)
+        part = copy.write(folder)
+    except RunError as error:
+        trouble = error
     comm.agree(trouble)
     parts = comm.from_every_rank(part)
     if comm.rank() == 0:
         try:
-            write_manifest(folder, _manifest(bank, parts))
-        except OSError as problem:
-            trouble = unwritable(folder, problem)
+            copy.finish(folder, parts)
+        except RunError as error:
+            trouble = error
     comm.agree(trouble)
 
 
@@ -155,56 +144,11 @@ def verify_indexes(folder: Path) -> None:
         _verify(folder / name, file)
 
 
-def _write(bank: ShardedBank, folder: Path) -> _WrittenPart:
-    store, images, newest = bank.store, 0, -1
-    files: dict[str, SnapshotFile] = {}
-    indexes: dict[str, SnapshotFile] = {}
-    for partition in store.owned:
-        rows = take(store.rows, store.live(partition))
-        if len(rows):
-            name = PARTITION.format(partition)
-            save_file({f.name: getattr(rows, f.name).cpu() for f in fields(BankRows)}, folder / name)
-            files[name] = SnapshotFile((folder / name).stat().st_size, written(digest(rows)), len(rows))
-            images += len(rows.image.unique())
-            newest = max(newest, int(rows.step.max()))
-    if bank.cache:
-        name = INDEX.format(comm.rank(), comm.world())
-        indexes[name] = _write_index(bank, bank.cache, folder / name)
-    return _WrittenPart(files, indexes, images, newest)
-
-
-def _write_index(bank: ShardedBank, cache: IndexCache, path: Path) -> SnapshotFile:
-    known = torch.from_numpy(cache.current(bank.store.used))[bank.store.live().cpu()]
-    tensors = {"centroids": torch.from_numpy(cache.inverted.centroids), "known": known}
-    # One entry: safetensors writes several in any order, and the same bank is to be the same bytes.
-    save_file(tensors, path, {"cache": json.dumps(cache.state(), sort_keys=True)})
-    return SnapshotFile(path.stat().st_size, _checksum(path), len(known))
-
-
-def _manifest(bank: ShardedBank, parts: list[_WrittenPart]) -> SnapshotManifest:
-    files = {name: file for part in parts for name, file in part.files.items()}
-    settings, newest = bank.settings, max(part.newest for part in parts)
-    return SnapshotManifest(
-        shards=bank.partitions,
-        capacity=settings.capacity,
-        dim=bank.dim,
-        classes=bank.names,
-        storage=settings.storage,
-        step=None if newest < 0 else newest,
-        world=len(parts),
-        rows=sum(file.rows for file in files.values()),
-        images=sum(part.images for part in parts),
-        digest=sum_of(file.digest for file in files.values()),
-        files=files,
-        indexes={name: file for part in parts for name, file in part.indexes.items()},
-    )
-
-
 def _fill(bank: ShardedBank, manifest: SnapshotManifest, folder: Path) -> _RestoredPart:
     """Put this rank's rows into its store, those of the files whose images may meet in one partition
     together: images that come oldest first are put without sorting."""
     store, partitions, digests, rows, fullest = bank.store, bank.partitions, [], 0, 0
-    apart = gcd(manifest.shards, partitions)
+    apart, whole = gcd(manifest.shards, partitions), dict[int, PartitionFile]()
     for residue in sorted({partition % apart for partition in store.owned}):
         parts = [empty(0, bank.dim, bank.classes, bank.settings.storage)]
         for name in map(PARTITION.format, range(residue, manifest.shards, apart)):
@@ -214,10 +158,16 @@ def _fill(bank: ShardedBank, manifest: SnapshotManifest, folder: Path) -> _Resto
                 own = (partition >= store.owned.start) & (partition < store.owned.stop)
                 parts.append(part if own.all() else take(part, own))
                 digests.append(manifest.files[name].digest if own.all() else written(digest(parts[-1])))
+                if manifest.shards == partitions and len(part):
+                    images, newest = len(part.image.unique()), int(part.step.max())
+                    whole[residue] = PartitionFile(manifest.files[name], images, newest)
         together = concatenate(parts)
         store.put(together)
         rows += len(together)
         fullest = max([fullest, *torch.bincount(partition_of(together.image, partitions)).tolist()])
+    if manifest.shards == partitions:
+        bank.partition_files = whole
+        store.changed.clear()
     return _RestoredPart(sum_of(digests), rows, len(store), fullest)
 
 
@@ -290,13 +240,8 @@ def _missing(
 
 def _verify(path: Path, file: SnapshotFile) -> None:
     try:
-        same = _checksum(path) == file.digest
+        same = checksum(path) == file.digest
     except OSError as problem:
         raise damaged(path, problem) from problem
     if not same:
         raise damaged(path, "its bytes are not those that were saved")
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from spml_dist.errors import RunError
 
 MANIFEST = "manifest.json"
 """of a bank of the whole data set"""
+
+PARTITION, INDEX = "shard_{:05d}.safetensors", "index_{:05d}_of_{:05d}.safetensors"
+"""files beside it: of a partition, of a rank's inverted file"""
 
 RECENT_ROWS = "rows.safetensors"
 """of a bank of the last steps"""
@@ -27,6 +31,12 @@ def another_kind(folder: Path, other: str, candidates: str) -> RunError | None:
         candidates,
         f"give bank.candidates as {checkpoint / 'config.yaml'} has it, or another name= to start anew",
     )
+
+
+def checksum(path: Path) -> str:
+    """Digest of a file's bytes, 32 hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def damaged(path: Path, problem: object) -> RunError:

@@ -34,3 +34,14 @@ def at_least(least: int, most: int = MOST) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parse; `key=value` may follow options too, which argparse by itself calls unrecognised."""
+    arguments, rest = parser.parse_known_args(argv)
+    late = [word for word in rest if "=" in word and not word.startswith("-")]
+    if late != rest or (late and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if late:
+        arguments.overrides = [*arguments.overrides, *late]
+    return arguments

@@ -21,6 +21,7 @@ from spml_dist.model.segmenter import Segmenter
 from spml_dist.records import IMAGENET, Normalisation, SegmentBank
 from spml_dist.run_folder import RunFolder
 from spml_dist.training import checkpoint, deepspeed_engine, label_summary, momentum_encoder, run_bank
+from spml_dist.training.checkpoint_writer import CheckpointWriter
 from spml_dist.training.deepspeed_engine import DeepSpeedEngine
 from spml_dist.training.engine import Engine, EngineState
 from spml_dist.training.momentum_encoder import MomentumEncoder
@@ -47,6 +48,7 @@ class TrainingRun:
     bank: SegmentBank
     stream: Stream
     log: RunLog
+    checkpoints: CheckpointWriter
     task: Task[Any] = SEGMENTER
 
     @property
@@ -94,7 +96,10 @@ def build(
     if comm.rank() == 0:
         label_summary.write(folder.path, manifest, config.relations, task.network)
     log.track(folder, config)
-    return TrainingRun(config, folder, manifest, device, engine, encoder, bank, stream, log, task)
+    checkpoints = CheckpointWriter(folder.checkpoints, config, last)
+    return TrainingRun(
+        config, folder, manifest, device, engine, encoder, bank, stream, log, checkpoints, task
+    )
 
 
 def _to_build(model: ModelConfig, saved: checkpoint.Checkpoint | None) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, written aside and renamed into place.
+"""Checkpoints of a run as they are read; `checkpoint_writer` writes them aside and renames them into place.
 
 checkpoints/
   latest                  name of the newest whole checkpoint
@@ -14,26 +14,18 @@ checkpoints/
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
-from spml_dist import comm
 from spml_dist.bank import snapshot
-from spml_dist.config import Config, dump
 from spml_dist.errors import RunError
-from spml_dist.files.write import flush, replacing
-from spml_dist.records import SegmentBank
 from spml_dist.run_folder import LATEST
-from spml_dist.training.engine import Engine, EngineState
-from spml_dist.training.momentum_encoder import MomentumEncoder
+from spml_dist.training.engine import EngineState
 
 ENGINE, ENCODER = ("weights", "momentum"), "slow"
 BANK = "bank"
@@ -48,65 +40,6 @@ class Checkpoint:
     """"weights" and "momentum" by name, and "slow" of a momentum encoder, on the CPU"""
     stream: dict
     """where the stream goes on"""
-
-
-def save(
-    engine: Engine,
-    bank: SegmentBank,
-    stream_state: dict,
-    config: Config,
-    folder: Path,
-    encoder: MomentumEncoder | None = None,
-) -> Path:
-    """Write checkpoints/step_NNNNNN; a collective. Only whole checkpoints ever bear that name.
-
-    Raises RunError on every rank if one of them cannot write.
-    """
-    state = engine.state() | ({ENCODER: encoder.state()} if encoder else {})
-    final = folder / f"step_{stream_state['step']:06d}"
-    aside = folder / (final.name + ".tmp")
-
-    def write() -> None:
-        for part, tensors in state.items():
-            _tensors(aside / "engine" / f"{part}.safetensors", tensors)
-        (aside / "stream.json").write_text(json.dumps(stream_state) + "\n")
-        (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
-        for path in (*aside.rglob("*"), aside):
-            flush(path)  # before `latest` names it, lest a crash of the machine leave the name alone
-        # There is one of this name after a return to an older checkpoint.
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(aside, final)
-        with replacing(folder / LATEST, durable=True) as name:
-            name.write_text(final.name + "\n")
-        _prune(final, config.checkpoint.keep)
-
-    # The bank is the only part that every rank writes itself: it would not fit on one.
-    _on_rank_zero(lambda: _make_empty(aside), final)
-    bank.save(aside / BANK)
-    _on_rank_zero(write, final)
-    return final
-
-
-def _on_rank_zero(work: Callable[[], None], final: Path) -> None:
-    """Do what one rank does for all, before any goes on; its trouble is everybody's. A collective."""
-    trouble = None
-    if comm.rank() == 0:
-        try:
-            work()
-        except (OSError, SafetensorError) as problem:
-            remedy = "make room; the same command goes on from the checkpoint before"
-            trouble = RunError(f"{final} cannot be written", problem, remedy)
-    comm.agree(trouble)
-
-
-def _make_empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-
-
-def _tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path)
 
 
 def latest(folder: Path) -> Path | None:
@@ -131,7 +64,7 @@ def latest(folder: Path) -> Path | None:
 
 
 def _whole(folder: Path) -> list[Path]:
-    """Those that `save` has finished, with those that somebody has spoilt since."""
+    """Those that were finished, with those that somebody has spoilt since."""
     return [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]
 
 
@@ -154,7 +87,7 @@ def step_of(path: Path) -> int:
 
 
 def read(path: Path) -> Checkpoint:
-    """What `save` wrote beside the bank, whichever engine and number of workers wrote it."""
+    """What a run wrote beside the bank, whichever engine and number of workers wrote it."""
     try:
         files = {part: path / "engine" / f"{part}.safetensors" for part in (*ENGINE, ENCODER)}
         if not files[ENCODER].exists():
@@ -180,9 +113,12 @@ def _unreadable(path: Path, problem: Exception) -> RunError:
     return RunError(f"{path} cannot be read", problem, "remove it and name an older one in latest")
 
 
-def _prune(newest: Path, keep: int) -> None:
-    """Later ones than the newest are from before a return to an older one: they will be written again. Others
-    that somebody put there under a name of his own stay."""
+def prune(newest: Path, keep: int) -> None:
+    """Remove all but the `keep` newest checkpoints, and what is half written.
+
+    Later ones than the newest are from before a return to an older one: they will be written again. Others
+    that somebody put there under a name of his own stay.
+    """
     whole = [path for path in _whole(newest.parent) if step_of(path) <= step_of(newest)]
     for old in (*sorted(whole, key=step_of)[:-keep], *newest.parent.glob("step_*.tmp")):
         shutil.rmtree(old, ignore_errors=True)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from spml_dist import comm
-from spml_dist.errors import Stopped
+from spml_dist.errors import RunError, Stopped
 from spml_dist.model import embedding, export
 from spml_dist.records import Batch, BatchSegments
 from spml_dist.tensor_records import moved
 from spml_dist.tracking.metrics_log import Stopwatch, memory_mb
-from spml_dist.training import checkpoint, hang_watch, run_bank, stopping
+from spml_dist.training import hang_watch, run_bank, stopping
 from spml_dist.training.build import PRECISION, TrainingRun
 from spml_dist.training.optimizer import learning_rate
 from spml_dist.training.task import Outputs, StepContext
@@ -43,17 +43,31 @@ def _steps(
         logged = saved or done % run.config.tracking.every == 0 or done == first
         micro_losses = make_step(run, done - 1, batches, stopwatch, logged)
         stop = done < last and run.engine.finite_check.stop_requested()
+        if run.engine.finite_check.write_failed():
+            run.checkpoints.finish()  # raises what it was, on every rank
         if logged or stop:
-            run.engine.finite_check.require_finite()  # only finite numbers become a checkpoint
+            _require_finite(run)  # only finite numbers become a checkpoint
             _log(run, done, micro_losses, stopwatch)
         if saved or stop:
             alive(done)
-            _save(run, state, stopwatch)
+            run.checkpoints.begin(run.engine, run.bank, state, run.encoder)
+            stopwatch.phase("checkpoint")
+        if stop or done == last:
+            run.checkpoints.finish()
         if stop:
             raise Stopped(f"saved step {done} and stopped", None, "the same command goes on")
         if done == last:
             break
     return last
+
+
+def _require_finite(run: TrainingRun) -> None:
+    """Raise RunError on every rank for a number that is not, once the checkpoint on its way is whole."""
+    try:
+        run.engine.finite_check.require_finite()
+    except RunError:
+        run.checkpoints.finish()
+        raise
 
 
 def make_step(
@@ -66,7 +80,7 @@ def make_step(
     """
     context = StepContext(run.config, run.bank, run.background, step, logged, stopwatch.phase)
     # Once a step and rank: the ranks agree in the step's own all-reduce, and all of them stop together.
-    stop_requested = stopping.requested(run.folder.path)
+    stop_requested = stopping.save_requested(run.folder.path)
     run.engine.set_rate(learning_rate(step, run.config.optimizer.lr, run.config.schedule))
     micro_losses: list[Any] = []
     segments: list[tuple[Batch, BatchSegments]] = []
@@ -100,7 +114,7 @@ def _micro_step(
     phase("loss")
     engine.finite_check.observe(losses.total)
     engine.backward(losses.total)
-    engine.finite_check.agree(context.step, batch.keys, stop_requested)
+    engine.finite_check.agree(context.step, batch.keys, stop_requested, run.checkpoints.failed())
     phase("backward")
     engine.step()
     phase("optimizer")
@@ -144,12 +158,6 @@ def _log(run: TrainingRun, done: int, micro_losses: list[Any], stopwatch: Stopwa
         }
     )
     stopwatch.phase("logging")
-
-
-def _save(run: TrainingRun, state: dict[str, Any], stopwatch: Stopwatch) -> None:
-    """Write a checkpoint. state: where the stream goes on. A collective."""
-    checkpoint.save(run.engine, run.bank, state, run.config, run.folder.checkpoints, run.encoder)
-    stopwatch.phase("checkpoint")
 
 
 def _export(run: TrainingRun, done: int) -> None:

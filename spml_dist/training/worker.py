@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
+from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from spml_dist import comm
+from spml_dist import __version__, comm
 from spml_dist.config import Config
 from spml_dist.data.format.manifest import read_manifest
-from spml_dist.errors import Stopped
+from spml_dist.errors import RunError, Stopped
 from spml_dist.tracking import system_metrics
 from spml_dist.training.build import build
 from spml_dist.training.loop import train
@@ -27,6 +29,7 @@ def work(payload: dict[str, Any]) -> None:
     With DeepSpeed where there is a process group already, else alone and without it. Raises SpmlError for
     what a user can mend, and Stopped once the run is saved because it was asked to stop.
     """
+    _require_one_release()  # before anything that another release might understand in another way
     config = Config.model_validate(payload["config"], strict=False)
     device = _device(payload.get("device", config.engine.device))
     if device.type == "cuda":
@@ -45,7 +48,27 @@ def work(payload: dict[str, Any]) -> None:
         status = "KILLED"
         raise
     finally:
+        run.checkpoints.close()
         run.log.close(status)
+
+
+def _require_one_release() -> None:
+    """Raise RunError on every rank where nodes differ in what they compute with; a collective."""
+    nodes: dict[str, list[str]] = {}
+    for node, release in comm.from_every_rank((platform.node(), _release())):
+        nodes.setdefault(release, []).append(node)
+    if len(nodes) > 1:
+        seen = "; ".join(
+            f"{release} on {', '.join(dict.fromkeys(names))}" for release, names in nodes.items()
+        )
+        raise RunError(
+            "the nodes of this run have different releases", seen, "install the same on all of them"
+        )
+
+
+def _release() -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "deepspeed"))
+    return f"spml-dist {__version__}, {packages}"
 
 
 def _device(name: str) -> torch.device:

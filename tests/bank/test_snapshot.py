@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spml_dist.bank import snapshot
+from spml_dist.bank import snapshot, snapshot_copy
 from spml_dist.bank.rows import by_identity, digest, empty, pack, written
 from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.bank.snapshot_manifest import MANIFEST, read_manifest, sum_of
@@ -398,7 +398,7 @@ class TestDamage:
             snapshot.restore(bank_of(), damaged)
 
     def test_a_full_disk_is_one_error(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(snapshot, "save_file", no_space)
+        monkeypatch.setattr(snapshot_copy, "save_file", no_space)
         with pytest.raises(RunError, match=r"bank cannot be written .*No space.*; make room"):
             snapshot.save(bank_of(*history()), tmp_path / "bank")
         assert not (tmp_path / "bank" / MANIFEST).exists()
@@ -442,7 +442,7 @@ def save_on_two(rank: int, folder: Path) -> str:
     snapshot.save(bank, folder / "bank")
     snapshot.save(bank_of(), folder / "empty")
     if rank == 1:
-        snapshot.save_file = no_space
+        snapshot_copy.save_file = no_space
     return trouble(lambda: snapshot.save(bank, folder / "full"))
 
 

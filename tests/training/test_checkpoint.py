@@ -12,14 +12,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spml_dist.bank import snapshot
+from spml_dist.bank import snapshot_copy
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.config import load
 from spml_dist.errors import RunError
 from spml_dist.hashing import image_hash
 from spml_dist.records import Candidates
-from spml_dist.training import checkpoint
+from spml_dist.training import checkpoint, checkpoint_writer
+from spml_dist.training.checkpoint_writer import CheckpointWriter
 from tests.bank.builders import CLASSES, DIM, rows_of
 from tests.conftest import SMALL, payload, work
 from tests.spawn import spawn
@@ -221,7 +222,10 @@ class TestFolder:
             config = load(SMALL, [f"checkpoint.keep={keep}"])
             state = {"step": step, "fingerprint": "f"}
             bank = bank_of(1, step) if bank is None else bank
-            return checkpoint.save(Engine(step), bank, state, config, tmp_path)
+            writer = CheckpointWriter(tmp_path, config)
+            path = writer.begin(Engine(step), bank, state)
+            writer.finish()
+            return path
 
         return write
 
@@ -285,11 +289,11 @@ class TestFolder:
     def test_a_full_disk_is_named_and_leaves_the_last_one_in_place(self, save, tmp_path: Path, monkeypatch):
         save(5)
         with monkeypatch.context() as full:
-            full.setattr(checkpoint, "save_file", no_space)
+            full.setattr(checkpoint_writer, "save_file", no_space)
             with pytest.raises(RunError, match=r"step_000006 cannot be written .*No space.*; make room"):
                 save(6)
         with monkeypatch.context() as full:
-            full.setattr(snapshot, "save_file", no_space)
+            full.setattr(snapshot_copy, "save_file", no_space)
             bank = global_bank()
             bank.add(rows_of(["a"], [3]), ["a"])
             with pytest.raises(RunError, match=r"step_000006.tmp/bank cannot be written .*No space"):
@@ -385,11 +389,13 @@ def save_with_one_full_disk(rank: int, folder: Path) -> list[str]:
     message, config, bank = [], load(SMALL), global_bank()
     own = [key for key in "abcdefgh" if image_hash([key]).item() % 64 * 2 // 64 == rank]
     bank.add(rows_of(own, [3] * len(own)), own)
-    write = checkpoint.save_file
+    write = checkpoint_writer.save_file
     for full in (0, 1, None):
-        checkpoint.save_file = snapshot.save_file = no_space if rank == full else write
+        checkpoint_writer.save_file = snapshot_copy.save_file = no_space if rank == full else write
         try:
-            checkpoint.save(Engine(), bank, {"step": 1, "fingerprint": "f"}, config, folder)
+            writer = CheckpointWriter(folder, config)
+            writer.begin(Engine(), bank, {"step": 1, "fingerprint": "f"})
+            writer.finish()
             message.append("")
         except RunError as problem:
             message.append(str(problem))

@@ -25,6 +25,7 @@ from spml_dist.tensor_records import take
 from spml_dist.tracking import metrics_log
 from spml_dist.training import checkpoint, deepspeed_engine, loop, momentum_encoder, run_bank
 from spml_dist.training.build import TrainingRun
+from spml_dist.training.checkpoint_writer import CheckpointWriter
 from spml_dist.training.deepspeed_engine import DeepSpeedEngine
 from spml_dist.training.momentum_encoder import MomentumEncoder
 from spml_dist.training.torch_engine import TorchEngine
@@ -57,7 +58,8 @@ def started(config: Config, last: Path | None = None) -> TrainingRun:
     if last:
         bank.restore(last / checkpoint.BANK)
     manifest = SimpleNamespace(background=None)
-    return TrainingRun(config, RunFolder(Path()), manifest, CPU, engine, encoder, bank, None, None)
+    rest = (None, None, CheckpointWriter(Path(), config))
+    return TrainingRun(config, RunFolder(Path()), manifest, CPU, engine, encoder, bank, *rest)
 
 
 def network(config: Config) -> Segmenter:
@@ -226,7 +228,10 @@ class TestCheckpoint:
     @staticmethod
     def saved(run: TrainingRun, step: int, folder: Path) -> Path:
         state = {"step": step, "fingerprint": "f"}
-        return checkpoint.save(run.engine, run.bank, state, run.config, folder, run.encoder)
+        writer = CheckpointWriter(folder, run.config)
+        path = writer.begin(run.engine, run.bank, state, run.encoder)
+        writer.finish()
+        return path
 
     def test_a_run_interrupted_twice_is_the_straight_one_to_the_bit(self, tmp_path: Path):
         config = configured()
