@@ -56,8 +56,8 @@ class FiniteCheck:
         self._notices = [self._notices[1], _Read(everywhere[1:])]
 
     def stop_requested(self) -> bool:
-        """Whether any rank was asked to stop when the last step was made: the same on every rank. On a GPU the
-        step before, for whose number the host need not wait."""
+        """Whether any rank was asked to stop when the last step was made: the same on every rank. On a GPU
+        the step before, for whose number the host need not wait."""
         return bool(self._noticed()[0])
 
     def write_failed(self) -> bool:
