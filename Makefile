@@ -62,7 +62,7 @@ check: install  ## style, format, types, shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck .ci/run $(wildcard cluster/*.sbatch)
+	$(BIN)/shellcheck .ci/run $(wildcard benchmarks/*.sh cluster/*.sbatch)
 
 mlflow: install  ## serve MLflow's page on runs/mlflow.db
 	@echo 'the runs: $(MLFLOW)'

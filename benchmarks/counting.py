@@ -35,6 +35,12 @@ FREE = {aten.detach.default, aten.lift_fresh.default, aten.alias.default, aten._
 """operations that start nothing on a device and are not marked as views"""
 IN_PLACE = {aten._fused_sgd_.default, aten._fused_adamw_.default}
 """of optimisers: they return nothing, and torch has no fake version of them"""
+STATISTICS = {
+    aten.batch_norm_stats.default: 2,
+    aten.batch_norm_gather_stats_with_counts.default: 2,
+    aten.batch_norm_backward_reduce.default: 4,
+}
+"""of batch norms on a GPU, for which torch has no fake version: how many numbers of a channel they return"""
 UNIQUE = {aten._unique2.default, aten.unique_consecutive.default, aten.bincount.default}
 SIZED_BY_VALUES = {*UNIQUE, aten.nonzero.default, aten.masked_select.default}
 
@@ -176,6 +182,11 @@ class Counting(TorchDispatchMode):
             return _invented(function, args, kwargs, self.answer(kind, on_device))
         if function in IN_PLACE:
             return None
+        if function in STATISTICS:
+            of_channel = args[0].new_empty(args[0].shape[1], dtype=torch.float32)
+            return tuple(torch.empty_like(of_channel) for _ in range(STATISTICS[function]))
+        if function in (aten.batch_norm_elemt.default, aten.batch_norm_backward_elemt.default):
+            return torch.empty_like(args[0])
         if function in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default):
             args = (args[0], self._places(args[1], on_device), *args[2:])
         return function(*args, **kwargs)

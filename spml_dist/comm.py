@@ -87,12 +87,16 @@ def any_rank(flag: bool) -> bool:
 
 def gather_table(row: Tensor) -> Tensor:
     """Every rank's row of integers, [world, n] int64 on the host, in rank order."""
-    table = row.new_empty(world(), len(row))
+    return gather_equal(row).cpu()
+
+
+def gather_equal(row: Tensor) -> Tensor:
+    """Every rank's row of equal length, [world, n], in rank order; without gradient."""
     if world() == 1:
-        table[0] = row
-    else:
-        dist.all_gather_into_tensor(table.view(-1), row)
-    return table.cpu()
+        return row.detach()[None]
+    table = row.new_empty(world(), len(row))
+    dist.all_gather_into_tensor(table.view(-1), row.detach())
+    return table
 
 
 def gather_counts(count: int, device=None) -> list[int]:

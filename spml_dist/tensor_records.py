@@ -44,6 +44,11 @@ def moved(record: Record, device: torch.device) -> Record:
     )
 
 
+def pinned(record: Record) -> Record:
+    """The record in memory that a GPU copies from by itself."""
+    return _rebuilt(record, lambda value: value.pin_memory() if isinstance(value, Tensor) else value)
+
+
 def _rebuilt(record: Record, change: Callable[[Any], Any]) -> Record:
     names = (field.name for field in fields(record))  # type: ignore[arg-type]
     return type(record)(*(change(getattr(record, name)) for name in names))

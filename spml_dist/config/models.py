@@ -221,6 +221,16 @@ class EngineConfig(Section):
         default="float32",
         description="Number format of the network's computation; the loss is never below float32.",
     )
+    tf32: Literal["off", "convolutions", "all"] = Field(
+        default="convolutions",
+        description="Which products of float32 a GPU makes in TF32, with three digits instead of seven and "
+        "several times as fast: convolutions, as torch does by itself, or those of segments and loss too.",
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="Whether a GPU repeats a run to the bit, by slower algorithms of torch and cuDNN; what "
+        "has none is named in a warning.",
+    )
     accumulation: int = Field(
         default=1, ge=1, description="Micro-batches whose gradients are summed into one optimiser step."
     )

@@ -33,6 +33,8 @@ class GlobalBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.training and comm.world() == 1 and x.numel() > x.shape[1]:
             y = self._alone(x)
+        elif self.training and x.is_cuda:
+            y = self._on_gpu(x)
         elif self.training:
             y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
             self._follow(mean, variance, count)
@@ -51,6 +53,12 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         return nn.functional.batch_norm(
             x.to(mean), mean, variance, *affine, True, self.momentum, self.eps
         ).to(x)
+
+    def _on_gpu(self, x: Tensor) -> Tensor:
+        """The kernels of torch's SyncBatchNorm: a pass for the statistics and one for the result."""
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        return _OnGpu.apply(x, self.weight, self.bias, *self._running(), self.momentum, self.eps)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
@@ -123,6 +131,51 @@ class _Normalise(torch.autograd.Function):
         )
         # Each rank's own share of the parameters' gradient: the engine averages it like all others.
         return grad_x.to(x.dtype), local_weight.to(weight.dtype), local_bias.to(weight.dtype), None
+
+
+class _OnGpu(torch.autograd.Function):
+    """As `torch.nn.SyncBatchNorm`, but ranks without images are not sought, for which the host would wait."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, running_mean, running_var, momentum, eps):
+        x, channels = x.contiguous(memory_format=_layout(x)), x.shape[1]
+        if len(x):
+            mean, inverse = torch.batch_norm_stats(x, eps)
+            count = mean.new_full((1,), x.numel() // channels)
+        else:
+            # A number of pixels that vanishes beside any other, and no 0 to divide by.
+            mean, inverse = (weight.new_full((channels,), v, dtype=torch.float32) for v in (0, 1))
+            count = mean.new_full((1,), 1e-20)
+        table = comm.gather_equal(torch.cat([mean, inverse, count]))
+        means, inverses, counts = table.split([channels, channels, 1], dim=1)
+        counts = counts.reshape(-1).to(running_mean)
+        running = running_mean, running_var, momentum, eps, counts
+        mean, inverse = torch.batch_norm_gather_stats_with_counts(x, means, inverses, *running)
+        wide = weight.to(mean)
+        ctx.save_for_backward(x, wide, mean, inverse, counts.to(torch.int32))
+        ctx.dtype = weight.dtype
+        return torch.batch_norm_elemt(x, wide, bias.to(mean), mean, inverse, eps) if len(x) else x.clone()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, weight, mean, inverse, counts = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=_layout(x))
+        if len(x):
+            both, centred, of_weight, of_bias = torch.batch_norm_backward_reduce(
+                grad, x, mean, inverse, weight, True, True, True
+            )
+        else:
+            both, centred, of_weight, of_bias = (torch.zeros_like(mean) for _ in range(4))
+        # Each rank's own share of the parameters' gradient: the engine averages it like all others.
+        both, centred = comm.sum_all(torch.cat([both, centred])).chunk(2)
+        if len(x):
+            grad = torch.batch_norm_backward_elemt(grad, x, mean, inverse, weight, both, centred, counts)
+        return grad, of_weight.to(ctx.dtype), of_bias.to(ctx.dtype), None, None, None, None
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def globalise(module: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ import math
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import psutil
 
@@ -17,26 +17,50 @@ from spml_dist.run_folder import RunFolder
 
 
 class Stopwatch:
-    """Seconds spent in each phase since the last lap."""
+    """Seconds spent in each phase since the last lap.
 
-    def __init__(self, step: int):
-        self._spent: dict[str, float] = {}
-        self._mark = self._lap = time.perf_counter()
+    On a GPU, of the device's time: its work runs behind the host's, so that a clock of the host would book
+    the network's time wherever the host waits next. Nothing waits but `lap`.
+    """
+
+    def __init__(self, step: int, on_gpu: bool = False):
+        self._now = _event if on_gpu else time.perf_counter
+        self._between = _between_events if on_gpu else _between_times
+        self._lap: Any = self._now()
+        self._ends: list[tuple[str, Any]] = []
         self._step = step
 
     def phase(self, name: str) -> None:
         """What happened since the last call was `name`."""
-        now = time.perf_counter()
-        self._spent[name] = self._spent.get(name, 0.0) + now - self._mark
-        self._mark = now
+        self._ends.append((name, self._now()))
 
     def lap(self, step: int) -> tuple[dict[str, float], float]:
         """Seconds a step of each phase, and of everything, since the last lap; step: how many are done."""
-        steps, now = max(1, step - self._step), time.perf_counter()
-        phases = {name: seconds / steps for name, seconds in self._spent.items()}
-        seconds = (now - self._lap) / steps
-        self._spent, self._lap, self._step = {}, now, step
+        steps, start, now = max(1, step - self._step), self._lap, self._now()
+        seconds = self._between(start, now) / steps
+        phases: dict[str, float] = {}
+        for name, end in self._ends:
+            phases[name] = phases.get(name, 0.0) + self._between(start, end) / steps
+            start = end
+        self._ends, self._lap, self._step = [], now, step
         return phases, seconds
+
+
+def _between_times(before: float, after: float) -> float:
+    return after - before
+
+
+def _event() -> Any:
+    import torch
+
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _between_events(before: Any, after: Any) -> float:
+    after.synchronize()
+    return before.elapsed_time(after) / 1000
 
 
 class Journal:

@@ -92,7 +92,8 @@ def build(
     bank = run_bank.build(config, len(manifest.classes), device, manifest.classes)
     if last:
         bank.restore(last / checkpoint.BANK)
-    stream = training_stream(config, manifest, stream_state, segmenter.normalisation)
+    pinned = device.type == "cuda"
+    stream = training_stream(config, manifest, stream_state, segmenter.normalisation, pinned)
     if comm.rank() == 0:
         label_summary.write(folder.path, manifest, config.relations, task.network)
     log.track(folder, config)
@@ -130,8 +131,10 @@ def training_stream(
     manifest: Manifest,
     state: dict[str, Any] | None = None,
     normalisation: Normalisation = IMAGENET,
+    pinned: bool = False,
 ) -> Stream:
-    """This rank's part of a training's batches. state: where it goes on; None = the beginning."""
+    """This rank's part of a training's batches. state: where it goes on; None = the beginning; pinned:
+    whether a GPU takes them."""
     settings = config.stream
     return Stream(
         config.data.train,
@@ -153,4 +156,5 @@ def training_stream(
         cache=ShardCache(settings.cache, settings.cache_gb, settings.retry_seconds),
         normalisation=normalisation,
         start_state=state,
+        pinned=pinned,
     )

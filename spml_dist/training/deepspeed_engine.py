@@ -181,7 +181,9 @@ def _settings(config: Config) -> dict[str, Any]:
         # DeepSpeed wants equal parts; ours may be ragged. It uses the number for nothing else here.
         "train_micro_batch_size_per_gpu": max(1, micro // dist.get_world_size()),
         "gradient_accumulation_steps": config.engine.accumulation,
-        "zero_optimization": {"stage": config.engine.zero_stage},
+        # Overlapped, they would run on a group of their own beside those of batch norms and bank: two
+        # communicators at once can wait for each other.
+        "zero_optimization": {"stage": config.engine.zero_stage, "overlap_comm": False},
         # It knows its own and torch's optimisers; the release's SGD is neither.
         "zero_allow_untested_optimizer": True,
         "gradient_clipping": limit or 0.0,

@@ -23,7 +23,7 @@ from spml_dist.training.task import Outputs, StepContext
 def train(run: TrainingRun) -> None:
     """Make the remaining steps, then export the network. Every rank makes the same collectives."""
     last, first = run.config.schedule.steps, run.stream.start_step + 1
-    done, stopwatch = run.stream.start_step, Stopwatch(run.stream.start_step)
+    done, stopwatch = run.stream.start_step, Stopwatch(run.stream.start_step, run.device.type == "cuda")
     # A run that only lacks its export begins no stream, whose loader processes would decode for nothing.
     if done < last:
         with hang_watch.watched(run.folder, run.config.engine.patience, run.log.hang) as alive:
@@ -52,6 +52,7 @@ def _steps(
             alive(done)
             run.checkpoints.begin(run.engine, run.bank, state, run.encoder)
             stopwatch.phase("checkpoint")
+        del batches, micro_losses  # a step's pixels are not kept through the next one's forward pass
         if stop or done == last:
             run.checkpoints.finish()
         if stop:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import version
 from typing import Any
-
-import torch
 
 from spml_dist import __version__, comm
 from spml_dist.config import Config
@@ -15,6 +12,7 @@ from spml_dist.data.format.manifest import read_manifest
 from spml_dist.errors import RunError, Stopped
 from spml_dist.tracking import system_metrics
 from spml_dist.training.build import build
+from spml_dist.training.device import device_of, settle
 from spml_dist.training.loop import train
 from spml_dist.training.task import CAM, SEGMENTER
 
@@ -31,12 +29,8 @@ def work(payload: dict[str, Any]) -> None:
     """
     _require_one_release()  # before anything that another release might understand in another way
     config = Config.model_validate(payload["config"], strict=False)
-    device = _device(payload.get("device", config.engine.device))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # NCCL's collectives compute on the current one
-    # Threads beyond a machine's cores wait for one another, so its ranks share them out.
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", comm.world()))
-    torch.set_num_threads(config.engine.threads or max(1, (os.cpu_count() or 1) // beside))
+    device = device_of(payload.get("device", config.engine.device))
+    settle(config.engine, device)
     task = CAM if payload.get("network") == CAM.network else SEGMENTER
     run = build(config, read_manifest(config.data.train), device, task)
     status = "FAILED"
@@ -69,9 +63,3 @@ def _require_one_release() -> None:
 def _release() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "deepspeed"))
     return f"spml-dist {__version__}, {packages}"
-
-
-def _device(name: str) -> torch.device:
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count()))

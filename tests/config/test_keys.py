@@ -70,6 +70,8 @@ relations.feature_affinity.local_features
 loss.cross_entropy
 loss.reduction
 loss.pixels_per_segment
+loss.fused
+loss.products
 loss.tagless
 bank.candidates
 bank.steps
@@ -103,6 +105,8 @@ engine.workers
 engine.device
 engine.zero_stage
 engine.precision
+engine.tf32
+engine.deterministic
 engine.accumulation
 engine.max_failures
 engine.patience

@@ -54,6 +54,7 @@ SINCE_VERSION_1 = {
     *("loss.pixels_per_segment", "segments.labels", "optimizer.clip"),
     "relations.cooccurrence.own_image",
     *("model.embedding", "stream.grey", "stream.blur", "engine.max_failures", "engine.patience"),
+    *("loss.fused", "loss.products", "engine.tf32", "engine.deterministic"),
     *(key for key in KEYS if key.partition(".")[0] in NEW_SECTIONS),
 }
 """keys that version 1 did not know"""

@@ -44,6 +44,13 @@ def test_launches_do_not_grow_with_the_batch():
     assert large["loss"]["gb"] > 4 * small["loss"]["gb"]
 
 
+def test_a_batch_norm_takes_a_few_kernels_forward_and_back():
+    """In a network of twelve: statistics, exchange, result; and back."""
+    parts = counts(SIZE)["parts"]
+    assert parts["network"]["collectives"] == parts["network backward"]["collectives"] == 12
+    assert parts["network"]["operations"] < 12 * 16
+
+
 @cache
 def counts(size: Size, *words: str) -> dict:
     """A step of the small network."""

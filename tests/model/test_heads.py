@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, batch_norm, conv2d, interpolate
 
 from spml_dist.model.batch_norm import globalise
-from spml_dist.model.heads import ClassifierHead, DeepLabHead, PSPNetHead, SampleDropout
+from spml_dist.model.heads import ClassifierHead, DeepLabHead, PSPNetHead, SampleDropout, counted_draws
 
 
 def test_deeplab_is_the_sum_of_its_dilated_convolutions():
@@ -79,6 +79,30 @@ def test_dropout_drops_that_share_of_single_entries_and_keeps_the_mean():
     assert sorted(kept.unique().tolist()) == [0, pytest.approx(1 / 0.75)]
     assert (kept == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
     assert len(kept.sum(dim=1).unique()) > 2, "entries, not whole pixels or channels"
+
+
+def test_draws_of_a_gpu_are_functions_of_an_image_s_seed_and_an_entry_s_place():
+    device = torch.device("cpu")
+    draws = counted_draws([7, 8, 2**62 + 9], (8, 40, 40), 0.25, device)
+    assert torch.equal(counted_draws([8], (8, 40, 40), 0.25, device), draws[1:2]), "whatever else is there"
+    shares = (
+        draws.float().mean(dim=(1, 2, 3)),
+        draws.float().mean(dim=(0, 2, 3)),
+        draws.float().mean(dim=(0, 1)),
+    )
+    for share, tolerance in zip(shares, (0.02, 0.02, 0.4), strict=True):
+        assert (share - 0.75).abs().max() < tolerance
+    # Of two images, of neighbours in a row and in a column, both are kept as often as of independent draws.
+    for a, b in (
+        (draws[0], draws[1]),
+        (draws[..., 1:], draws[..., :-1]),
+        (draws[..., 1:, :], draws[..., :-1, :]),
+    ):
+        assert (a & b).float().mean().item() == pytest.approx(0.75**2, abs=0.02)
+    assert not torch.equal(*counted_draws([5, 5 + 2**32], (8, 40), 0.5, device)), (
+        "both halves of a seed count"
+    )
+    assert counted_draws([], (3, 4), 0.5, device).shape == (0, 3, 4)
 
 
 @pytest.mark.parametrize("dropout", [SampleDropout(0.0), SampleDropout(0.5).eval()])

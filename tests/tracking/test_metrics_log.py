@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,6 +105,18 @@ def test_a_stopwatch_divides_all_time_among_phases_and_steps():
     assert phases["data"] >= 0.002 and phases["forward"] >= 0.001
     assert sum(phases.values()) <= seconds
     assert watch.lap(step=13)[0] == {}
+
+
+def test_on_a_gpu_a_phase_takes_what_the_device_spent_on_it(monkeypatch):
+    """The host is through at once; the device's clock says when each phase's work was done."""
+    clock = iter((0.0, 20.0, 100.0, 105.0, 105.0, 200.0))
+    monkeypatch.setattr(metrics_log, "_event", lambda: SimpleNamespace(at=next(clock)))
+    monkeypatch.setattr(metrics_log, "_between_events", lambda before, after: after.at - before.at)
+    watch = metrics_log.Stopwatch(step=0, on_gpu=True)
+    for phase in ("data", "forward", "data"):
+        watch.phase(phase)
+    assert watch.lap(step=2) == ({"data": 12.5, "forward": 40.0}, 52.5)
+    assert watch.lap(step=3)[1] == 95.0
 
 
 def test_a_stopwatch_that_saw_no_step_divides_by_one():

@@ -15,6 +15,7 @@ from spml_dist.data.stream.plan import Draw, Plan
 from spml_dist.data.stream.reader import CorruptSample, Reader
 from spml_dist.errors import DataError
 from spml_dist.records import IGNORED, IMAGENET, Batch, Normalisation, Sample
+from spml_dist.tensor_records import pinned
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class MicroBatch:
 
     batch: Batch
     left_out: tuple[str, ...]
+
+    def pin_memory(self) -> MicroBatch:
+        """Called by torch's DataLoader where it pins: from there a GPU copies while the host goes on."""
+        return replace(self, batch=pinned(self.batch))
 
 
 @dataclass(frozen=True)

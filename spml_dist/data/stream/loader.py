@@ -83,6 +83,7 @@ class Stream:
         accumulation: int = 1,
         normalisation: Normalisation = IMAGENET,
         start_state: dict | None = None,
+        pinned: bool = False,
     ):
         manifest = read_manifest(folder)
         _check(folder, manifest, num_classes)
@@ -105,7 +106,7 @@ class Stream:
             accumulation,
             skip_corrupt,
         )
-        self._loader_processes = loader_processes
+        self._loader_processes, self._pinned = loader_processes, pinned
 
     def __iter__(self) -> Generator[Batch, None, None]:
         """This rank's micro-batches; of no images where there are more ranks than images."""
@@ -147,6 +148,7 @@ class Stream:
             sampler=_Order(self._step, self.accumulation),
             batch_size=None,
             num_workers=self._loader_processes,
+            pin_memory=self._pinned,
             # Neither copies the threads of the training process (gloo, Ray), as a fork would, nor outlives
             # it when it is killed, as children of a fork server do.
             multiprocessing_context="spawn" if self._loader_processes else None,
