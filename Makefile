@@ -53,7 +53,7 @@ fuzz: install   ## try odd and damaged inputs on every reader, an hour
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/fuzz --numprocesses 2 --timeout 7200
 
 drills: install  ## failures on purpose: workers killed, ... (docs/failures.md)
-	$(BIN)/python -m pytest tests/drills -m drill
+	$(BIN)/python -m pytest tests/drills tests/cluster -m drill
 
 golden: install  ## compare with the published method's vectors (DIR=folder, default those kept here)
 	$(BIN)/python -m tests.golden $(or $(DIR),tests/golden)
@@ -62,7 +62,7 @@ check: install  ## style, format, types, shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck .ci/run $(wildcard cluster/*.sh cluster/*.sbatch)
+	$(BIN)/shellcheck .ci/run $(wildcard cluster/*.sbatch)
 
 mlflow: install  ## serve MLflow's page on runs/mlflow.db
 	@echo 'the runs: $(MLFLOW)'

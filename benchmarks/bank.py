@@ -12,7 +12,8 @@ images, seen anew, whose old rows do not answer, as in training.
 every passing row compared: by one product with all rows under a mask, or by gathering the passing rows of
 each image first, whichever is faster. `publish_ms` is publish and settle of 16 images that replace their
 predecessors, `upkeep_ms` what indexing them adds on average; `count_ms` and `draw_ms` are what
-`nearest+sampled` asks of every row at every step. Then all images are published again, `--rounds`
+`nearest+sampled` asks of the whole bank at every step, `count_reading_ms` what counting by reading every row
+takes. Then all images are published again, `--rounds`
 times, in large batches, indexed and recall_measured by the bank's own rules, and recall is measured again.
 `bytes_per_row` is the growth of the workers' unique set size (USS) from before the bank to after its index,
 divided by the rows; free memory is handed back before (malloc_trim), and how much a worker had of it, which
@@ -183,11 +184,15 @@ def _published(filled: Filled) -> dict:
 
 
 def _whole(filled: Filled) -> dict:
-    """Milliseconds of what `nearest+sampled` asks of every row at every step: counting those that attract and
-    repel, by class and by each image's tags, and drawing some."""
+    """Milliseconds of what `nearest+sampled` asks of the whole bank at every step: how many rows attract and
+    repel, by class and by each image's tags, from the running counts and, to compare, by reading all rows;
+    and drawing some."""
     bank, (queries, eligible) = filled.bank, filled.queries()
-    counted, drew = [], []
+    kept, counted, drew = [], [], []
     for step in range(LOOKUPS):
+        start = time.perf_counter()
+        bank.store.counts.of(queries)
+        kept.append(time.perf_counter() - start)
         start = time.perf_counter()
         count(bank.store.written_rows(), eligible, queries, bank.classes)
         counted.append(time.perf_counter() - start)
@@ -196,7 +201,7 @@ def _whole(filled: Filled) -> dict:
         drew.append(time.perf_counter() - start)
     return {
         f"{name}_ms": 1e3 * most(statistics.median(spent))
-        for name, spent in (("count", counted), ("draw", drew))
+        for name, spent in (("count", kept), ("count_reading", counted), ("draw", drew))
     }
 
 

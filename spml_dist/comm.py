@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -22,6 +23,12 @@ def rank() -> int:
 def join(backend: str) -> None:
     """Join the process group that the environment describes, as torchrun leaves it."""
     dist.init_process_group(backend)
+
+
+def meet(backend: str, place: str, rank: int, world: int, seconds: float) -> None:
+    """Join processes at HOST:PORT of rank 0. Raises what torch raises where not all come in that time."""
+    patience = timedelta(seconds=seconds)
+    dist.init_process_group(backend, f"tcp://{place}", patience, rank=rank, world_size=world)
 
 
 def leave() -> None:
@@ -71,6 +78,11 @@ def agree(trouble: SpmlError | None) -> None:
     troubled = torch.tensor([trouble is not None], dtype=torch.int32, device=_device())
     if sum_all(troubled):
         raise next(each for each in from_every_rank(trouble) if each)
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any rank; a collective."""
+    return flag if world() == 1 else bool(sum_all(torch.tensor([flag], dtype=torch.int32, device=_device())))
 
 
 def gather_table(row: Tensor) -> Tensor:

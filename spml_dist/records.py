@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,9 @@ LABELERS = ("cam", "walk", "cam-walk", "neighbours")
 Box = tuple[int, float, float, float, float]
 """class, x0, y0, x1, y1 in pixels from the image's top left corner; x1 and y1 are exclusive"""
 
+
+Products = Literal["float32", "bfloat16"]
+"""number format of the factors of large products"""
 
 Channels = tuple[float, float, float]
 """a number for red, green and blue"""
@@ -368,7 +371,10 @@ class Block:
     relations: tuple[Relation, ...]
     """over these rows and columns only"""
     scale: tuple[Tensor | float, ...]
-    """what each relation's sum over the rows is multiplied by (1 ÷ count)"""
+    """what each relation's sum over the rows is multiplied by (1 ÷ count); [rows] for each row's own"""
+    ranges: tuple[Tensor, Tensor] | None = None
+    """where the masks name few candidates: [rows, 2] int32, the range of columns that they name for each row,
+    and [columns, 2] int32, the range of rows for which they name each column; None = any"""
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,11 @@ class RunFolder:
         return self.path / "stop"
 
     @property
+    def grow(self) -> Path:
+        """Its presence asks the workers to save and end, so that more of them start."""
+        return self.path / "grow"
+
+    @property
     def lock(self) -> Path:
         """Locked by the process that launched the training."""
         return self.path / "lock"

@@ -10,6 +10,8 @@ from pathlib import Path
 # Two processes of tests on two cores, each with threads for both, wait for one another several times as long
 # as they compute. Libraries read this when they are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Kernels run in Triton's interpreter, on the CPU: also for a library, when it is imported.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import hypothesis
 import pytest

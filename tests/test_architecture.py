@@ -138,11 +138,16 @@ def test_one_file_hands_the_worker_to_the_cluster():
     """The cluster is handed functions and knows none, and a training's worker does not know what launched it.
 
     A file of the library joins the two, and no verb: from Python, `spml_dist.train` is the same training.
-    Packing and inference spread functions over processes, and launch nothing.
+    Packing and inference spread functions over processes, and launch nothing; a job is a command line,
+    and a look at the nodes no training.
     """
     importers = {path.relative_to(ROOT) for path, other in inner() if other == "cluster"}
     spreading = ("cluster", "data", "inference", "retrieval")
-    assert {str(path) for path in importers if path.parts[0] not in spreading} == {"training/launch.py"}
+    assert {str(path) for path in importers if path.parts[0] not in spreading} == {
+        "training/launch.py",
+        "training/node_doctor.py",
+        "cli/submit.py",
+    }
 
 
 def test_no_public_name_is_hidden_by_a_room():
@@ -154,7 +159,8 @@ def test_no_public_name_is_hidden_by_a_room():
 
 @pytest.mark.parametrize("package", ONE_FILE_EACH)
 def test_one_file_each_imports(package):
-    assert len(importers(package)) == (2 if package == "ray" else 1)  # trainings, and answers by Ray Serve
+    # Ray: trainings and tasks, answers by Ray Serve, jobs.
+    assert len(importers(package)) == (3 if package == "ray" else 1)
 
 
 @pytest.mark.parametrize("package", INSIDE_FUNCTIONS)

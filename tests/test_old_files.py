@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from spml_dist import cli
+from spml_dist.data.format.manifest import read_manifest
+from spml_dist.data.stream.reader import samples
+from spml_dist.records import UNLABELLED
 
 FIXTURES = Path(__file__).parent / "fixtures" / "v1"
 RUNS = ("global", "recent")
@@ -74,3 +77,18 @@ def test_an_old_cam_export_labels_an_old_pack(old, capsys):
 
 def test_an_old_pack_is_verified(old):
     assert cli.main(["verify", str(old / "pack" / "train")]) == 0
+
+
+def test_an_old_pack_with_confidence_is_read_as_it_was_written():
+    """tests/fixtures/v3: the scenes of val as `label` wrote them in the first release with confidence.png."""
+    pack = FIXTURES.parent / "v3" / "labelled"
+    assert cli.main(["verify", str(pack)]) == 0
+    labelled = list(samples(str(pack)))
+    note = json.loads((pack / "labeling.json").read_text(encoding="utf-8"))
+    assert len(labelled) == note["images"] == read_manifest(pack).samples
+    for sample in labelled:
+        assert sample.confidence is not None and sample.confidence.shape == sample.semantic.shape
+        assert ((sample.confidence == 0) == (sample.semantic == UNLABELLED)).all()
+        assert (sample.confidence == 255).any() and (
+            (sample.confidence > 0) & (sample.confidence < 255)
+        ).any()

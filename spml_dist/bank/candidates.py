@@ -13,9 +13,8 @@ from torch import Tensor
 
 from spml_dist import comm
 from spml_dist.bank import exchange, sampling
-from spml_dist.bank.counts import count, sum_over_ranks
+from spml_dist.bank.counts import RowCounts, sum_over_ranks
 from spml_dist.bank.rows import ANNOTATED, as_candidates, by_identity, pack, unpack
-from spml_dist.bank.search.filters import Queries
 from spml_dist.bank.store import Store
 from spml_dist.config.method_models import BankConfig
 from spml_dist.records import BankCandidates, BankCounts, BankRows, Neighbours
@@ -26,18 +25,20 @@ def choose(
     store: Store,
     settings: BankConfig,
     classes: int,
-    queries: Queries,
+    dtype: torch.dtype,
     neighbours: Sequence[Neighbours],
     eligible: Tensor,
+    counts: RowCounts,
     seed: int,
     step: int,
 ) -> BankCandidates:
     """The bank's candidates for a step; a collective.
 
-    queries: all of the step's segments; neighbours: the rows that were looked up for them, over all ranks;
-    eligible: [store.used] bool, this rank's rows that may become candidates; seed, step: of the draw.
+    dtype: of the step's prototypes; neighbours: the rows that were looked up for its segments, over all
+    ranks; eligible: [store.used] bool, this rank's rows that may become candidates; counts: of them; seed,
+    step: of the draw.
     """
-    none, dtype = eligible.nonzero()[:0, 0], queries.vector.dtype
+    none = eligible.nonzero()[:0, 0]
     if settings.candidates == "exact":
         every_row, _ = _gathered(store, classes, settings, eligible.nonzero()[:, 0], none)
         return BankCandidates(as_candidates(every_row, classes, dtype))
@@ -46,7 +47,7 @@ def choose(
     if settings.candidates == "nearest":
         rows, _ = _gathered(store, classes, settings, nearest, none)
         return BankCandidates(as_candidates(rows, classes, dtype))
-    whole = sum_over_ranks(count(store.written_rows(), eligible, queries, classes))
+    whole = sum_over_ranks(counts)
     left = eligible.clone()
     left[nearest] = False
     near_annotated = comm.sum_all(torch.count_nonzero(store.rows.source[nearest] == ANNOTATED))
@@ -57,8 +58,8 @@ def choose(
     drawn = sampling.draw_rows(store, left.nonzero()[:, 0], probability, seed, step)
     rows, count_drawn = _gathered(store, classes, settings, nearest, drawn)
     weight = sampling.row_weights(rows.source, len(rows) - count_drawn, annotated, others)
-    counts = BankCounts(whole.by_class, whole.by_propagated, whole.sharing)
-    return BankCandidates(as_candidates(rows, classes, dtype), weight.log(), counts)
+    counted = BankCounts(whole.by_class, whole.by_propagated, whole.sharing)
+    return BankCandidates(as_candidates(rows, classes, dtype), weight.log(), counted)
 
 
 def _gathered(

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from spml_dist import comm
 from spml_dist.bank import exchange, sampling, snapshot
 from spml_dist.bank.candidates import choose
+from spml_dist.bank.counts import RowCounts, count, difference
 from spml_dist.bank.partitions import owned
 from spml_dist.bank.rows import of_segments, unpack
-from spml_dist.bank.search.filters import Kind, Queries, segment_queries
+from spml_dist.bank.search.filters import Kind, Queries, filter_columns, segment_queries
 from spml_dist.bank.search.index_cache import IndexCache
 from spml_dist.bank.search.lookup import lookup
 from spml_dist.bank.search.recall import measure_recall
@@ -92,7 +94,9 @@ class ShardedBank:
             self.store.expire(step - self.settings.max_age)
         self._upkeep()
         queries = segment_queries(segments, self.classes, self._plan.ignore_classes)
-        eligible, joins = self._eligible(segments), step >= self.settings.warmup
+        own, joins = self._own_slots(segments), step >= self.settings.warmup
+        eligible = self.store.alive[: self.store.used].clone()
+        eligible[own] = False
         number = sampling.segment_numbers(queries.image)
         some = sampling.draw_queries(queries.image, number, self.settings.queries, self.seed, step)
         looked_up = take(queries, some)
@@ -105,10 +109,20 @@ class ShardedBank:
         if measure:
             assert labelled is not None
             self.statistics.measure(self.store, queries, (voters, labelled), eligible, self.classes, step)
+        counts = self._counts(queries, own)
         if not joins:
             eligible, neighbours, labelled = torch.zeros_like(eligible), [], None
+            counts = difference(counts, counts)
         chosen = choose(
-            self.store, self.settings, self.classes, queries, neighbours, eligible, self.seed, step
+            self.store,
+            self.settings,
+            self.classes,
+            queries.vector.dtype,
+            neighbours,
+            eligible,
+            counts,
+            self.seed,
+            step,
         )
         return replace(chosen, labelled=labelled if self._plan.votes else None)
 
@@ -188,23 +202,28 @@ class ShardedBank:
         return () if self.settings.candidates == "exact" else self._plan.kinds
 
     def _upkeep(self) -> None:
-        """Index the rows once they are many."""
+        """Index the rows once they are many; a collective."""
         if not self.indexes:
             return
-        if self.cache is None or self.cache.outdated:
-            if len(self.store) > self.settings.exact_rows:
-                self.cache = None  # the copies of one file at a time
-                self.cache = IndexCache.of(self.store, self.seed)
-        else:
+        many = len(self.store) > self.settings.exact_rows
+        # All ranks train at one step: each for itself would stop all the others once more.
+        if comm.any_rank(many and (self.cache is None or self.cache.outdated)):
+            self.cache = None  # the copies of one file at a time
+            self.cache = IndexCache.of(self.store, self.seed) if many else None
+        elif self.cache:
             self.cache.upkeep()
 
-    def _eligible(self, segments: Candidates) -> Tensor:
-        """[used] bool: rows that may become candidates."""
-        eligible = self.store.alive[: self.store.used].clone()
-        if not self.settings.own_images:
-            for image in segments.image.unique().tolist():
-                eligible[torch.from_numpy(self.store.slots_of(image)).to(eligible.device)] = False
-        return eligible
+    def _own_slots(self, segments: Candidates) -> Tensor:
+        """[n] int64: slots of the rows of a step's own images, unless these may be candidates."""
+        images = [] if self.settings.own_images else segments.image.unique().tolist()
+        slots = [np.zeros(0, np.int64), *(self.store.slots_of(image) for image in images)]
+        return torch.from_numpy(np.concatenate(slots)).to(self.store.alive.device)
+
+    def _counts(self, queries: Queries, own: Tensor) -> RowCounts:
+        """Of this rank's rows, without those in the slots `own`."""
+        excluded = filter_columns(self.store.rows, own)
+        among_own = count(excluded, torch.ones_like(excluded.tags_known), queries, self.classes)
+        return difference(self.store.counts.of(queries), among_own)
 
     def _measure_recall(self, queries: Queries, eligible: Tensor, step: int) -> None:
         """Measure the inverted file's recall when that is due: at steps that do not depend on what is logged,

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spml_dist.bank.counts import RunningCounts
 from spml_dist.bank.drift import BoxedVectors, drift
 from spml_dist.bank.rows import empty
+from spml_dist.bank.search.filters import filter_columns
 from spml_dist.errors import RunError
 from spml_dist.records import BankRows
 from spml_dist.tensor_records import take
@@ -45,6 +47,8 @@ class Store:
         """slots that were ever written; all rows are below"""
         self.drift: list[float] = []
         """cosines of segments with what they replaced, since somebody emptied the list"""
+        self.counts = RunningCounts(classes, self.rows.tags.shape[1], device)
+        """of the rows there are"""
         self.changed: set[int] = set()
         """partitions that got or lost an image, since somebody emptied the set"""
         self._free: list[int] = []
@@ -63,11 +67,12 @@ class Store:
         Raises RunError when two keys have one hash, or an image is larger than a partition; nothing is
         remembered then.
         """
-        images = [(members, *_identity(rows, members[0])) for members in _by_image(rows)]
+        images = _by_image(rows)
         self._refuse(images)
         # By image, the indices of its rows. They are written at the end: an image of this call may still
         # be replaced or evicted by a later one.
         slots: dict[int, np.ndarray] = {}
+        gone: list[np.ndarray] = []
         for members, image, check, written in images:
             partition = image % self.partitions
             before = self._images[partition].get(image)
@@ -77,21 +82,25 @@ class Store:
                 if image not in slots:
                     old = _placed(self.rows, self._on_device(before.slots))
                     self.drift += drift(old, _placed(rows, torch.from_numpy(members)))
+                    gone.append(before.slots)
                 self._forget(partition, image)
                 slots.pop(image, None)
-            for gone in self._make_room(partition, written, len(members)):
-                slots.pop(gone, None)
+            for oldest, its_slots in self._make_room(partition, written, len(members)):
+                if slots.pop(oldest, None) is None:
+                    gone.append(its_slots)
             if self._row_counts[partition] + len(members) <= self.capacity:
                 self._insert(partition, image, ImageSlots(self._slots(len(members)), written, check))
                 slots[image] = members
+        self._count_out(gone)  # before other rows are in their slots
         return self._write(rows, slots)
 
     def expire(self, before: int) -> None:
         """Forget the images written before a step."""
+        gone = []
         for partition, images in self._images.items():
             old = takewhile(lambda item: item[1].written[0] < before, images.items())
-            for image, _ in list(old):
-                self._forget(partition, image)
+            gone += [self._forget(partition, image) for image, _ in list(old)]
+        self._count_out(gone)
 
     def slots_of(self, image: int) -> np.ndarray:
         """Slots of an image's rows, int64; none if it is unknown or somebody else's."""
@@ -118,15 +127,15 @@ class Store:
             if len(members) > self.capacity:
                 raise too_large(len(members), self.capacity, self.partitions)
 
-    def _make_room(self, partition: int, written: tuple, count: int) -> list[int]:
-        """Forget images older than `written` until there is room or none is left; those that went."""
+    def _make_room(self, partition: int, written: tuple, count: int) -> list[tuple[int, np.ndarray]]:
+        """Forget images older than `written` until there is room or none is left; those that went, and their
+        slots."""
         gone, images = [], self._images[partition]
         while self._row_counts[partition] + count > self.capacity:
             oldest = next(iter(images))
             if images[oldest].written > written:
                 break
-            self._forget(partition, oldest)
-            gone.append(oldest)
+            gone.append((oldest, self._forget(partition, oldest)))
         return gone
 
     def _insert(self, partition: int, image: int, entry: ImageSlots) -> None:
@@ -144,12 +153,18 @@ class Store:
         self.used += len(fresh)
         return np.array([*reused, *fresh], np.int64)
 
-    def _forget(self, partition: int, image: int) -> None:
+    def _forget(self, partition: int, image: int) -> np.ndarray:
+        """Give up an image; its slots, in which its rows are until others come."""
         slots = self._images[partition].pop(image).slots
         self.changed.add(partition)
         self._row_counts[partition] -= len(slots)
         self._free += slots.tolist()
         self.alive[self._on_device(slots)] = False
+        return slots
+
+    def _count_out(self, gone: list[np.ndarray]) -> None:
+        if gone:
+            self.counts.went(filter_columns(self.rows, self._on_device(np.concatenate(gone))))
 
     def _write(self, rows: BankRows, members: dict[int, np.ndarray]) -> Tensor:
         nothing = np.zeros(0, np.int64)
@@ -159,6 +174,7 @@ class Store:
         for field in fields(BankRows):
             getattr(self.rows, field.name)[slots] = getattr(rows, field.name)[source].to(slots.device)
         self.alive[slots] = True
+        self.counts.came(filter_columns(self.rows, slots))
         return slots
 
     def _on_device(self, slots: np.ndarray) -> Tensor:
@@ -183,19 +199,17 @@ def _collision(image: int) -> RunError:
     return RunError("two sample keys have the same 64-bit hash", image, remedy)
 
 
-def _identity(rows: BankRows, row: int) -> tuple[int, int, tuple[int, int, int]]:
-    """Image, check and place in the order of writing of a row."""
-    image, check, *written = (
-        getattr(rows, name)[row].item() for name in ("image", "check", "step", "position")
+def _by_image(rows: BankRows) -> list[tuple[np.ndarray, int, int, tuple[int, int, int]]]:
+    """Of each image the indices of its rows by segment, its hash, its check and its place in the order of
+    writing, in which they are."""
+    image, check, segment, step, position = (
+        getattr(rows, name).cpu().numpy() for name in ("image", "check", "segment", "step", "position")
     )
-    return image, check, (*written, image)
-
-
-def _by_image(rows: BankRows) -> list[np.ndarray]:
-    """Indices of each image's rows by segment, the images in the order in which they were written."""
-    image, segment, step, position = (
-        getattr(rows, name).cpu().numpy() for name in ("image", "segment", "step", "position")
-    )
+    if not len(image):
+        return []
     order = np.lexsort((segment, image, position, step))
     keys = np.stack([image, position, step])[:, order]
-    return np.split(order, np.flatnonzero((np.diff(keys) != 0).any(axis=0)) + 1) if len(order) else []
+    images = np.split(order, np.flatnonzero((np.diff(keys) != 0).any(axis=0)) + 1)
+    first = [members[0] for members in images]
+    places = zip(*(column[first].tolist() for column in (image, check, step, position)), strict=True)
+    return [(m, i, c, (s, p, i)) for m, (i, c, s, p) in zip(images, places, strict=True)]

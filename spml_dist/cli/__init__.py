@@ -33,11 +33,13 @@ from spml_dist.cli import (
     report,
     serve,
     stop,
+    submit,
     suggest,
     track,
     train,
     verify,
 )
+from spml_dist.cli.arguments import parse
 from spml_dist.errors import SpmlError, Stopped
 
 VERBS = (
@@ -62,6 +64,7 @@ VERBS = (
     suggest,
     export,
     doctor,
+    submit,
     stop,
 )
 
@@ -78,6 +81,9 @@ the whole path, from generated scenes to a table:
   spml-dist report runs/quickstart        # at any moment of the training
   spml-dist bank inspect runs/quickstart  # which segments it remembers
   spml-dist export runs/quickstart --format onnx  # the network, for use elsewhere
+
+on a Ray cluster, as a job:
+  spml-dist submit configs/quickstart.yaml --address http://HEAD:8265
 
 its segments, asked about:
   spml-dist index runs/quickstart --out index
@@ -133,21 +139,10 @@ def _run(argv: list[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(verbs)}"
         raise SpmlError(f"{verb} is not a verb", None, hint)
     try:
-        arguments = _parse(parser, argv)
+        arguments = parse(parser, argv)
+        return arguments.run(arguments)
     except SystemExit as stop:  # --help, --version and usage errors
         return int(stop.code or 0)
-    return arguments.run(arguments)
-
-
-def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
-    """Parse; `key=value` may follow options too, which argparse by itself calls unrecognised."""
-    arguments, rest = parser.parse_known_args(argv)
-    late = [word for word in rest if "=" in word and not word.startswith("-")]
-    if late != rest or (late and not hasattr(arguments, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if late:
-        arguments.overrides = [*arguments.overrides, *late]
-    return arguments
 
 
 def _parser() -> tuple[argparse.ArgumentParser, list[str]]:

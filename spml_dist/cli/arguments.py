@@ -19,12 +19,29 @@ def add_verb(
     )
 
 
-def at_least(least: int) -> Callable[[str], int]:
+MOST = 10**9
+"""of any number that is counted with"""
+
+
+def at_least(least: int, most: int = MOST) -> Callable[[str], int]:
     """The type of an option that takes a whole number."""
 
     def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least {least}")
+        if not text.isdecimal() or int(text[:20]) < least:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r}: give a whole number of at least {least}")
+        if int(text[:20]) > most:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r}: give a whole number of at most {most:,}")
         return int(text)
 
     return number
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parse; `key=value` may follow options too, which argparse by itself calls unrecognised."""
+    arguments, rest = parser.parse_known_args(argv)
+    late = [word for word in rest if "=" in word and not word.startswith("-")]
+    if late != rest or (late and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if late:
+        arguments.overrides = [*arguments.overrides, *late]
+    return arguments

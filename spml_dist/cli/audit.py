@@ -41,10 +41,12 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look, print the most suspicious, and write what was asked for."""
-    from spml_dist.files.write import write_json
+    from spml_dist.files.write import require_place, write_json
     from spml_dist.retrieval import audit, results
     from spml_dist.retrieval.collection import open_index
 
+    for path in filter(None, (args.json, args.html)):
+        require_place(path)
     collection = open_index(args.folder)
     found = audit.audit(collection, args.k, progress=True)
     shown = found[: args.n]

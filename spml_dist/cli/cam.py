@@ -64,7 +64,8 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
     folder = "run folder that `spml-dist cam train` wrote"
     parser.add_argument("run_folder", metavar="RUN", type=Path, help=folder)
     parser.add_argument("shards", metavar="SHARDS", help="folder or address of the pack to label")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to cam.* of the run")
+    changes = "changes to cam.* of the run"
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=changes)
     parser.add_argument("--out", required=True, help="folder or address to write the new pack to")
     workers = "processes that label side by side, on the Ray cluster of RAY_ADDRESS if it is set (default: 1)"
     parser.add_argument("--workers", metavar="N", type=at_least(1), default=1, help=workers)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb
+from spml_dist.cli.report import require_run
 from spml_dist.cli.train import add_alone
 
 EXAMPLES = """\
@@ -33,7 +34,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder that `spml-dist train` wrote")
     changes = "changes to the run's configuration, above all to classifier.*"
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=changes)
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=changes)
     labels = "packed images with the labels to learn from (default: those that the run was trained on)"
     parser.add_argument("--labels", metavar="PACK", help=labels)
     out = "name of the folder in RUN/stages (default: s1, with --labels s2)"
@@ -44,6 +45,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train to the end, and say what comes next."""
+    require_run(args.folder)
     from spml_dist.training.classify import classify
     from spml_dist.training.launch import from_here
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,8 +15,12 @@ examples:
   spml-dist doctor                                     # this machine
   spml-dist doctor configs/quickstart.yaml             # and what an experiment needs
   spml-dist doctor configs/mine.yaml output=/shared/runs --json doctor.json
+  spml-dist doctor configs/mine.yaml --address HEAD:6379                       # every node of a cluster
+  spml-dist submit --address http://HEAD:8265 -- doctor configs/mine.yaml      # the same from outside
 
-Looks at versions, limits and memory; with an experiment also at its output folder, data and MLflow.
+Looks at versions, limits and memory; with an experiment also at what a worker will need of it, at its output
+folder, data and MLflow. On a cluster, which --address or RAY_ADDRESS names, at every node, and whether they
+are alike, reach one another, see the same storage and have the same time.
 Exit status: 0 where all is well, 2 where something is to be done.
 """
 
@@ -25,7 +30,10 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     about = "Look whether this machine, and what an experiment needs, are ready for a training."
     parser = add_verb(subparsers, "doctor", "look whether a training can start here", about, EXAMPLES)
     parser.add_argument("config", type=Path, nargs="?", metavar="CONFIG", help="experiment, a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it, by dotted key")
+    changes = "changes to it, by dotted key"
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=changes)
+    address = "look at every node of this Ray cluster (default: RAY_ADDRESS, else this machine alone)"
+    parser.add_argument("--address", metavar="HOST:PORT", help=address)
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the findings as JSON")
     parser.set_defaults(run=run)
 
@@ -33,12 +41,15 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print each finding as it comes."""
     from spml_dist.config import explain
-    from spml_dist.training import doctor
+    from spml_dist.training import doctor, node_doctor
     from spml_dist.training.absolute_paths import absolute
 
     config = absolute(explain(args.config, args.overrides)[0], Path.cwd()) if args.config else None
+    if args.address:
+        os.environ["RAY_ADDRESS"] = args.address
+    examined = node_doctor.examine(config) if os.environ.get("RAY_ADDRESS") else doctor.examine(config)
     findings = []
-    for finding in doctor.examine(config):
+    for finding in examined:
         findings.append(finding)
         print(f"{'ok  ' if finding.well else 'BAD '} {finding.name}: {finding.value}", flush=True)
         if not finding.well:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb, at_least
+from spml_dist.cli.report import require_run
 from spml_dist.cli.view_options import add_views, add_workers
-from spml_dist.errors import RunError
-from spml_dist.files.write import write_json
+from spml_dist.files.write import require_place, write_json
 
 READ_OUTS = ("classifier", "neighbours")
 
@@ -39,7 +39,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         EXAMPLES,
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder that `spml-dist train` wrote")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to its configuration")
+    changes = "changes to its configuration"
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=changes)
     parser.add_argument("--split", choices=("val", "test", "train"), default="val", help="default: val")
     oracle = "label the neighbours' prototypes with ground truth, for comparison"
     parser.add_argument("--oracle", action="store_true", help=oracle)
@@ -59,8 +60,9 @@ def run(args: argparse.Namespace) -> int:
     from spml_dist.inference.evaluate import EvaluateHow
     from spml_dist.inference.evaluate_run import evaluate_run
 
+    require_run(args.folder)
     if args.json is not None:
-        _require_place(args.json)  # before the images, which take long
+        require_place(args.json)  # before the images, which take long
     how = EvaluateHow(
         args.readouts, args.oracle, args.scales, args.mirror, args.window, args.crf, args.workers
     )
@@ -79,10 +81,3 @@ def _names(text: str) -> tuple[str, ...]:
     if not set(names) <= set(READ_OUTS):
         raise argparse.ArgumentTypeError(f"{text!r}: give some of {', '.join(READ_OUTS)}")
     return tuple(name for name in READ_OUTS if name in names)
-
-
-def _require_place(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written", error.strerror, "choose a writable place") from error

@@ -32,7 +32,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder with a trained network")
     parser.add_argument(
-        "packs", metavar="PACK", nargs="*", help="packed folders; default: data.train of the run"
+        "packs", metavar="PACK", nargs="*", default=[], help="packed folders; default: data.train of the run"
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the index")
     parser.add_argument("--workers", metavar="N", type=at_least(1), default=1, help="default: 1")

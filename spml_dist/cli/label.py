@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb, at_least
+from spml_dist.cli.report import require_run
 
 EXAMPLES = """\
 examples:
@@ -39,7 +40,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder that `spml-dist train` wrote")
     parser.add_argument("shards", metavar="PACK", help="folder or address of the pack to label")
     overrides = "changes to labeling.* of the run, and to cam.* of --cam"
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=overrides)
     parser.add_argument("--out", required=True, help="folder or address to write the new pack to")
     parser.add_argument("--by", metavar="LABELERS", default="auto", help="default: auto, as told below")
     cam = "run folder that `spml-dist cam train` wrote"
@@ -53,6 +54,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Label stage by stage, and print how good the labels of each are."""
+    require_run(args.folder)
     from spml_dist.labeling.label_pack import label_pack
     from spml_dist.labeling.label_quality import table
 

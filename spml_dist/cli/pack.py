@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from spml_dist.cli import folder, sample
-from spml_dist.cli import recipes as published
 from spml_dist.cli.arguments import add_verb
+from spml_dist.cli.recipes import coco, densepose, folder, images, sample, voc2012
 
 if TYPE_CHECKING:
     from spml_dist.data.format.manifest import Manifest
@@ -40,8 +39,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         EXAMPLES,
     )
     recipes = parser.add_subparsers(metavar="RECIPE", required=True, dest="recipe", title="recipes")
-    folder.add(recipes)
-    published.add(recipes)
+    for recipe in (folder, voc2012, coco, densepose, images):
+        recipe.add(recipes)
     parser.set_defaults(run=run_recipe)
     sample.add(recipes).set_defaults(run=run_sample)
 

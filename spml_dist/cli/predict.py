@@ -28,7 +28,8 @@ to any depth), packs, and - for a list of them on standard input. OUT gets
   overlays/      the images tinted by them
   confidence/    probability of the class of each pixel, 255 = 1
   predictions.json   classes, settings, and of every image the classes found and their shares
-  coco.json, cvat.zip    by --format: COCO with runs; CVAT's "Segmentation mask 1.1"
+  coco.json, cvat.zip, labelstudio.json
+                     by --format: COCO with runs; CVAT's "Segmentation mask 1.1"; Label Studio's brushes
   rejected.jsonl     images that could not be read, and why; the exit status is then {SOME_REJECTED}
 
 under the images' paths below the folder that holds them all. The same command goes on where it was
@@ -57,7 +58,9 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def _add_files(group: argparse._ArgumentGroup) -> None:
     formats = "also write them as label tools import them; may be given more than once"
-    group.add_argument("--format", choices=("coco", "cvat"), action="append", default=[], help=formats)
+    group.add_argument(
+        "--format", choices=("coco", "cvat", "labelstudio"), action="append", default=[], help=formats
+    )
     group.add_argument("--no-overlays", dest="overlays", action="store_false", help="leave them out")
     group.add_argument("--no-confidence", dest="confidence", action="store_false", help="leave it out")
 

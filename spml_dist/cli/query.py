@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from spml_dist.cli.arguments import add_verb, at_least
 
@@ -67,23 +66,26 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask, and show what was found."""
+    from spml_dist.files.write import require_place
     from spml_dist.retrieval import questions, results, score
     from spml_dist.retrieval.collection import open_index
 
+    if place := args.parquet or args.html:
+        require_place(place)
     collection = open_index(args.folder, args.trained, verify=args.verify or None)
     if args.score:
         numbers = score.score(collection, args.k, backbone=args.backbone)
         print(questions.as_json(numbers) if args.json else score.table(numbers))
         return 0
-    if args.queries:
-        asked: list[dict[str, Any]] = questions.read(args.queries)
-    else:
-        asked = [{"image": args.image, "at": args.at, "segment": args.segment, "label": args.label}]
     limits = {
         **{"k": args.k, "only": args.only, "tags": args.tags, "other_pictures": args.other_pictures},
         **{"per_picture": args.per_picture, "least_similarity": args.least, "area": args.area},
     }
-    answers = [answer for each in asked for answer in collection.query(**each, **limits)]
+    if args.queries:
+        answers = questions.answered(collection, args.queries, limits)
+    else:
+        asked = {"image": args.image, "at": args.at, "segment": args.segment, "label": args.label}
+        answers = collection.query(**asked, **limits)
     if args.parquet:
         results.write_parquet(answers, args.parquet)
     elif args.html:
@@ -93,10 +95,8 @@ def run(args: argparse.Namespace) -> int:
             results.json_lines(answers) if args.json else results.table(answers),
             end="" if args.json else "\n",
         )
-    if args.parquet or args.html:
-        print(
-            f"wrote {sum(len(each.neighbours) for each in answers):,} answers to {args.parquet or args.html}"
-        )
+    if place:
+        print(f"wrote {sum(len(each.neighbours) for each in answers):,} answers to {place}")
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb, at_least
+from spml_dist.cli.report import require_run
 from spml_dist.cli.train import add_alone
 
 EXAMPLES = """\
@@ -38,7 +39,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder that `spml-dist train` wrote")
     changes = "changes to the run's configuration, above all to classifier.* and labeling.*"
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=changes)
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=changes)
     cam = "run folder that `spml-dist cam train` wrote (default: RUN_cam, where tags need one)"
     parser.add_argument("--cam", metavar="RUN", type=Path, help=cam)
     workers = "processes that label side by side (default: 1); those that train are engine.workers"
@@ -49,6 +50,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Refine, and print what each stage came to."""
+    require_run(args.folder)
     from spml_dist.training.refine import refine, table
 
     given = {"cam": args.cam, "workers": args.workers, "alone": args.alone}

@@ -35,10 +35,12 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Choose, print, and write what was asked for."""
-    from spml_dist.files.write import write_json
+    from spml_dist.files.write import require_place, write_json
     from spml_dist.retrieval import suggest
     from spml_dist.retrieval.collection import open_index
 
+    if args.out:
+        require_place(args.out)
     collection = open_index(args.folder)
     found = suggest.suggest(collection, args.n, args.pack)
     print(suggest.table(collection, found))

@@ -42,7 +42,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What every verb that trains takes."""
     parser.add_argument("config", type=Path, metavar="CONFIG", help="experiment, a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it, by dotted key")
+    changes = "changes to it, by dotted key"
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=changes)
     add_alone(parser)
 
 

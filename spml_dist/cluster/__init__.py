@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from spml_dist.cluster import local_processes, ray_cluster
 from spml_dist.cluster.follow_log import following
-from spml_dist.cluster.ray_cluster import WORKER_ENVIRONMENT, train
+from spml_dist.cluster.ray_cluster import WORKER_ENVIRONMENT, Nodes, nodes, train
 
-__all__ = ["WORKER_ENVIRONMENT", "following", "spread", "train"]
+__all__ = ["WORKER_ENVIRONMENT", "Nodes", "following", "nodes", "spread", "train"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

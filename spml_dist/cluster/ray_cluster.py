@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -19,10 +20,11 @@ from typing import Any
 
 import psutil
 
-from spml_dist.cluster import capacity, restarts, sockets
+from spml_dist.cluster import capacity, elastic, restarts, sockets
+from spml_dist.cluster.elastic import Growth
 from spml_dist.cluster.local_processes import ONE_THREAD
 from spml_dist.cluster.restarts import Failure, WorkersFailed
-from spml_dist.errors import RunError, SpmlError
+from spml_dist.errors import RunError, SpmlError, Stopped
 
 WORKER_ENVIRONMENT = {
     # glibc hands large buffers back to the system at every step; keeping them halves a step on a CPU.
@@ -49,7 +51,7 @@ def train(
     payload: dict,
     *,
     name: str,
-    workers: int,
+    workers: tuple[int, int],
     device: str,
     storage: Path,
     max_failures: int,
@@ -57,43 +59,66 @@ def train(
     failed: Callable[[Failure], None],
     say: Callable[[str], None],
     stopped: Callable[[], bool],
+    grow: Callable[[bool], None],
 ) -> None:
-    """Run `worker(payload | {"device": "cuda" or "cpu"})` on `workers` processes that share a process group.
+    """Run `worker(payload | {"device": "cuda" or "cpu"})` on processes that share a process group.
 
     On the cluster that RAY_ADDRESS names, else on a cluster of this machine's own that ends with the call.
-    device: cuda reserves a GPU for every worker and cpu a core, auto is decided by what the cluster has;
-    storage: folder that all nodes see; max_failures, reached, failed: as `restarts.repeated`, which starts
-    all workers again after one has failed; say: is told where the workers compute and what is waited for;
-    stopped: whether somebody asks to wait no longer, which raises Stopped. What others use is waited for
-    without end. RunError: too few GPUs or cores, on the cluster that RAY_ADDRESS names still after
-    GROWTH_SECONDS; this machine's own cores are shared. An SpmlError of a worker is raised here as it was
-    raised there.
+    workers: fewest and most; they start with as many as there is room for. device: cuda reserves a GPU for
+    every worker and cpu a core, auto is decided by what the cluster has; storage: folder that all nodes see;
+    max_failures, reached, failed: as `restarts.repeated`, which starts all workers again after one has
+    failed; say: is told where the workers compute and what is waited for; stopped: whether somebody asks to
+    wait no longer, which raises Stopped; grow: asks the workers to save and raise Stopped, because there is
+    room for more, or (False) takes that back. What others use is waited for without end. RunError: too few
+    GPUs or cores, on the cluster that RAY_ADDRESS names still after GROWTH_SECONDS; this machine's own cores
+    are shared. An SpmlError of a worker is raised here as it was raised there.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     if not os.environ.get("RAY_ADDRESS"):  # nobody preempts a machine's own cluster
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    with connected(workers, say=say):
-        attempt = partial(_attempt, worker, payload, name, workers, device, storage, say, stopped)
+    with connected(workers[1], say=say):
+
+        def attempt() -> None:
+            fit = partial(_fit, worker, payload, name, storage)
+            while _grown(fit, workers, device, say, stopped, reached, grow):
+                pass
+
         restarts.repeated(attempt, most=max_failures, reached=reached, failed=failed, stopped=stopped)
 
 
-def _attempt(
-    worker: Callable[[dict], None],
-    payload: dict,
-    name: str,
-    workers: int,
+def _grown(
+    fit: Callable[[int, str], None],
+    workers: tuple[int, int],
     device: str,
-    storage: Path,
     say: Callable[[str], None],
     stopped: Callable[[], bool],
+    reached: Callable[[], int],
+    grow: Callable[[bool], None],
+) -> bool:
+    """Run the workers to their end, or (True) until they have saved because there is room for more."""
+    grow(False)
+    count, device = _placed(workers, device, say, stopped)
+    wanted = partial(_requested, capacity.RESOURCE[device], 0, workers[1] - count)
+    with Growth(wanted, reached, partial(grow, True)) as growth:
+        error = _interruptible(partial(fit, count, device), growth.look if count < workers[1] else None)
+    cause = _cause(error) if error is not None else None
+    if isinstance(cause, Stopped) and growth.asked and not stopped():
+        say("saved; there is room for more workers")
+        return True
+    if cause is not None:
+        raise cause from None
+    return False
+
+
+def _fit(
+    worker: Callable[[dict], None], payload: dict, name: str, storage: Path, workers: int, device: str
 ) -> None:
     """Run the workers once. Ray Train's own restarts would repeat what no restart mends, a user's mistake."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    device = _placed(workers, device, say, stopped)
     gpu = device == "cuda"
-    trainer = TorchTrainer(
+    TorchTrainer(
         partial(_noted, worker),
         train_loop_config=payload | {"device": device},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
@@ -101,45 +126,113 @@ def _attempt(
         run_config=RunConfig(
             name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=0)
         ),
-    )
-    error = _interruptible(trainer.fit)
-    if error is not None:
-        raise _cause(error) from None
+    ).fit()
 
 
-def _placed(workers: int, device: str, say: Callable[[str], None], stopped: Callable[[], bool]) -> str:
-    """The device of all workers, once there is room for them. Ray itself would wait in silence, and would not
-    hear who asks to stop."""
+def _placed(
+    workers: tuple[int, int], device: str, say: Callable[[str], None], stopped: Callable[[], bool]
+) -> tuple[int, str]:
+    """How many workers start, and their device, once there is room. Ray itself would wait in silence, and
+    would not hear who asks to stop."""
     from ray import available_resources, cluster_resources
 
-    address = os.environ.get("RAY_ADDRESS")
+    address, (fewest, most) = os.environ.get("RAY_ADDRESS"), workers
     where = f"the cluster at {address}" if address else "this machine"
-    device = capacity.device_for(device, workers, cluster_resources)
-    gpus = capacity.counted(cluster_resources().get("GPU", 0), "GPU")
-    say(f"{workers} workers on {device}; {where} has {gpus}")
-    room = partial(capacity.wait, workers, device, where=where, say=say, stopped=stopped)
+    device = capacity.device_for(device, fewest, cluster_resources)
+    name = capacity.RESOURCE[device]
+    room = partial(capacity.wait, fewest, device, where=where, say=say, stopped=stopped)
     if not address:
         room(cluster_resources, patience=0)
-        return device
-    name = capacity.RESOURCE[device]
-    with _growth_request([{name: 1}] * workers) as granted:
-        room(cluster_resources, patience=GROWTH_SECONDS)
-        # Until the jobs of others leave some, or nodes are added.
-        room(lambda: {name: workers} if granted() else available_resources(), patience=math.inf)
-    return device
+        count = min(most, int(cluster_resources()[name]))
+    else:
+        with _requested(name, fewest, most - fewest) as granted:
+            room(cluster_resources, patience=GROWTH_SECONDS)
+            # Until the jobs of others leave some, or nodes are added.
+            room(lambda: {name: fewest} if granted() else available_resources(), patience=math.inf)
+            count = max(fewest, elastic.settled(granted, most, stopped))
+    gpus = capacity.counted(cluster_resources().get("GPU", 0), "GPU")
+    of_most = f" of at most {most}" if fewest < most else ""
+    say(f"{count} workers{of_most} on {device}; {where} has {gpus}")
+    return count, device
 
 
 @contextmanager
-def _growth_request(bundles: list[dict[str, float]]) -> Iterator[Callable[[], bool]]:
-    """Let an autoscaler see what is wanted: it adds nodes for placement groups that wait. Yields whether the
-    cluster has set it aside, which ends with the block."""
-    from ray.util import placement_group, remove_placement_group
+def _requested(resource: str, together: int, single: int) -> Iterator[elastic.Room]:
+    """Let an autoscaler see what is wanted: it adds nodes for placement groups that wait. Yields how many
+    workers the cluster has set room aside for, which ends with the block.
 
-    group = placement_group(bundles)
+    together: so many have it all at once or not at all, lest two trainings wait for each other's half;
+    single: so many more, each as it comes.
+    """
+    from ray.util import placement_group, placement_group_table, remove_placement_group
+
+    def granted(group: Any) -> bool:
+        # Not `group.wait`, by which a head that answers late says no: it would be asked for ever.
+        return placement_group_table(group).get("state") == "CREATED"
+
+    groups = [placement_group([{resource: 1}] * size) for size in ([together] if together else [])]
+    groups += [placement_group([{resource: 1}]) for _ in range(single)]
     try:
-        yield lambda: group.wait(0.1)
+        yield lambda: sum(group.bundle_count for group in groups if granted(group))
     finally:
-        remove_placement_group(group)
+        for group in groups:
+            remove_placement_group(group)
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Machines of a cluster."""
+
+    names: list[str]
+    """no two are the same"""
+    addresses: list[str]
+    """by which they reach one another"""
+    _identities: list[str]
+
+    def each(self, function: Callable[[int, int], Any]) -> list[Any]:
+        """function(number of the node, how many there are) on all nodes at once, without reserving anything.
+
+        RunError, naming the node, for what is raised or cannot run there.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        # Also a task without a GPU of its own sees those of its node.
+        seen = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
+        task = ray.remote(num_cpus=0, max_retries=0, runtime_env=seen)(function)
+        running = [
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+                number, len(self.names)
+            )
+            for number, node in enumerate(self._identities)
+        ]
+        return [self._result(name, reference) for name, reference in zip(self.names, running, strict=True)]
+
+    @staticmethod
+    def _result(name: str, reference: Any) -> Any:
+        import ray
+
+        try:
+            return ray.get(reference)
+        except Exception as error:  # of the function, of Ray, of a package that is not there
+            cause = getattr(error, "cause", error)
+            what = f"node {name}: {type(cause).__name__}"
+            raise RunError(what, str(cause).strip().splitlines()[-1], "mend what it names") from error
+
+
+@contextmanager
+def nodes() -> Iterator[Nodes]:
+    """Of the cluster that RAY_ADDRESS names, connected while the block runs. RunError: none answers there."""
+    with connected(1, {}):
+        import ray
+
+        alive = sorted((each for each in ray.nodes() if each["Alive"]), key=lambda each: each["NodeID"])
+        hosts = [each["NodeManagerHostname"] for each in alive]
+        names = [
+            host if hosts.count(host) == 1 else f"{host}#{number}"
+            for number, host in enumerate(hosts, start=1)
+        ]
+        yield Nodes(names, [each["NodeManagerAddress"] for each in alive], [each["NodeID"] for each in alive])
 
 
 def spread(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
@@ -286,8 +379,13 @@ def _noted(worker: Callable[[dict], None], payload: dict) -> None:
         raise
 
 
-def _interruptible(call: Callable[[], object]) -> BaseException | None:
-    """What the call raised. It runs beside the main thread, where Ray would answer Ctrl-C in its own way."""
+def _interruptible(
+    call: Callable[[], object], look: Callable[[], None] | None = None
+) -> BaseException | None:
+    """What the call raised. It runs beside the main thread, where Ray would answer Ctrl-C in its own way.
+
+    look: is called every LOOK_SECONDS meanwhile.
+    """
     raised = []
 
     def run() -> None:
@@ -298,7 +396,10 @@ def _interruptible(call: Callable[[], object]) -> BaseException | None:
 
     thread = threading.Thread(target=run, name="ray train", daemon=True)
     thread.start()
-    thread.join()
+    while thread.is_alive():
+        thread.join(elastic.LOOK_SECONDS if look else None)
+        if look and thread.is_alive():
+            look()
     return raised[0] if raised else None
 
 

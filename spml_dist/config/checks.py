@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from spml_dist.errors import ConfigError
 
@@ -17,6 +18,7 @@ def check(config: Config) -> None:
     for rule in (
         _head,
         _embedding,
+        _workers,
         _batch,
         _scale,
         _swaps,
@@ -63,8 +65,22 @@ def _embedding(config: Config) -> None:
             )
 
 
+def _workers(config: Config) -> None:
+    engine = config.engine
+    if engine.fewest > engine.most:
+        counts = [engine.fewest, engine.most]
+        raise ConfigError("engine.workers", counts, f"the fewest come first: {counts[::-1]}")
+    # Where every rank takes its own mean, the number of workers decides what is learnt.
+    if engine.fewest < engine.most and config.loss.reduction != "global":
+        raise ConfigError(
+            "engine.workers",
+            [engine.fewest, engine.most],
+            f"loss.reduction {config.loss.reduction} makes another loss of every number of workers: name one",
+        )
+
+
 def _batch(config: Config) -> None:
-    batch, parts, workers = config.stream.batch, config.engine.accumulation, config.engine.workers
+    batch, parts, workers = config.stream.batch, config.engine.accumulation, config.engine.most
     if batch % parts:
         raise ConfigError(
             "stream.batch", batch, f"it must be a multiple of engine.accumulation, which is {parts}"
@@ -169,6 +185,13 @@ def _tracking(config: Config) -> None:
             uri,
             "MLflow keeps runs in a database or on a server: sqlite:///FILE or http://HOST:PORT",
         )
+    # The address is written into the run's configuration, its log and its report.
+    if uri.startswith("http") and (host := urlsplit(uri).netloc.rpartition("@"))[1]:
+        raise ConfigError(
+            "tracking.uri holds a name or password",
+            f"of {host[2]}",
+            "give them by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+        )
 
 
 def _precision(config: Config) -> None:
@@ -184,7 +207,7 @@ def _precision(config: Config) -> None:
 
 
 def _partitions(config: Config) -> None:
-    partitions, workers = config.bank.partitions, config.engine.workers
+    partitions, workers = config.bank.partitions, config.engine.most
     if partitions < workers:
         raise ConfigError(
             "bank.partitions", partitions, f"each of the {workers} engine.workers owns at least one: raise it"

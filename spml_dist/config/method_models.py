@@ -147,6 +147,16 @@ class LossConfig(Section):
         description="At most so many pixels of each segment are contrasted, drawn anew each step and counted "
         "for all: the same loss on average in a fraction of the time; null contrasts all, as published.",
     )
+    fused: bool = Field(
+        default=True,
+        description="Whether a GPU contrasts pixels and segments in kernels that store no similarity, "
+        "instead of tile by tile as a CPU does; both give the same.",
+    )
+    products: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="Number format of the vectors that are contrasted: bfloat16 halves the time of the "
+        "products on a GPU or better, with three digits of each similarity; sums are float32 in any case.",
+    )
     tagless: Literal["once", "reference"] = Field(
         default="once",
         description="How often a segment of an image known to hold no class stands among its own negatives: "

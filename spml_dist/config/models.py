@@ -202,11 +202,11 @@ class ScheduleConfig(Section):
 
 
 class EngineConfig(Section):
-    workers: int = Field(
+    workers: Count | tuple[Count, Count] = Field(
         default=1,
-        ge=1,
-        description="Number of training processes, which does not change what is computed; one runs on any "
-        "machine, the release had four GPUs.",
+        description="Number of training processes, which does not change what is computed, or the fewest and "
+        "the most, such as [2, 8]: a training on Ray then goes on with fewer after a node is lost, and with "
+        "more when there is room; one runs on any machine, the release had four GPUs.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where workers compute; auto takes GPUs if there are."
@@ -239,6 +239,16 @@ class EngineConfig(Section):
     threads: int = Field(
         default=0, ge=0, description="CPU threads of each worker; 0 divides the cores among the workers."
     )
+
+    @property
+    def fewest(self) -> int:
+        """Workers that a training on Ray needs."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most(self) -> int:
+        """Workers that it takes where it can have them."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
 class CheckpointConfig(Section):

@@ -6,6 +6,7 @@ folders, which are renamed as a whole, are the exceptions.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -38,6 +39,21 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
         raise
+
+
+def require_place(path: Path, remedy: str = WRITABLE) -> None:
+    """Raise RunError for a path that no file can be written to, before what it is to hold takes long.
+
+    Folders above it are made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written", error.strerror, remedy) from error
 
 
 def write_text(path: Path, text: str, remedy: str = WRITABLE) -> None:

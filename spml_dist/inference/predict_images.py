@@ -84,9 +84,9 @@ def predict_images(
     pictures = LabelPictures(out, trained.classes, trained.background, settings.overlays, settings.confidence)
     folder = PredictionFolder(out, _made_by(trained, place, settings))
     predictor = _Predictor(place, device, settings, pictures, batch, threads=workers and 1)
-    done = _still_valid(folder.begin(), sources, pictures)
     clock = _Clock()
     with closing(folder):
+        done = _still_valid(folder.begin(), sources, pictures)
         found = done | _label_missing(predictor, sources, done, folder, clock, workers or 1, progress)
         ordered = [found[source.name] for source in sources]
         labelled = [entry for entry in ordered if "reason" not in entry]

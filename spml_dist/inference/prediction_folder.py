@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from filelock import FileLock, Timeout
+
 from spml_dist.errors import RunError
 from spml_dist.files.write import WRITABLE, write_json, write_text
 
 PREDICTIONS, REJECTED, UNFINISHED = "predictions.json", "rejected.jsonl", "unfinished.jsonl"
+LOCK = "unfinished.lock"
 
 Entry = dict[str, Any]
 """what is known of a labelled image, plain data; its name is under `image`"""
@@ -27,19 +30,26 @@ class PredictionFolder:
         self.path = path
         self._made_by = dict(made_by)
         self._log: TextIO | None = None
+        self._lock = FileLock(path / LOCK)
 
     def begin(self) -> dict[str, Entry]:
         """Make the folder, or find what an earlier call of the same settings has left: entries by image.
 
-        Raises RunError for a folder that holds anything else, or that cannot be written.
+        Raises RunError for a folder that holds anything else, that cannot be written, or into which another
+        process labels.
         """
-        entries = self._earlier()
+        self._earlier()  # a folder of something else stays as it is
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(blocking=False)
+            entries = self._earlier()  # all that another process may have done meanwhile
             lines = [json.dumps(self._made_by), *(_line(entry) for entry in entries.values())]
             # Written anew: what a kill cut off in the middle of a line is gone.
             write_text(self.path / UNFINISHED, "\n".join(lines) + "\n")
             self._log = (self.path / UNFINISHED).open("a", encoding="utf-8")
+        except Timeout as error:
+            remedy = "wait for it, or choose another --out"
+            raise RunError(f"{self.path}: another process labels images into it", None, remedy) from error
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written", error.strerror, WRITABLE) from error
         return entries
@@ -53,7 +63,7 @@ class PredictionFolder:
 
     def complete(self, entries: Sequence[Entry], rejected: Sequence[Entry]) -> None:
         """Write what the folder holds, in the order of the images that were given."""
-        self.close()
+        self._close_log()
         lines = [_line(each) for each in rejected]
         path = self.path / REJECTED
         if lines:
@@ -62,9 +72,15 @@ class PredictionFolder:
             path.unlink(missing_ok=True)
         whole = {**self._made_by, "images": list(entries), "rejected": len(rejected)}
         write_json(self.path / PREDICTIONS, whole, sort_keys=False)
-        (self.path / UNFINISHED).unlink()
+        for name in (UNFINISHED, LOCK):
+            (self.path / name).unlink()
 
     def close(self) -> None:
+        """Let others go on."""
+        self._close_log()
+        self._lock.release()
+
+    def _close_log(self) -> None:
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -82,7 +98,7 @@ class PredictionFolder:
                     what = f"{self.path}: holds predictions by other {other or 'means'}"
                     raise RunError(what, None, "choose another --out, or take the folder away")
                 return {entry["image"]: entry for entry in entries}
-        if any(self.path.iterdir()):
+        if {path.name for path in self.path.iterdir()} - {LOCK}:
             remedy = "choose an empty folder or a new one"
             raise RunError(f"{self.path}: holds other files than predictions", None, remedy)
         return {}

@@ -1,20 +1,23 @@
-"""Predictions as label tools import them: COCO's JSON, CVAT's segmentation masks."""
+"""Predictions as label tools import them: COCO's JSON, CVAT's segmentation masks, Label Studio's brushes."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from PIL import Image
 
 from spml_dist.drawing.overlay import palette
 from spml_dist.errors import DataError, RunError
-from spml_dist.files.write import WRITABLE, replacing, write_json
+from spml_dist.files.write import WRITABLE, replacing, write_json, write_text
+from spml_dist.inference import brush_runs
 from spml_dist.inference.prediction_folder import Entry
 
 
@@ -96,9 +99,56 @@ def _cvat(out: Path, images: Sequence[Entry], classes: Sequence[str], background
     return path
 
 
+def _labelstudio(out: Path, images: Sequence[Entry], classes: Sequence[str], background: int | None) -> Path:
+    """labelstudio.json: a task for each image, its classes as brushes of a prediction; and the setup."""
+    tasks = [
+        {
+            "data": {"image": _file_name(entry)},
+            "predictions": [
+                {
+                    "model_version": "spml-dist",
+                    "score": entry["mean_confidence"],
+                    "result": list(_brushes(out, entry, classes, background)),
+                }
+            ],
+        }
+        for entry in images
+    ]
+    colours = palette(len(classes), background)
+    labels = [
+        f"    <Label value={quoteattr(name)} background={quoteattr('#' + bytes(colours[label]).hex())}/>"
+        for label, name in enumerate(classes)
+        if label != background
+    ]
+    head = ["<View>", '  <Image name="image" value="$image"/>', '  <BrushLabels name="tag" toName="image">']
+    write_text(out / "labelstudio.xml", "\n".join([*head, *labels, "  </BrushLabels>", "</View>", ""]))
+    # On one line: the bytes of a mask are a list of numbers.
+    write_text(out / "labelstudio.json", json.dumps(tasks, ensure_ascii=False) + "\n")
+    return out / "labelstudio.json"
+
+
+def _brushes(
+    out: Path, entry: Entry, classes: Sequence[str], background: int | None
+) -> Iterator[dict[str, Any]]:
+    labels = _labels(out, entry)
+    for label in _found(labels, background):
+        runs = brush_runs.encode(labels == label)
+        yield {
+            "id": f"class{label}",
+            "type": "brushlabels",
+            "from_name": "tag",
+            "to_name": "image",
+            "original_width": entry["width"],
+            "original_height": entry["height"],
+            "image_rotation": 0,
+            "value": {"format": "rle", "rle": runs, "brushlabels": [classes[label]]},
+        }
+
+
 FORMATS: dict[str, Callable[[Path, Sequence[Entry], Sequence[str], int | None], Path]] = {
     "coco": _coco,
     "cvat": _cvat,
+    "labelstudio": _labelstudio,
 }
 
 

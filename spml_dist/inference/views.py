@@ -15,8 +15,8 @@ from spml_dist.inference.whole_image import padded_size, resized_to
 
 LARGEST_WHOLE = 2048 * 2048
 """pixels above which an image is taken in windows although nobody asked for them: memory is bounded"""
-LEAST_WINDOW = 16
-"""pixels, as for training crops"""
+LEAST_WINDOW, LARGEST_WINDOW = 16, 2048
+"""pixels: of training crops at least, and of what is seen at a time at most"""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ class Views:
     def __post_init__(self) -> None:
         if not self.scales or not all(0.01 <= scale <= 16 for scale in self.scales):
             raise ConfigError("scales", list(self.scales), "give factors between 0.01 and 16, such as 0.75")
-        if self.window is not None and self.window < LEAST_WINDOW:
-            raise ConfigError("window", self.window, f"give a side of at least {LEAST_WINDOW} pixels")
+        if self.window is not None and not LEAST_WINDOW <= self.window <= LARGEST_WINDOW:
+            remedy = f"give a side of {LEAST_WINDOW} to {LARGEST_WINDOW:,} pixels"
+            raise ConfigError("window", self.window, remedy)
         if not 0 <= self.overlap <= 0.9:
             raise ConfigError("overlap", self.overlap, "give a share between 0 and 0.9")
 

@@ -51,12 +51,13 @@ def label_pack(
     anything is written.
     """
     manifest = read_manifest(shards)
-    require_place(shards, out)
     networks = _networks(run, shards, manifest, cam, overrides)
     plan = stages(by, manifest, cam is not None) if isinstance(by, str) else list(by)
     if index:
         require_classes(index, read_manifest(index), run, networks.info, "give another pack as --index")
     places = [*(f"{out.rstrip('/')}-{stage.name}" for stage in plan[:-1]), out]
+    for place in places:
+        require_place(shards, place)
     for stage, source, place in zip(plan, (shards, *places), places, strict=False):
         yield place, _label(networks, stage, source, place, index or source, workers)
 

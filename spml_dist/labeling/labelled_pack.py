@@ -9,13 +9,14 @@ from typing import Any
 
 from spml_dist import __version__
 from spml_dist.data.format.compatibility import first_difference
-from spml_dist.data.format.manifest import WITH_CONFIDENCE, Manifest
+from spml_dist.data.format.manifest import FILE, WITH_CONFIDENCE, Manifest, read_manifest
 from spml_dist.data.pack.pack import PackDescription, pack_parts
 from spml_dist.errors import DataError
 from spml_dist.files import address
 from spml_dist.labeling import label_quality, pack_note
 from spml_dist.labeling.labeler import Labeler
 from spml_dist.labeling.labelled_parts import LabelledParts, PackParts
+from spml_dist.records import LABELERS
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class LabelledPack:
 
 
 def require_place(shards: str, out: str) -> None:
-    """Raise DataError for an OUT that is the pack which is read, or lies in it."""
+    """Raise DataError for an OUT that is the pack which is read, lies in it, or is one of people's."""
     if address.is_remote(shards) or address.is_remote(out):
         same = shards.rstrip("/") == out.rstrip("/")
         inside = out.startswith(f"{shards.rstrip('/')}/")
@@ -91,6 +92,15 @@ def require_place(shards: str, out: str) -> None:
         raise DataError(f"{out}: the pack that is read", None, "give another --out")
     if inside:
         raise DataError(f"{out}: lies in the pack that is read", None, "give another --out")
+    if not address.is_remote(out) and (Path(out) / FILE).exists():
+        _require_by_labeler(out, read_manifest(out))
+
+
+def _require_by_labeler(out: str, there: Manifest) -> None:
+    """Labels of a labeler are made again by its command; those of people are not."""
+    if not set(LABELERS) & set(there.labels.split(",")):
+        what = f"{out}: holds a pack that no labeler made, which would be lost"
+        raise DataError(what, there.name, "give another --out, or remove it")
 
 
 def require_classes(shards: str, manifest: Manifest, run: Path, info: dict[str, Any], remedy: str) -> None:

@@ -42,7 +42,7 @@ def propagate(batch: BatchSegments, bank: BankCandidates, relation: FeatureAffin
         return batch
     segments, classes = batch.segments, batch.images.tags.shape[1]
     vectors = (segments.prototype_feature if relation.local_features else segments.prototype).detach()
-    annotated = segments.semantic < classes
+    annotated = (segments.semantic < classes).nonzero()[:, 0]
     labelled, labels = vectors[annotated], segments.semantic[annotated]
     images: tuple[Tensor, Tensor] | None = None
     neighbours: tuple[Tensor, Tensor] | None = None

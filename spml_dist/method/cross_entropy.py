@@ -18,14 +18,16 @@ def cross_entropy(logits: Tensor, semantic: Tensor) -> Tensor:
     of size B·K·H·W is made.
     """
     labelled = semantic < logits.shape[1]
-    if labelled.sum() > SPARSE * labelled.numel():
+    place = labelled.flatten().nonzero()[:, 0]  # the host waits for a device this once
+    if len(place) > SPARSE * labelled.numel():
         size = (semantic.shape[1], semantic.shape[2])
         full = functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         target = torch.where(labelled, semantic.long(), -100)
         return functional.cross_entropy(full, target, ignore_index=-100, reduction="sum")
-    image, y, x = labelled.nonzero(as_tuple=True)
-    scores = bilinear(logits, image, y, x, (semantic.shape[1], semantic.shape[2]))
-    return functional.cross_entropy(scores, semantic[image, y, x].long(), reduction="sum")
+    height, width = semantic.shape[1:]
+    image, y, x = place // (height * width), place // width % height, place % width
+    scores = bilinear(logits, image, y, x, (height, width))
+    return functional.cross_entropy(scores, semantic.flatten()[place].long(), reduction="sum")
 
 
 def bilinear(maps: Tensor, image: Tensor, y: Tensor, x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 
-def extent(valid: Tensor, segment: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def extent(valid: Tensor, segment: Tensor, count: int, place: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Box and area of each segment in shares of its crop: pixel (y, x) covers y/h..(y+1)/h and x/w..(x+1)/w.
 
     valid: [B, h, w] bool; segment: [n] int64 in 0..count-1, of the valid pixels in image-major, then
-    row-major order. Returns [count, 4] float32 (top, left, bottom, right) and [count] float32, without
-    gradient; a segment without pixels gives zeros.
+    row-major order; place: [n] int64, where these are in `valid` flattened, if that is known. Returns
+    [count, 4] float32 (top, left, bottom, right) and [count] float32, without gradient; a segment without
+    pixels gives zeros.
     """
     h, w = valid.shape[1:]
-    place = valid.nonzero()[:, 1:].float()  # (y, x)
+    place = valid.flatten().nonzero()[:, 0] if place is None else place
+    place = torch.stack([place // w % h, place % w], dim=1).float()  # (y, x)
     of = segment[:, None].expand(-1, 2)
     nowhere = place.new_zeros(count, 2)
     first = nowhere.scatter_reduce(0, of, place, "amin", include_self=False)

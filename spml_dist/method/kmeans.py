@@ -33,18 +33,36 @@ def cluster(features: Tensor, grid: tuple[int, int], iterations: int, valid: Ten
     and stays available: it wins pixels whose best cosine is negative. Ties go to the smaller number.
     """
     b, h, w, d = features.shape
-    start = torch.unique(initial_grid(grid, h, w, features.device), return_inverse=True)[1]
+    # On the host, which would have to wait for the device to know k.
+    start = torch.unique(initial_grid(grid, h, w), return_inverse=True)[1]
     k = int(start.max()) + 1 if start.numel() else 0
+    start = start.to(features.device)
     points = features.reshape(b, h * w, d)
     labels = start.reshape(1, -1).expand(b, -1)
     first = k * torch.arange(b, device=features.device)[:, None]
     takes_part = None if valid is None else valid.reshape(b, h * w)
     for _ in range(iterations):
+        if points.is_cuda:
+            labels = _nearest(points, unit(sums_of(points, labels, k, takes_part)))
+            continue
         rows = first + labels
         if takes_part is not None:
             rows = torch.where(takes_part, rows, b * k)  # a row of its own, which is dropped
         # One scatter for all images: cluster j of image i is row i·k + j.
         sums = points.new_zeros(b * k + 1, d).index_add_(0, rows.flatten(), points.flatten(0, 1))
         centres = unit(sums[:-1].view(b, k, d))
-        labels = (points @ centres.mT).max(dim=-1).indices  # the first of equals
+        labels = _nearest(points, centres)
     return labels.reshape(b, h, w)
+
+
+def sums_of(points: Tensor, labels: Tensor, k: int, takes_part: Tensor | None) -> Tensor:
+    """[B, k, D] sums of each cluster's points by a product, whose order does not change as that of a GPU's
+    index_add does."""
+    member = labels[:, None, :] == torch.arange(k, device=labels.device)[:, None]
+    if takes_part is not None:
+        member &= takes_part[:, None, :]
+    return member.to(points.dtype) @ points
+
+
+def _nearest(points: Tensor, centres: Tensor) -> Tensor:
+    return (points @ centres.mT).max(dim=-1).indices  # the first of equals

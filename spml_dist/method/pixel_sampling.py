@@ -24,14 +24,16 @@ def sample_pixels(pixels: Pixels, most: int, position: Tensor, seed: int, step: 
     for (pixels of the segment ÷ drawn ones): stratified sampling with the segments as strata.
     """
     segment, n = pixels.segment, len(pixels.segment)
-    of_segment = torch.bincount(segment, minlength=1)
-    of_image = torch.bincount(pixels.image, minlength=len(position))
-    inside = torch.arange(n, device=segment.device) - (of_image.cumsum(0) - of_image)[pixels.image]
+    numbers, image = torch.arange(n, device=segment.device), pixels.image.contiguous()
+    inside = numbers - torch.searchsorted(image, image)  # pixels are sorted by image
     draw = uniform(seed, step, position[pixels.image], inside)
     # By segment and, within one, by draw: a stable sort of what is sorted by draw already.
     order = draw.argsort()
     order = order[segment[order].argsort(stable=True)]
-    rank = torch.arange(n, device=segment.device) - (of_segment.cumsum(0) - of_segment)[segment[order]]
+    by_segment = segment[order]
+    rank = numbers - torch.searchsorted(by_segment, by_segment)
     kept = order[rank < most].sort().values
-    size = of_segment[segment[kept]].float()
+    mine = segment[kept]
+    size = torch.searchsorted(by_segment, mine, right=True) - torch.searchsorted(by_segment, mine)
+    size = size.float()
     return replace(take(replace(pixels, stands_for=None), kept), stands_for=size / size.clamp(max=most))

@@ -12,5 +12,10 @@ def prototypes(vectors: Tensor, segment: Tensor, count: int) -> Tensor:
 
     vectors: [n, C]; segment: [n] int64 in 0..count-1. Gradient reaches every member.
     """
-    sums = vectors.new_zeros(count, vectors.shape[1]).index_add(0, segment, vectors)
+    nothing = vectors.new_zeros(count, vectors.shape[1])
+    if vectors.is_cuda:
+        # Sorted by segment, so that sums have one order; index_add would add in another one each time.
+        sums = nothing.index_put((segment,), vectors, accumulate=True)
+    else:
+        sums = nothing.index_add(0, segment, vectors)
     return unit(sums)

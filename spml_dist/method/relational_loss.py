@@ -10,6 +10,7 @@ from torch import Tensor
 from spml_dist import comm
 from spml_dist.config.method_models import LossConfig, RelationsConfig
 from spml_dist.method.batch_segments import propagate
+from spml_dist.method.fused_loss import fits
 from spml_dist.method.loss import contrast
 from spml_dist.method.pixel_sampling import sample_pixels
 from spml_dist.method.relations import annotation, cooccurrence, feature_affinity, image_similarity
@@ -57,7 +58,7 @@ def relational_loss(
         position = segments.images.position
         drawn = sample_pixels(segments.pixels, loss.pixels_per_segment, position, seed, step)
         contrasted = replace(segments, pixels=drawn)
-    within = within_images(contrasted, relations, counts[0])
+    within = within_images(contrasted, relations, loss, counts[0])
     across = across_images(contrasted, bank, relations, loss, counts[1:])
     total = within.loss + across.loss
     if loss.reduction == "global":
@@ -77,24 +78,42 @@ def denominators(segments: BatchSegments, relations: RelationsConfig, loss: Loss
     pixels, pixels of images with known tags, pixels that count for feature affinity."""
     pixels, images = segments.pixels, segments.images
     classes, scope = images.tags.shape[1], relations.feature_affinity.scope
-    counts = torch.zeros(len(RELATIONS), dtype=torch.float64, device=pixels.embedding.device)
-    counts[0] = pixels.image.unique().numel()
-    counts[1] = (pixels.semantic < classes).sum()
-    counts[2] = images.tags_known[pixels.image].sum()
-    counts[3] = feature_affinity.counted(pixels, segments.propagated, classes, scope)
+    shown = images.tags_known.new_zeros(len(images.tags)).index_fill(0, pixels.image, True)
+    near = feature_affinity.counted(pixels, segments.propagated, classes, scope)
+    of_each = (
+        shown.sum(),
+        (pixels.semantic < classes).sum(),
+        images.tags_known[pixels.image].sum(),
+        shown.new_full((), near, dtype=torch.int64) if isinstance(near, int) else near,
+    )
+    counts = torch.stack(of_each).double()
     return (comm.sum_all(counts) if loss.reduction == "global" else counts).clamp(min=1)
 
 
-def within_images(segments: BatchSegments, relations: RelationsConfig, images: Tensor) -> Contrast:
+def within_images(
+    segments: BatchSegments, relations: RelationsConfig, loss: LossConfig, images: Tensor
+) -> Contrast:
     """Image similarity: every image with its own segments alone. images: how many the mean is taken over."""
     relation, pixels, own = relations.image_similarity, segments.pixels, segments.segments
-    blocks = image_similarity.blocks(pixels, own, relation.concentration, images) if relation.weight else []
     if relation.local_features:
         vectors, prototypes = pixels.feature, own.prototype_feature
     else:
         vectors, prototypes = pixels.embedding, own.prototype
+    blocks: list[Block] = []
+    if relation.weight and loss.fused and fits(vectors, 1):
+        batch = len(segments.images.tags)
+        blocks = image_similarity.whole(pixels, own, relation.concentration, images, batch)
+    elif relation.weight:
+        blocks = image_similarity.blocks(pixels, own, relation.concentration, images)
     return contrast(
-        vectors, prototypes, pixels.segment, blocks, (relation.weight,), stands_for=pixels.stands_for
+        vectors,
+        prototypes,
+        pixels.segment,
+        blocks,
+        (relation.weight,),
+        stands_for=pixels.stands_for,
+        products=loss.products,
+        fused=loss.fused,
     )
 
 
@@ -149,6 +168,8 @@ def across_images(
         constants=len(bank.rows),
         log_weight=bank.log_weight,
         stands_for=pixels.stands_for,
+        products=loss.products,
+        fused=loss.fused,
     )
 
 

@@ -70,15 +70,16 @@ def segment(
     if embedding_scale != 1:
         feature = unit(torch.cat([embedding_scale * embedding, local], dim=-1))
 
-    image = torch.arange(b, device=embedding.device)[:, None, None].expand(b, h, w)[valid]
-    semantic, region = semantic[valid], regions[valid]
+    # The host waits for the device once to learn how many pixels are valid, instead of at each mask.
+    place = valid.flatten().nonzero()[:, 0]
+    image, semantic, region = place // (h * w), semantic.flatten()[place], regions.flatten()[place]
     regions_span, clusters_span = 1 << 24, grid[0] * grid[1]
     # One integer a pixel, whose order is that of the segments: unique() numbers them and sorts them at once.
-    code = ((image * clusters_span + clusters[valid]) * 256 + semantic) * regions_span + region
+    code = ((image * clusters_span + clusters.flatten()[place]) * 256 + semantic) * regions_span + region
     codes, index = torch.unique(code, return_inverse=True)
-    embedding, feature = embedding[valid], feature[valid]
+    embedding, feature = embedding.flatten(0, 2)[place], feature.flatten(0, 2)[place]
     pixels = Pixels(embedding, feature, semantic, region, index, image)
-    box, area = extent(valid, index, len(codes))
+    box, area = extent(valid, index, len(codes), place)
     segments = Segments(
         prototype=prototypes(embedding, index, len(codes)),
         prototype_feature=prototypes(feature, index, len(codes)),

@@ -14,7 +14,7 @@ from spml_dist.method.batch_segments import exchange
 from spml_dist.method.cell_labels import majority_labels
 from spml_dist.method.relational_loss import RelationalLoss, relational_loss
 from spml_dist.method.segments import segment
-from spml_dist.records import UNLABELLED, BankCandidates, BatchImages, BatchSegments
+from spml_dist.records import UNLABELLED, BankCandidates, BatchImages, BatchSegments, Products
 
 
 class SPMLLoss(nn.Module):
@@ -28,8 +28,9 @@ class SPMLLoss(nn.Module):
 
     Arguments are those of the configuration: `annotation_weight` is its `relations.annotation.weight`, a
     weight of 0 leaves a relation out, `grid`, `iterations` and `embedding_scale` are its `segments`,
-    `reduction`, `tagless` and `pixels_per_segment` its `loss` (configs/reference.yaml describes each). Raises
-    pydantic's ValidationError, a ValueError, for a value that the configuration does not take.
+    `reduction`, `tagless`, `pixels_per_segment`, `fused` and `products` its `loss` (configs/reference.yaml
+    describes each). Raises pydantic's ValidationError, a ValueError, for a value that the configuration does
+    not take.
 
     With torch.distributed the segments of all ranks are contrasted, and every method is a collective; the
     loss is made for a mean of the gradients over the ranks, as DistributedDataParallel takes it.
@@ -61,6 +62,8 @@ class SPMLLoss(nn.Module):
         reduction: Literal["global", "per_rank"] = "global",
         tagless: Literal["once", "reference"] = "once",
         pixels_per_segment: int | None = None,
+        fused: bool = True,
+        products: Products = "float32",
         seed: int = 0,
         classes: int | None = None,
     ):
@@ -103,6 +106,8 @@ class SPMLLoss(nn.Module):
                 "reduction": reduction,
                 "tagless": tagless,
                 "pixels_per_segment": pixels_per_segment,
+                "fused": fused,
+                "products": products,
             }
         )
 

@@ -69,6 +69,7 @@ def build_index(
     folder, out = RunFolder(Path(run)), Path(out)
     config, facts = load_run(folder)
     packed = read_packs(packs or [config.data.train], facts["classes"], facts["background"])
+    device = resolve_device(device)
     with layout.building(out) as unfinished:
         old = layout.read_infos(out) if add and (out / layout.INFOS).exists() else None
         if add:
@@ -80,7 +81,7 @@ def build_index(
         ]
         folders = tuple(pack.folder for pack, _ in packed)
         export = folder.export.resolve()
-        writer = PartWriter(export, resolve_device(device), cut_of(facts), folders, unfinished)
+        writer = PartWriter(export, device, cut_of(facts), folders, unfinished)
         written = _write(writer, parts, workers, progress)
         unreadable = tuple(name for each in written for name in each.unreadable)
         new = Rows([pack for pack, _ in packed], partial(_sources, unfinished, written))

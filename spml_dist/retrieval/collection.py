@@ -127,7 +127,7 @@ class Collection:
         self, image: object, at: tuple[int, int] | None, search: Search, chosen: Filter
     ) -> Iterator[Answer]:
         name = str(image) if isinstance(image, str | Path) else "image"
-        pixels = image if isinstance(image, np.ndarray) else read_image(Path(str(image)))
+        pixels = image if isinstance(image, np.ndarray) else _read(Path(str(image)))
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
             raise DataError(f"{name}: not [H, W, 3] uint8", list(pixels.shape), "give RGB")
         if at is not None:
@@ -167,6 +167,13 @@ class Collection:
                 raise RunError(f"{run.export}: not the network of the index", facts["model"], remedy)
             self._network = export.load(run.export)[0].to(resolve_device("auto"))
         return self._network
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        return read_image(path)
+    except DataError as error:  # its remedy is for somebody who packs
+        raise DataError(error.what, error.value, "give a picture of 8 bits a channel") from error
 
 
 def require_inside(at: tuple[int, int], height: int, width: int) -> None:

@@ -24,7 +24,7 @@ Words = list[tuple[str, bool]]
 
 @dataclass(frozen=True)
 class Filter:
-    """What a row has to be to answer. All that is set has to hold."""
+    """What a row has to be to answer; all that is set has to hold. Raises ConfigError for no such area."""
 
     classes: tuple[str, ...] = ()
     """its class, annotated or propagated, is one of these; () = any or none"""
@@ -34,6 +34,11 @@ class Filter:
     least_area: float = 0.0
     """share of the picture"""
     most_area: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least_area <= self.most_area <= 1:
+            given = f"{self.least_area},{self.most_area}"
+            raise ConfigError("--area", given, "give two shares of the picture, the smaller first: 0.01,0.5")
 
     @property
     def everything(self) -> bool:
@@ -73,11 +78,17 @@ def class_number(name: str, classes: Sequence[str], where: str) -> int:
 
 def parsed(expression: str, classes: Sequence[str]) -> Term:
     """What an expression asks of tag bits. Raises ConfigError as `passing`."""
-    words = _split(expression)
-    term, rest = _either(words, classes, 0)
+    try:
+        term, rest = _either(_split(expression), classes, 0)
+    except _Unreadable as why:
+        raise _unreadable(expression, str(why)) from why
     if rest:
         raise _unreadable(expression, f"nothing fits before {rest[0][0]!r}")
     return term
+
+
+class _Unreadable(ValueError):
+    """Why an expression cannot be read."""
 
 
 def _split(expression: str) -> Words:
@@ -88,7 +99,7 @@ def _split(expression: str) -> Words:
     while place < len(text):
         match = _WORDS.match(text, place)
         if match is None:
-            raise _unreadable(expression, "a quote is not closed")
+            raise _Unreadable("a quote is not closed")
         place = match.end()
         bracket, quoted, plain = match.groups()
         operator = bracket or (plain if plain and plain.lower() in _OPERATORS else None)
@@ -121,11 +132,10 @@ def _chain(
 
 
 def _one(words: Words, classes: Sequence[str], depth: int) -> tuple[Term, Words]:
-    text = " ".join(word for word, _ in words)
     if depth > OPERATORS_DEEP:
-        raise _unreadable(text, f"more than {OPERATORS_DEEP} brackets and nots within one another")
+        raise _Unreadable(f"more than {OPERATORS_DEEP} brackets and nots within one another")
     if not words:
-        raise _unreadable(text, "a class is missing at its end")
+        raise _Unreadable("a class is missing at its end")
     (word, operator), rest = words[0], words[1:]
     if not operator:
         number = class_number(word, classes, "--tags")
@@ -136,9 +146,9 @@ def _one(words: Words, classes: Sequence[str], depth: int) -> tuple[Term, Words]
     if word == "(":
         term, rest = _either(rest, classes, depth + 1)
         if rest[:1] != [(")", True)]:
-            raise _unreadable(text, "a bracket is not closed")
+            raise _Unreadable("a bracket is not closed")
         return term, rest[1:]
-    raise _unreadable(text, f"a class is missing before {word!r}")
+    raise _Unreadable(f"a class is missing before {word!r}")
 
 
 def _joined(operation: Callable, left: Term, right: Term) -> Term:

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def read_infos(folder: Path) -> dict[str, Any]:
     remedy = "give the folder that `spml-dist index` wrote"
     try:
         infos = json.loads((folder / INFOS).read_text(encoding="utf-8"))
-    except FileNotFoundError as problem:
+    except (FileNotFoundError, NotADirectoryError) as problem:
         if (folder / UNFINISHED).exists():
             remedy = "the same `spml-dist index` goes on with it"
         raise RunError(f"{folder}: no index, it has no {INFOS}", None, remedy) from problem
@@ -90,14 +90,20 @@ _REBUILD = "the files of the index disagree: build it again"
 
 @contextmanager
 def building(folder: Path) -> Iterator[Path]:
-    """The only builder of a folder; yields where unfinished work lies. Raises RunError for a second one."""
+    """The only builder of a folder; yields where unfinished work lies. Raises RunError for a second one, and
+    for a folder of anything else: its files would make room for those of the index.
+    """
+    _require_ours(folder)
     try:
         (folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         with lock.acquire(blocking=False):
             finish(folder)
             (folder / UNFINISHED).mkdir(exist_ok=True)
-            yield folder / UNFINISHED
+            try:
+                yield folder / UNFINISHED
+            finally:
+                _leave_nothing(folder)
     except Timeout as problem:
         remedy = "wait for it, or give another --out"
         raise RunError(f"{folder}: another process builds an index there", None, remedy) from problem
@@ -106,6 +112,24 @@ def building(folder: Path) -> Iterator[Path]:
         raise RunError(
             f"{where}: cannot be written", problem.strerror, "make room, the same command goes on"
         ) from problem
+
+
+def _require_ours(folder: Path) -> None:
+    remedy = "choose an empty folder or a new one as --out"
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: no folder", None, remedy)
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if names - {LOCK} and not names & {INFOS, UNFINISHED}:
+        raise RunError(f"{folder}: holds other files than an index", min(names - {LOCK}), remedy)
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Of a build that ended before it had finished anything."""
+    with suppress(OSError):  # there is something
+        (folder / UNFINISHED).rmdir()
+    if {path.name for path in folder.iterdir()} == {LOCK}:
+        (folder / LOCK).unlink()
+        folder.rmdir()
 
 
 def finish(folder: Path) -> None:

@@ -42,9 +42,7 @@ def plain_backbone(wanted: str | None, own: str | None) -> PlainBackbone:
 
     Raises ConfigError where none can be had.
     """
-    # A hub out of reach would be tried for most of a minute.
-    mine = [own] if own and (installed(own) or hub_answers()) else []
-    names = [wanted] if wanted else [*mine, *filter(installed, PACKAGES)]
+    names = [wanted] if wanted else _at_hand(own)
     problem = ConfigError(
         "--backbone: no network with ImageNet weights is at hand", None, "name one of timm's"
     )
@@ -54,3 +52,9 @@ def plain_backbone(wanted: str | None, own: str | None) -> PlainBackbone:
         except ConfigError as error:
             problem = error
     raise problem
+
+
+def _at_hand(own: str | None) -> list[str]:
+    # A hub out of reach would be tried for most of a minute.
+    mine = [own] if own and (installed(own) or hub_answers()) else []
+    return [*mine, *filter(installed, PACKAGES)]

@@ -6,20 +6,35 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spml_dist.errors import DataError
+from spml_dist.errors import ConfigError, DataError
+from spml_dist.retrieval.collection import Answer, Collection
 
 KEYS = ("image", "at", "segment", "class")
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Arguments of `Collection.query`, one for each line. Raises DataError that names the line."""
+def answered(collection: Collection, path: Path, limits: dict[str, Any]) -> list[Answer]:
+    """Answers to all queries of a file, in their order. limits: as `Collection.query` takes them.
+
+    Raises what that raises, and DataError for what is no query, with the line.
+    """
+    answers: list[Answer] = []
+    for where, question in read(path).items():
+        try:
+            answers += collection.query(**question, **limits)
+        except (ConfigError, DataError) as error:
+            raise type(error)(f"{where}: {error.what}", error.value, error.remedy) from error
+    return answers
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """Arguments of `Collection.query`, one for each line, by file and line; DataError as above."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as problem:
-        raise DataError(f"{path}: cannot be read", problem, "give a file of JSON lines") from problem
-    asked = [
-        _question(f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()
-    ]
+        reason = getattr(problem, "strerror", problem)
+        raise DataError(f"{path}: cannot be read", reason, "give a file of JSON lines") from problem
+    named = {f"{path}:{number}": line for number, line in enumerate(lines, start=1) if line.strip()}
+    asked = {where: _question(where, line) for where, line in named.items()}
     if not asked:
         raise DataError(f"{path}: no query", None, f"write a JSON object a line, of {', '.join(KEYS)}")
     return asked

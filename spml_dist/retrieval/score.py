@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from spml_dist import tables
-from spml_dist.errors import ConfigError
+from spml_dist.errors import ConfigError, DataError
 from spml_dist.retrieval import outlines
 from spml_dist.retrieval.collection import Collection
 from spml_dist.retrieval.image_segments import pooled
@@ -54,9 +54,11 @@ def score(
                 "--score: this index has no outlines to look at", None, "build it without --from-bank"
             )
         network = plain_backbone(backbone, _own_backbone(collection))
-    except ConfigError as problem:
+        vectors = _plain_vectors(collection, rows, network)
+    except (ConfigError, DataError) as problem:
+        if backbone is not None:  # it was asked for by name
+            raise
         return result | {"reason": str(problem)}
-    vectors = _plain_vectors(collection, rows, network)
     beside = scores(vectors, label, picture, k, len(index.classes))
     return result | {"plain": _plain_data(beside), "backbone": network.name}
 

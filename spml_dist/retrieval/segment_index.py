@@ -17,7 +17,7 @@ from spml_dist.retrieval import layout, outlines, vector_index
 from spml_dist.retrieval.build import pack_of
 from spml_dist.retrieval.filters import Filter, passing
 from spml_dist.retrieval.pictures import Pictures
-from spml_dist.retrieval.rows import SOURCES, Pack, segment_id, tags_of
+from spml_dist.retrieval.rows import SOURCES, Pack, schema, segment_id, tags_of
 
 MOST = 10_000
 """answers to a query"""
@@ -64,12 +64,18 @@ class Segment:
 
 @dataclass(frozen=True)
 class Search:
-    """How a search is limited beside its filter."""
+    """How a search is limited beside its filter. Raises ConfigError for what limits nothing or everything."""
 
     k: int = 20
     per_picture: int | None = None
     """answers of one picture at most"""
     least_similarity: float = -1.0
+
+    def __post_init__(self) -> None:
+        if self.per_picture is not None and self.per_picture < 1:
+            raise ConfigError("--per-picture", self.per_picture, "give at least 1")
+        if not -1 <= self.least_similarity <= 1:
+            raise ConfigError("--least", self.least_similarity, "give a cosine, -1 to 1")
 
 
 class SegmentIndex:
@@ -81,18 +87,26 @@ class SegmentIndex:
         self.packs: tuple[Pack, ...] = tuple(map(pack_of, infos["packs"]))
         self.pictures = Pictures(self.packs)
         self.vectors: np.ndarray = np.load(folder / layout.VECTORS, mmap_mode="r")
-        self._rows = pa.ipc.open_file(pa.memory_map(str(folder / layout.ROWS)))
-        counts = [self._rows.get_batch(number).num_rows for number in range(self._rows.num_record_batches)]
-        self._firsts = np.cumsum([0, *counts])
+        rows = pa.ipc.open_file(pa.memory_map(str(folder / layout.ROWS)))
+        batches = [rows.get_batch(number) for number in range(rows.num_record_batches)]
+        self._schema = rows.schema
+        # Kept, as to make them again for every row takes longer than to read it.
+        self._columns = [dict(zip(rows.schema.names, batch.columns, strict=True)) for batch in batches]
+        self._firsts = np.cumsum([0, *(batch.num_rows for batch in batches)])
         self._index = vector_index.open_mapped(folder / layout.INDEX, infos["kind"])
         self._allowed = lru_cache(maxsize=KEPT_FILTERS)(self._filtered)
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
+    def require_columns(self) -> None:
+        """Raise ValueError unless the rows are those of as many classes as the infos name."""
+        if not self._schema.equals(schema(len(self.classes))):
+            raise ValueError(f"{layout.ROWS} has not the columns of {len(self.classes)} classes")
+
     def column(self, name: str) -> np.ndarray:
         """All values of a numeric column of `rows.schema`, or [N, bytes] uint8 of the tags."""
-        parts = [self._rows.get_batch(number).column(name) for number in range(self._rows.num_record_batches)]
+        parts = [columns[name] for columns in self._columns]
         if name == "tags":
             width = parts[0].type.byte_width
             return np.concatenate([_bytes(part).reshape(-1, width) for part in parts])
@@ -111,12 +125,8 @@ class SegmentIndex:
 
     def segment(self, row: int) -> Segment:
         """What is known of a row."""
-        batch = int(np.searchsorted(self._firsts, row, side="right")) - 1
-        at = row - int(self._firsts[batch])
-        values = {
-            name: column[at].as_py()
-            for name, column in zip(self._rows.schema.names, self._rows.get_batch(batch).columns, strict=True)
-        }
+        columns, at = self._place(row)
+        values = {name: column[at].as_py() for name, column in columns.items()}
         return _segment(row, values, self.packs, self.classes)
 
     def row_of(self, name: str) -> int:
@@ -248,8 +258,13 @@ class SegmentIndex:
         return kept
 
     def _key(self, row: int) -> str:
+        columns, at = self._place(row)
+        return columns["key"][at].as_py()
+
+    def _place(self, row: int) -> tuple[dict[str, pa.Array], int]:
+        """The columns of a row's batch, and where it is in them."""
         batch = int(np.searchsorted(self._firsts, row, side="right")) - 1
-        return self._rows.get_batch(batch).column("key")[row - int(self._firsts[batch])].as_py()
+        return self._columns[batch], row - int(self._firsts[batch])
 
 
 def open_files(folder: str | Path, digests: bool | None = None) -> SegmentIndex:
@@ -259,14 +274,15 @@ def open_files(folder: str | Path, digests: bool | None = None) -> SegmentIndex:
     """
     folder = Path(folder)
     infos = layout.read_infos(folder)
-    layout.require_whole(folder, infos, digests)
     try:
+        layout.require_whole(folder, infos, digests)
         index = SegmentIndex(folder, infos)
+        index.require_columns()
         rows = [
             pq.read_metadata(path).num_rows for path in sorted((folder / layout.METADATA).glob("*.parquet"))
         ]
-    except (OSError, ValueError, pa.ArrowInvalid, KeyError) as problem:
-        raise RunError(f"{folder}: damaged index", problem, "build it again") from problem
+    except (OSError, ValueError, TypeError, AttributeError, pa.ArrowInvalid, KeyError) as problem:
+        raise RunError(f"{folder}: damaged index", repr(problem), "build it again") from problem
     counts = {
         layout.INFOS: infos["nb vectors"],
         layout.INDEX: index._index.ntotal,

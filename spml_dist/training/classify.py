@@ -56,6 +56,9 @@ def classify(
     folder = RunFolder(Path(os.path.abspath(run)))
     config, origins = stage_experiment(folder, labels, out or (SECOND if labels else FIRST), overrides)
     manifest = data_check.check(config)  # a mistake must not claim the folder
+    if not manifest.counts.images_labelled:
+        remedy = "a classifier learns from pixels: make labels by `spml-dist label` or `refine`"
+        raise DataError(f"{config.data.train}: no image has a labelled pixel", None, remedy)
     stage = RunFolder(Path(config.output) / config.name)
     _require_same_inputs(stage, inputs(folder, manifest))
     launch(config, alone=alone, show=show, origins=origins)

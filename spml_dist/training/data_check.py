@@ -20,10 +20,10 @@ def check(config: Config, network: str = "segmenter") -> Manifest:
     # Manifests and sizes alone: a mistake is told in seconds, before Ray starts.
     manifest = read_manifest(train)
     require_tars(train, manifest)
-    if manifest.samples < config.engine.workers:
+    if manifest.samples < config.engine.most:
         raise ConfigError(
             "engine.workers",
-            config.engine.workers,
+            config.engine.most,
             f"data.train, {train}, holds no more than {manifest.samples} samples: ask for fewer workers",
         )
     for key, folder in (("data.val", config.data.val), ("data.test", config.data.test)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import resource
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,7 +30,11 @@ SHARED_MEMORY = 1.0
 FREE_DISK = 5.0
 """GB beside which a few checkpoints of a large network with its bank find room"""
 FREE_MEMORY = 2.0
-"""GB for each worker of this machine, in main memory or of its GPU"""
+"""GB for each worker of this machine, in main memory or of its GPU, where no experiment says more"""
+BESIDE = {"cuda": 0.5, "cpu": 1.0}
+"""GB that a worker has, of its GPU or of main memory, before it holds anything of its experiment"""
+VERSIONS = ("spml-dist", *PACKAGES, "FAISS")
+"""names of findings that have to be the same on all nodes"""
 
 
 @dataclass(frozen=True)
@@ -46,20 +52,27 @@ class Finding:
         return not self.remedy
 
 
-def examine(config: Config | None = None) -> Iterator[Finding]:
+def examine(
+    config: Config | None = None, nodes: int = 1, need: Callable[[], int] | None = None
+) -> Iterator[Finding]:
     """Look at this machine, and at what an experiment needs; findings as they come. Raises nothing.
 
-    config: with absolute paths; None = the machine alone. One small file is written into its output folder
-    and taken away again.
+    config: with absolute paths; None = the machine alone; nodes: machines that share the workers; need: bytes
+    that a worker needs, by default reckoned here. One small file is written into its output folder and taken
+    away again.
     """
     yield from _versions()
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("open files", _open_files),
         ("shared memory", _shared_memory),
-        ("device", lambda: _device(config)),
     ]
-    if config:
+    if not config:
+        checks.append(("device", lambda: _device("auto", 1, FREE_MEMORY)))
+    else:
+        workers = math.ceil(config.engine.most / nodes)
+        need = need or partial(needed, config)
         checks += [
+            ("device", lambda: _device(config.engine.device, workers, need() / 1e9)),
             ("output", lambda: _output(Path(config.output))),
             ("data", lambda: _data(config)),
             ("MLflow", lambda: _mlflow(config.tracking.uri)),
@@ -103,24 +116,41 @@ def _shared_memory() -> Finding:
     return Finding("shared memory", f"{size:.1f} GB", remedy if size < SHARED_MEMORY else "")
 
 
-def _device(config: Config | None) -> Finding:
+def needed(config: Config) -> int:
+    """Bytes of a worker, with the classes of its data, or of none that can be read as many as VOC has."""
+    from spml_dist.data.format.manifest import read_manifest
+    from spml_dist.training import memory
+
+    try:
+        classes = len(read_manifest(config.data.train).classes)
+    except SpmlError:  # is a finding of its own
+        classes = 21
+    return memory.need(config, classes).total
+
+
+def _device(choice: str, workers: int, need: float) -> Finding:
+    """choice: engine.device; workers: of this machine; need: GB of each for its experiment."""
     import torch
 
     from spml_dist.inference.device import resolve_device
 
-    workers = config.engine.workers if config else 1
-    if resolve_device(config.engine.device if config else "auto") == "cuda":
+    device = resolve_device(choice)
+    each = max(FREE_MEMORY, need + BESIDE[device])
+    about = f"a worker needs about {each:.1f} GB"
+    remedy = "smaller stream.batch or stream.crop, more workers, or a higher engine.zero_stage"
+    if device == "cuda":
         free = [torch.cuda.mem_get_info(number)[0] / 1e9 for number in range(torch.cuda.device_count())]
         gpus = ", ".join(
-            f"{torch.cuda.get_device_name(i)} with {each:.1f} GB free" for i, each in enumerate(free)
+            f"{torch.cuda.get_device_name(i)} with {left:.1f} GB free" for i, left in enumerate(free)
         )
-        full = any(each < FREE_MEMORY for each in free)
-        return Finding("device", gpus, "end what fills its memory (nvidia-smi)" if full else "")
+        full = any(left < each for left in free)
+        return Finding(
+            "device", f"{gpus}; {about}", f"end what fills it (nvidia-smi), or {remedy}" if full else ""
+        )
     free_memory, cores = psutil.virtual_memory().available / 1e9, os.cpu_count() or 1
-    here = 1 if os.environ.get("RAY_ADDRESS") else workers
-    remedy = f"lower engine.workers: each takes about {FREE_MEMORY:g} GB or more"
-    seen = f"{cores} cores, {free_memory:.1f} GB free"
-    return Finding("device", seen, remedy if free_memory < FREE_MEMORY * here else "")
+    here = f"{workers} workers here, {about[2:]} each" if workers > 1 else about
+    seen = f"{cores} cores, {free_memory:.1f} GB free; {here}"
+    return Finding("device", seen, remedy if free_memory < each * workers else "")
 
 
 def _output(folder: Path) -> Finding:

@@ -27,8 +27,9 @@ class FiniteCheck:
         """1 + this rank's first bad step, or 0"""
         self.stop = torch.zeros((), device=device)
         """1 once a loss or gradient of any rank was not finite: the optimiser's order to do nothing"""
-        self._notices = torch.zeros(2, device=device)
-        """ranks that were asked to stop when the last step was made, and ranks that could not write"""
+        self._notices = [_Read(torch.zeros(2, device=device))] * 2
+        """ranks that were asked to stop, and ranks that could not write, when each of the last two steps was
+        made"""
         self._keys: dict[int, list[str]] = {}
         """names of this rank's images of each step since the last time the host looked"""
         for parameter in model.parameters():
@@ -49,18 +50,23 @@ class FiniteCheck:
         self._keys.setdefault(step, []).extend(keys)
         bad = self._times_zero.isnan()
         self._first_bad.copy_(torch.where((self._first_bad == 0) & bad, step + 1, self._first_bad))
-        notices = self._notices.new_tensor([stop_requested, write_failed])
+        notices = self.stop.new_tensor([stop_requested, write_failed])
         everywhere = comm.sum_all(torch.cat([bad.to(notices).view(1), notices]))
         self.stop.copy_(everywhere[0] > 0)
-        self._notices.copy_(everywhere[1:])
+        self._notices = [self._notices[1], _Read(everywhere[1:])]
 
     def stop_requested(self) -> bool:
-        """Whether any rank was asked to stop when the last step was made: the same on every rank."""
-        return bool(self._notices[0].item())
+        """Whether any rank was asked to stop when the last step was made: the same on every rank. On a GPU
+        the step before, for whose number the host need not wait."""
+        return bool(self._noticed()[0])
 
     def write_failed(self) -> bool:
         """Whether any rank had failed to write a checkpoint then: the same on every rank."""
-        return bool(self._notices[1].item())
+        return bool(self._noticed()[1])
+
+    def _noticed(self) -> list[float]:
+        before, last = self._notices
+        return (before if self.stop.is_cuda else last).values()
 
     def require_finite(self) -> None:
         """Raise RunError on every rank if anything was not finite, with the first step and its images."""
@@ -75,3 +81,17 @@ class FiniteCheck:
                 "it changed no weight; lower optimizer.lr (and give another name=), or look at the images",
             )
         self._keys.clear()
+
+
+class _Read:
+    """Numbers on their way to the host."""
+
+    def __init__(self, numbers: Tensor):
+        self._numbers = numbers.to("cpu", non_blocking=True)
+        on_gpu = numbers.is_cuda and torch.cuda.is_available()
+        self._arrived = torch.cuda.current_stream().record_event() if on_gpu else None
+
+    def values(self) -> list[float]:
+        if self._arrived:
+            self._arrived.synchronize()
+        return self._numbers.tolist()

@@ -120,13 +120,14 @@ def _on_ray(config: Config, run: RunFolder, payload: dict[str, Any], show: Show)
     from spml_dist.training.worker import work
 
     # A first line at once: Ray takes many seconds to start, and says nothing.
-    show(f"starting Ray and {config.engine.workers} workers")
+    fewest, most = config.engine.fewest, config.engine.most
+    show(f"starting Ray and {most if fewest == most else f'{fewest} to {most}'} workers")
     remote = os.environ.get("RAY_ADDRESS")  # its nodes may have GPUs where this one has none
     cluster.train(
         work,
         payload,
         name=config.name,
-        workers=config.engine.workers,
+        workers=(fewest, most),
         device=config.engine.device if remote else resolve_device(config.engine.device),
         storage=run.ray,
         max_failures=config.engine.max_failures,
@@ -134,6 +135,7 @@ def _on_ray(config: Config, run: RunFolder, payload: dict[str, Any], show: Show)
         failed=partial(restarts.note, run),
         say=show,
         stopped=lambda: stopping.requested(run.path),
+        grow=partial(stopping.ask_growth, run.path),
     )
 
 

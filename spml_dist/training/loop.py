@@ -80,7 +80,7 @@ def make_step(
     """
     context = StepContext(run.config, run.bank, run.background, step, logged, stopwatch.phase)
     # Once a step and rank: the ranks agree in the step's own all-reduce, and all of them stop together.
-    stop_requested = stopping.requested(run.folder.path)
+    stop_requested = stopping.save_requested(run.folder.path)
     run.engine.set_rate(learning_rate(step, run.config.optimizer.lr, run.config.schedule))
     micro_losses: list[Any] = []
     segments: list[tuple[Batch, BatchSegments]] = []

@@ -31,6 +31,7 @@ def on_signals(folder: Path) -> Iterator[None]:
     asks."""
     request = RunFolder(folder).stop
     request.unlink(missing_ok=True)
+    ask_growth(folder, False)  # of a launch that was killed
     first: dict[int, float] = {}
     forwarded = "TORCHELASTIC_RUN_ID" in os.environ  # torchrun passes on what a terminal sends to all
 
@@ -78,3 +79,14 @@ def on_later_signals(folder: Path) -> None:
 def requested(folder: Path) -> bool:
     """Whether the run in this folder is asked to stop."""
     return RunFolder(folder).stop.exists()
+
+
+def ask_growth(folder: Path, asked: bool) -> None:
+    """Ask the workers of a run to save and end, so that more of them may start, or take that back."""
+    request = RunFolder(folder).grow
+    request.touch() if asked else request.unlink(missing_ok=True)
+
+
+def save_requested(folder: Path) -> bool:
+    """Whether the workers are to save and end, for whichever reason."""
+    return requested(folder) or RunFolder(folder).grow.exists()

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spml_dist.bank.counts import count
 from spml_dist.bank.partitions import partition_of
 from spml_dist.bank.rows import digest, pack
 from spml_dist.bank.store import Store
@@ -16,7 +17,7 @@ from spml_dist.errors import RunError
 from spml_dist.hashing import image_hash
 from spml_dist.records import BankRows
 from spml_dist.tensor_records import concatenate, take
-from tests.bank.builders import CLASSES, DIM, contents, rows_of, shuffled
+from tests.bank.builders import CLASSES, DIM, contents, queries_of, rows_of, shuffled
 
 KEYS = [f"image {i}" for i in range(9)]
 
@@ -74,6 +75,10 @@ def assert_like(ours: Store, model: Model) -> None:
         assert (digest(held) == digest(everything)).all()
     else:
         assert (digest(held) == 0).all()
+    queries = queries_of(rows_of(KEYS[:4], [1, 2, 1, 1], seed=5))
+    counted = count(held, torch.ones_like(held.tags_known), queries, CLASSES)
+    for name, numbers in vars(ours.counts.of(queries)).items():
+        assert numbers.tolist() == getattr(counted, name).tolist(), name
     for image in image_hash(KEYS).tolist():
         slots = ours.slots_of(image)
         own = [part for part in expected if part.image[0] == image]

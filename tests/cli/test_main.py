@@ -85,6 +85,12 @@ def test_wrong_usage_is_status_2(arguments: list[str], capsys):
     assert "usage: spml-dist" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["label", "classify", "refine", "evaluate", "train"])
+def test_changes_are_not_called_required(verb: str, capsys):
+    assert cli.main([verb]) == 2
+    assert "key=value" not in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("arguments", [["--debug", "config", "no.yaml"], ["config", "no.yaml", "--debug"]])
 def test_a_traceback_is_shown_only_with_debug(arguments: list[str], capsys):
     assert cli.main(["config", "no.yaml"]) == 2

@@ -20,21 +20,31 @@ from pathlib import Path
 
 import pytest
 
-START_SECONDS = 200
+START_SECONDS = 300
 
 
 @dataclass(frozen=True)
 class Head:
     address: str
     """of the dashboard"""
+    gcs: str
+    """where nodes and drivers join"""
     token_file: Path
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """Environment of who joins."""
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token_file)}
 
 
 @pytest.fixture(scope="session")
 def clean_environment(tmp_path_factory) -> dict[str, str]:
     """The environment without a trace of another Ray cluster or token, and with a home that holds none."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    return kept | {"HOME": str(tmp_path_factory.mktemp("home")), "RAY_USAGE_STATS_ENABLED": "0"}
+    home = {"HOME": str(tmp_path_factory.mktemp("home")), "RAY_USAGE_STATS_ENABLED": "0"}
+    # A machine that is busy with something else takes longer than Ray by itself has patience for.
+    patience = ("RAY_raylet_start_wait_time_s", "RAY_DASHBOARD_STARTUP_TIMEOUT_S")
+    return kept | home | dict.fromkeys(patience, str(START_SECONDS))
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +54,12 @@ def head(clean_environment: dict[str, str]) -> Iterator[Head]:
     token_file = folder / "token"
     token_file.write_text(secrets.token_hex(32))
     token_file.chmod(0o600)
-    gcs, dashboard, agent, client = _free_ports(4)
+    gcs, dashboard, client = _free_ports(3)
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
         *("--port", gcs, "--dashboard-host", "127.0.0.1", "--dashboard-port", dashboard),
-        *("--dashboard-agent-listen-port", agent, "--ray-client-server-port", client),
-        *("--min-worker-port", "0", "--max-worker-port", "0"),
-        *("--num-cpus", "2", "--num-gpus", "0", "--temp-dir", str(folder)),
+        *("--ray-client-server-port", client, *ports_of_a_node()),
+        *("--num-cpus", "2", "--num-gpus", "0", "--node-ip-address", "127.0.0.1", "--temp-dir", str(folder)),
     ]
     environment = clean_environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file)}
     log = folder / "head.log"
@@ -61,10 +70,17 @@ def head(clean_environment: dict[str, str]) -> Iterator[Head]:
     try:
         address = f"http://127.0.0.1:{dashboard}"
         _wait(process, address, log)
-        yield Head(address, token_file)
+        yield Head(address, f"127.0.0.1:{gcs}", token_file)
     finally:
         _end(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def ports_of_a_node() -> list[str]:
+    """Options of `ray start` for a node beside others of this machine."""
+    agent, grpc, metrics = _free_ports(3)
+    own = ("--dashboard-agent-listen-port", agent, "--dashboard-agent-grpc-port", grpc)
+    return [*own, "--metrics-export-port", metrics, "--min-worker-port", "0", "--max-worker-port", "0"]
 
 
 def _free_ports(count: int) -> list[str]:

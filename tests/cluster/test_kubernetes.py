@@ -82,3 +82,22 @@ def test_the_job_is_a_training_that_its_nodes_ask_to_save():
         asked = _parser()[0].parse_args(command[1:])
         assert asked.verb == "stop" and str(asked.folder) == f"{resolved.output}/{resolved.name}"
         assert asked.wait < spec["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_queue_of_kueue_is_a_label_without_its_comment_sign(file):
+    text = (ROOT / "cluster" / file).read_text()
+    queued = [
+        each
+        for each in yaml.safe_load_all(text.replace("# kueue.x-k8s.io/", "kueue.x-k8s.io/"))
+        if each["apiVersion"] == "ray.io/v1"
+    ]
+    (document,) = queued
+    assert document["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "spml"
+    # Kueue refuses a cluster that it could not take down, or that grows by itself.
+    assert document["kind"] != "RayJob" or document["spec"]["shutdownAfterJobFinishes"]
+
+
+def test_nothing_of_a_secret_is_written_into_a_file():
+    for _, document in DOCUMENTS:
+        assert document["kind"] != "Secret" and "token:" not in yaml.safe_dump(document)

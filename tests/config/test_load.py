@@ -177,6 +177,8 @@ class TestMistakes:
             ("evaluation.longer_side=none", "of at least 16 or null"),
             ("model.feature_level=-2", "of at least -1"),
             ("engine.workers=0", "expected an integer of at least 1"),
+            ("engine.workers=[0, 2]", "or a list of 2, each an integer of at least 1"),
+            ("engine.workers=[1, 2, 3]", "or a list of 2, each an integer of at least 1"),
             ("stream.mirror_swaps=[[1]]", "expected a list, each a list of 2, each an integer of at least 0"),
             ("stream.mirror_swaps=[1, 2]", "expected a list, each a list of 2"),
             ("relations.feature_affinity.scope=bank", "allowed: image, batch, global"),
@@ -275,6 +277,7 @@ class TestRulesBetweenFields:
             ),
             (["model.pretrained=true", "model.weights=w.safetensors"], "choose one"),
             (["tracking.uri=file:runs"], "sqlite:///FILE"),
+            (["tracking.uri=https://me:s3cret@mlflow:5000"], "(got of mlflow:5000); give them by MLFLOW_"),
             (
                 [
                     "relations.image_similarity.weight=0",
@@ -283,6 +286,16 @@ class TestRulesBetweenFields:
                     "loss.cross_entropy=0",
                 ],
                 "nothing would be trained",
+            ),
+            (["engine.workers=[3, 2]"], "engine.workers (got [3, 2]); the fewest come first: [2, 3]"),
+            (
+                ["engine.workers=[1, 2]", "loss.reduction=per_rank"],
+                "loss.reduction per_rank makes another loss of every number of workers: name one",
+            ),
+            (["engine.workers=[1, 13]"], "needs an image for each of the 13 engine.workers"),
+            (
+                ["bank.partitions=3", "engine.workers=[1, 4]"],
+                "bank.partitions (got 3); each of the 4 engine.workers owns at least one",
             ),
             (
                 ["bank.partitions=3", "engine.workers=4"],

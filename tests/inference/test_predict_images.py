@@ -9,9 +9,11 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -19,6 +21,7 @@ from spml_dist import cluster
 from spml_dist.cli import main
 from spml_dist.config import dump, load
 from spml_dist.drawing.overlay import palette
+from spml_dist.inference import brush_runs
 from spml_dist.inference.label_pictures import LabelPictures
 from spml_dist.inference.trained_model import load_model
 from spml_dist.model import export
@@ -204,10 +207,20 @@ def test_mistakes_are_a_line_and_nothing_is_written(run, photos, tmp_path, capsy
         ((run, other, "--out", tmp_path / "out"), "other: no image in it"),
         ((photos, photos, "--out", tmp_path / "out"), "holds no trained model"),
         ((run, photos, "--out", tmp_path / "out", "--scales", "0"), "scales"),
+        ((run, photos, "--out", tmp_path / "out", "--window", "99999999"), "16 to 2,048 pixels"),
+        ((run, photos, "--out", tmp_path / "out", "--batch", "9" * 5000), "at most 1,000,000,000"),
     ]:
         assert predict(*words) == 2
         assert named in message(capsys)
     assert contents(tmp_path) == before
+
+
+def test_a_second_call_into_one_folder_at_once_is_refused(run, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert predict(run, photos, "--out", out) == 0
+    with FileLock(out / "unfinished.lock"):
+        assert predict(run, photos, "--out", out) == 2
+    assert "another process labels images into it" in message(capsys)
 
 
 def test_other_settings_want_another_folder(run, photos, tmp_path, capsys):
@@ -268,3 +281,47 @@ def test_cvat_holds_the_masks_in_the_colours_of_its_label_map(run, photos, tmp_p
             shown = np.array(Image.open(io.BytesIO(archive.read(f"SegmentationClass/{name}.png"))))
             labels = read(out / "masks" / f"{name}.png")
             np.testing.assert_array_equal(shown, np.array(list(colours.values()))[labels])
+
+
+def test_label_studio_holds_the_masks_as_brushes(run, photos, tmp_path):
+    out = tmp_path / "out"
+    assert predict(run, photos, "--out", out, "--format", "labelstudio") == 0
+    tasks = json.loads((out / "labelstudio.json").read_text())
+    assert [task["data"]["image"] for task in tasks] == ["a.jpg", "b.png", "trip/c.png"]
+    setup = ElementTree.parse(out / "labelstudio.xml").getroot()
+    (labels,) = setup.iter("BrushLabels")
+    assert [label.get("value") for label in labels] == ["red", "blue"], "without the background"
+    for task, entry in zip(tasks, predictions(out)["images"], strict=True):
+        expected = read(out / entry["mask"])
+        covered = np.full(expected.shape, 1)
+        for brush in task["predictions"][0]["result"]:
+            assert (brush["from_name"], brush["to_name"]) == (labels.get("name"), labels.get("toName"))
+            rgba = unpacked(brush["value"]["rle"]).reshape(
+                brush["original_height"], brush["original_width"], 4
+            )
+            covered[rgba[..., 3] > 0] = CLASSES.index(brush["value"]["brushlabels"][0])
+        np.testing.assert_array_equal(covered, expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (200, 333)])
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 1])
+def test_a_brush_is_unpacked_to_its_mask(shape, share):
+    mask = np.random.default_rng(0).random(shape) < share
+    np.testing.assert_array_equal(
+        unpacked(brush_runs.encode(mask)), np.repeat(np.where(mask, 255, 0).ravel(), 4)
+    )
+
+
+def unpacked(content: list[int]) -> np.ndarray:
+    """As @thi.ng/rle-pack, which Label Studio reads brushes by, decodes: bit after bit."""
+    bits = iter("".join(f"{byte:08b}" for byte in content))
+
+    def number(width: int) -> int:
+        return int("".join(next(bits) for _ in range(width)), 2)
+
+    count, width, sizes = number(32), number(5) + 1, [number(4) + 1 for _ in range(4)]
+    values: list[int] = []
+    while len(values) < count:
+        is_run, length = number(1), number(sizes[number(2)]) + 1
+        values += [number(width)] * length if is_run else [number(width) for _ in range(length)]
+    return np.array(values)

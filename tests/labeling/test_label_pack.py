@@ -203,3 +203,14 @@ def test_places_and_classes_that_do_not_fit_are_named(run, weak, tmp_path, packe
     other = packed("other", [stripes(0)], classes=("red", "green", "pink"))
     assert label(run, other, "--out", tmp_path / "out") == 2
     assert "classes are not those that" in message(capsys)
+
+
+def test_a_pack_that_people_labelled_is_not_replaced(run, weak, tmp_path, packed, capsys):
+    mine = packed("mine", [stripes(4)])
+    before = {path.name: path.read_bytes() for path in mine.iterdir()}
+    assert cli.main(["label", str(run), str(weak), "--out", str(mine), *QUICK]) == 2
+    assert "holds a pack that no labeler made" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
+    for steps in (0, 1):  # its own are made again
+        words = ["--by", "walk", f"labeling.steps={steps}", *QUICK]
+        assert cli.main(["label", str(run), str(weak), "--out", str(tmp_path / "out"), *words]) == 0

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from spml_dist.method.kmeans import cluster, initial_grid, unit
+from spml_dist.method.kmeans import cluster, initial_grid, sums_of, unit
 
 
 def reference(features, grid, iterations: int, valid=None) -> np.ndarray:
@@ -115,3 +115,16 @@ def test_unit_vectors():
     vectors = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     assert unit(vectors).tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0]]
     torch.testing.assert_close(unit(vectors.T, dim=0), unit(vectors).T)
+
+
+def test_sums_by_a_product_are_those_of_the_members():
+    """What a GPU takes in the place of adding point by point."""
+    generator = torch.Generator().manual_seed(2)
+    points = torch.randn(2, 30, 5, generator=generator, dtype=torch.float64)
+    labels, valid = (torch.randint(0, high, (2, 30), generator=generator) for high in (7, 2))
+    for takes_part in (None, valid.bool()):
+        ours = sums_of(points, labels, 7, takes_part)
+        for image, cluster_number in np.ndindex(2, 7):
+            member = labels[image] == cluster_number
+            member &= True if takes_part is None else takes_part[image]
+            torch.testing.assert_close(ours[image, cluster_number], points[image, member].sum(dim=0))

@@ -148,6 +148,22 @@ def test_adding_to_another_networks_index_is_refused(trained, copied):
         build_index(trained, out=folder, add=True)
 
 
+def test_a_folder_of_other_files_is_refused_and_stays_as_it_is(trained, tmp_path):
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata" / "thesis.txt").write_text("mine")
+    before = contents(tmp_path)
+    for place in (tmp_path, tmp_path / "metadata" / "thesis.txt"):
+        with pytest.raises(RunError, match=r"holds other files than an index|no folder"):
+            build_index(trained, out=place)
+    assert contents(tmp_path) == before
+
+
+def test_a_mistake_leaves_no_folder(trained, tmp_path, monkeypatch):
+    with pytest.raises(RunError, match="no index to add to"):
+        build_index(trained, out=tmp_path / "index", add=True)
+    assert not (tmp_path / "index").exists()
+
+
 def test_adding_to_nothing_is_refused(trained, tmp_path):
     with pytest.raises(RunError, match="no index to add to"):
         build_index(trained, out=tmp_path / "index", add=True)

@@ -87,6 +87,11 @@ def test_a_filter_that_nothing_passes_gives_nothing(collection):
         ({"segment": 1, "tags": "(red"}, "a bracket is not closed"),
         ({"segment": 1, "tags": 'red "'}, "a quote is not closed"),
         ({"segment": 1, "tags": "red )"}, "nothing fits"),
+        ({"segment": 1, "tags": "(red and"}, r"got '\(red and'"),
+        ({"segment": 1, "area": (0.5, 0.1)}, "the smaller first"),
+        ({"segment": 1, "area": (float("nan"), 1)}, "two shares"),
+        ({"segment": 1, "least_similarity": float("nan")}, "a cosine"),
+        ({"segment": 1, "per_picture": 0}, "at least 1"),
         ({"segment": 1, "tags": "not " * 400 + "red"}, "within one another"),
         ({"segment": 1, "at": (1, 1)}, "give image too"),
         ({"image": stripes(0).image, "at": (61, 0)}, "outside the picture"),
@@ -100,8 +105,9 @@ def test_a_wrong_question_is_refused_with_the_reason(collection, question, reaso
 def test_what_is_no_picture_is_refused(collection, tmp_path):
     (tmp_path / "a.jpg").write_text("no picture")
     for image in (tmp_path / "a.jpg", tmp_path / "none.jpg", np.zeros((4, 4), np.uint8)):
-        with pytest.raises(DataError):
+        with pytest.raises(DataError) as refused:
             collection.query(image=image)
+        assert "split" not in str(refused.value), "a remedy of somebody who packs"
 
 
 def test_a_new_picture_needs_the_network_of_the_index(built, tmp_path):
@@ -132,6 +138,21 @@ def damage_infos(folder):
     (folder / "index_infos.json").write_text("{")
 
 
+def damage_meaning(folder):
+    infos = json.loads((folder / "index_infos.json").read_text())
+    (folder / "index_infos.json").write_text(json.dumps({"version": infos["version"]}))
+
+
+def damage_packs(folder):
+    infos = json.loads((folder / "index_infos.json").read_text())
+    (folder / "index_infos.json").write_text(json.dumps(infos | {"packs": 3}))
+
+
+def damage_classes(folder):
+    infos = json.loads((folder / "index_infos.json").read_text())
+    (folder / "index_infos.json").write_text(json.dumps(infos | {"classes": ["c"] * 30}))
+
+
 def damage_missing(folder):
     (folder / "image.index").unlink()
 
@@ -144,6 +165,9 @@ def damage_missing(folder):
         (damage_count, "different numbers of rows"),
         (damage_infos, "index_infos.json: cannot be read"),
         (damage_missing, "image.index: cannot be read"),
+        (damage_meaning, "damaged index .*files"),
+        (damage_packs, "damaged index"),
+        (damage_classes, "not the columns of 30 classes"),
     ],
 )
 def test_files_that_disagree_are_refused_with_the_reason(copied, damage, reason):

@@ -38,6 +38,9 @@ def test_many_queries_come_from_a_file(built, tmp_path, capsys):
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, questions)))
     assert cli.main(["query", str(built), "--queries", str(tmp_path / "q.jsonl"), "-k", "1", "--json"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
+    (tmp_path / "q.jsonl").write_text('{"class": "red"}\n\n{"segment": "none"}\n')
+    assert cli.main(["query", str(built), "--queries", str(tmp_path / "q.jsonl")]) == 2
+    assert "q.jsonl:3: --segment: no segment" in capsys.readouterr().err
     for wrong in ("{", "[1]", '{"class": 3}', '{"image": "a.png", "at": [1]}', '{"dog": 1}', ""):
         (tmp_path / "q.jsonl").write_text(wrong)
         assert cli.main(["query", str(built), "--queries", str(tmp_path / "q.jsonl")]) == 2
@@ -95,10 +98,16 @@ def test_the_verb_that_indexes_says_what_it_did(trained, tmp_path, capsys):
         (["query", "nowhere", "--class", "red"], "no index"),
         (["index", "nowhere", "--out", "OUT"], "no run folder"),
         (["suggest", "DIR", "-n", "1", "--pack", "b"], "choose from train"),
+        (["suggest", "DIR", "-n", "1", "--out", "DIR"], "Is a directory"),
+        (["audit", "DIR", "--html", "DIR"], "Is a directory"),
+        (["query", "DIR", "--class", "red", "--parquet", "DIR"], "Is a directory"),
+        (["query", "DIR/image.index", "--class", "red"], "no index"),
     ],
 )
 def test_a_mistake_is_one_line(built, tmp_path, capsys, words, reason):
     places = {"DIR": str(built), "OUT": str(tmp_path / "out")}
-    assert cli.main([places.get(word, word) for word in words]) == 2
+    for name, place in places.items():
+        words = [word.replace(name, place) for word in words]
+    assert cli.main(words) == 2
     outcome = capsys.readouterr().err
     assert reason in outcome and outcome.count("\n") == 1

@@ -36,6 +36,8 @@ def test_colours_are_found_by_a_network_that_sees_colours(collection, monkeypatc
     result = score.score(collection, k=2)
     assert result["trained"]["precision"][-1] > 0.8
     assert result["plain"] is None and "none here" in score.table(result)
+    with pytest.raises(ConfigError, match="none here"):  # one that was asked for by name
+        score.score(collection, k=2, backbone="rsenet")
 
 
 def test_the_plain_backbone_looks_at_the_same_segments(collection, monkeypatch):

@@ -19,6 +19,7 @@ from spml_dist.data.stream.reader import samples
 from spml_dist.errors import ConfigError, DataError, RunError
 from spml_dist.inference import whole_image
 from spml_dist.model import export
+from spml_dist.records import UNLABELLED
 from spml_dist.run_folder import RunFolder
 from spml_dist.training.claim import claim
 from spml_dist.training.classify import classify, stage_experiment
@@ -121,12 +122,15 @@ def test_it_is_used_as_any_other_run(run, stages, sample):
     assert torch.equal(*embedded)
 
 
-def relabelled(folder: Path, out: Path, **changes) -> Path:
-    """The pack with its ground truth as labels."""
+def relabelled(folder: Path, out: Path, blank: bool = False, **changes) -> Path:
+    """The pack with its ground truth as labels, or without any."""
     manifest = read_manifest(folder)
     described = {"split": "train", "labels": "masks", "classes": manifest.classes}
     described |= {"background": manifest.background} | changes
-    whole = (replace(each, semantic=np.array(each.mask)) for each in samples(folder))
+    whole = (
+        replace(each, semantic=np.full_like(each.mask, UNLABELLED) if blank else np.array(each.mask))
+        for each in samples(folder)
+    )
     pack(whole, out, "whole", **described)
     return out
 
@@ -185,6 +189,9 @@ def test_bad_places_and_names_are_one_line_and_claim_nothing(run, sample, tmp_pa
     other = relabelled(sample / "train", tmp_path / "other", classes=tuple("abcdefghi"))
     with pytest.raises(DataError, match="other: classes are not those that"):
         classify(run, other, "wrong", alone=True)
+    blank = relabelled(sample / "train", tmp_path / "blank", blank=True)
+    with pytest.raises(DataError, match="blank: no image has a labelled pixel"):
+        classify(run, blank, "wrong", alone=True)
     assert not (run / "stages" / "wrong").exists()
 
 

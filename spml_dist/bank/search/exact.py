@@ -10,10 +10,13 @@ from torch import Tensor
 
 from spml_dist.bank.search.filters import Filterable, Kind, Queries, filter_columns, passing, query_groups
 from spml_dist.bank.store import Store
-from spml_dist.tensor_records import take
+from spml_dist.tensor_records import concatenate, take
 
 TILE = 1 << 13
 """rows compared at a time: with 600 queries their similarities take 20 MB"""
+
+QUERIES = 1 << 12
+"""queries answered at a time: a tile takes 134 MB at most, however many segments vote"""
 
 SLACK = 16
 """answers kept beyond k until their similarities are computed one by one, since those of a matrix product
@@ -45,6 +48,10 @@ def nearest(
     """
     if not len(slots):
         return {kind: _nothing(queries, k) for kind in kinds}
+    if len(queries) > QUERIES:
+        blocks = torch.arange(len(queries), device=queries.image.device).split(QUERIES)
+        parts = [nearest(store, _these(queries, block), kinds, k, slots) for block in blocks]
+        return {kind: concatenate([part[kind] for part in parts]) for kind in kinds}
     best = {kind: _nothing(queries, k + SLACK) for kind in kinds}
     # More than k are kept while tiles go by: which of nearly equal rows a product puts first depends on its
     # shape in the last bits, and answers must not depend on how the rows are spread.

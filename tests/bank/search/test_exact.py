@@ -42,17 +42,19 @@ def names(store: Store, found: SlotNeighbours) -> list[list[tuple[int, int]]]:
     images=st.integers(0, 12),
     k=st.integers(1, 9),
     tile=st.integers(1, 40),
+    at_once=st.integers(1, 12),
     coarse=st.booleans(),
     storage=st.sampled_from(["float32", "float16", "bfloat16"]),
 )
-def test_it_is_the_head_of_a_sort(kind, seed, images, k, tile, coarse, storage):
-    """Tiles of any width; half of the queries come from the same images; many vectors are alike."""
+def test_it_is_the_head_of_a_sort(kind, seed, images, k, tile, at_once, coarse, storage):
+    """Tiles of any size; half of the queries come from the same images; many vectors are alike."""
     keys = [f"{i}" for i in range(images)]
     rows = rows_of(keys, [1 + i % 5 for i in range(images)], seed=seed, coarse=coarse, storage=storage)
     asking = rows_of(["0", "1", "q"], [2, 3, 4], seed=seed + 1, coarse=coarse)
     store, queries = filled(rows, storage), queries_of(asking)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "TILE", tile)
+        patch.setattr(module, "QUERIES", at_once)
         found = nearest(store, queries, [kind], k, store.live())[kind]
     assert found.slot.shape == found.similarity.shape == (len(queries), k)
     assert names(store, found) == brute_force(kind, queries, rows, k)

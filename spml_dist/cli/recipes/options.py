@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from spml_dist.cli.arguments import at_least
@@ -14,6 +15,26 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add_output(parser, 256)
     strict = "stop at the first image that cannot be packed instead of listing it in rejected.jsonl"
     parser.add_argument("--strict", action="store_true", help=strict)
+
+
+def add_split(parser: argparse.ArgumentParser, labels: str) -> None:
+    """Where a published data set is and what of it to pack. labels: the kinds there are, for the help."""
+    parser.add_argument("dir", metavar="DIR", help="folder that the archives were unpacked in")
+    parser.add_argument("--labels", metavar="KIND", required=True, help=labels)
+    parser.add_argument("--split", required=True, help="one of the published splits below")
+    add_name(parser)
+
+
+def add_name(parser: argparse.ArgumentParser) -> None:
+    """What the tars are called."""
+    parser.add_argument(
+        "--name", help="the tars are called NAME-000000.tar, ... (default: data set and split)"
+    )
+
+
+def say_reading(split: str) -> None:
+    """Before files are read whose size takes a while."""
+    print(f"reading the annotations of {split}", file=sys.stderr)
 
 
 def add_output(parser: argparse.ArgumentParser, shard_size: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from spml_dist.cli.arguments import add_verb, at_least
-from spml_dist.cli.pack_options import add_output
+from spml_dist.cli.recipes.options import add_output
 
 EXAMPLES = """\
 examples:

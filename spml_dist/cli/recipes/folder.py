@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spml_dist.cli.arguments import add_verb
-from spml_dist.cli.labels import add_boxes, add_heat, add_radius, given, heat, say_idle
-from spml_dist.cli.pack_options import add_common
+from spml_dist.cli.recipes.labels import add_boxes, add_heat, add_radius, given, heat, say_idle
+from spml_dist.cli.recipes.options import add_common
 from spml_dist.errors import ConfigError
 
 if TYPE_CHECKING:

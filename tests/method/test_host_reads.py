@@ -1,0 +1,50 @@
+"""Where a step makes the host wait for a GPU: run on fake CUDA tensors, which have shapes and no numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from benchmarks.launches import SIZES, Size, step, summary
+from spml_dist.config import load
+
+SMALL = Path(__file__).parents[1] / "small.yaml"
+SIZE = replace(SIZES["paper"], images=2, crop=64, bank=20, segments=9, regions=3)
+READS = {
+    "method/segments.py:segment": 2,  # how many pixels are valid, how many segments they make
+    "method/batch_segments.py:exchange": 1,  # how many segments every rank has
+    "method/cross_entropy.py:cross_entropy": 1,  # how many pixels are labelled
+}
+"""The whole list. A step waits at each of these until the device has nothing left to do."""
+
+
+def test_the_host_waits_for_the_device_here_and_nowhere_else():
+    assert counts(SIZE)["reads"] == READS
+
+
+def test_what_else_can_be_asked_for_waits_here():
+    words = ("relations.feature_affinity.weight=0.5", "loss.pixels_per_segment=2", "segments.colour=gaussian")
+    more = {
+        "method/batch_segments.py:propagate": 3,  # which segments are annotated, how many of each rank
+        "method/pixel_sampling.py:sample_pixels": 1,  # how many pixels are drawn
+    }
+    assert counts(SIZE, *words, "segments.labels=majority")["reads"] == READS | more
+
+
+def test_one_process_alone_asks_no_other():
+    alone = {place: times for place, times in READS.items() if "exchange" not in place}
+    assert counts(replace(SIZE, world=1))["reads"] == alone
+
+
+def test_launches_do_not_grow_with_the_batch():
+    small, large = (counts(size)["parts"] for size in (SIZE, replace(SIZE, images=4, crop=128)))
+    for part in ("segments", "loss", "loss backward", "optimizer"):
+        assert small[part]["operations"] == large[part]["operations"], part
+    assert large["loss"]["gb"] > 4 * small["loss"]["gb"]
+
+
+@cache
+def counts(size: Size, *words: str) -> dict:
+    """A step of the small network."""
+    return summary(step(size, load(SMALL, ["relations.image_similarity.weight=0.1", *words])))
