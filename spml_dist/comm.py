@@ -80,11 +80,6 @@ def agree(trouble: SpmlError | None) -> None:
         raise next(each for each in from_every_rank(trouble) if each)
 
 
-def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on any rank; a collective."""
-    return flag if world() == 1 else bool(sum_all(torch.tensor([flag], dtype=torch.int32, device=_device())))
-
-
 def gather_table(row: Tensor) -> Tensor:
     """Every rank's row of integers, [world, n] int64 on the host, in rank order."""
     return gather_equal(row).cpu()

@@ -15,6 +15,7 @@ def test_the_names_are_those_on_disk():
         "checkpoints": "checkpoints",
         "config": "config.yaml",
         "export": "export",
+        "grow": "grow",
         "labels": "labels.json",
         "lock": "lock",
         "metrics": "metrics.jsonl",

@@ -202,15 +202,14 @@ class ShardedBank:
         return () if self.settings.candidates == "exact" else self._plan.kinds
 
     def _upkeep(self) -> None:
-        """Index the rows once they are many; a collective."""
+        """Index the rows once they are many."""
         if not self.indexes:
             return
-        many = len(self.store) > self.settings.exact_rows
-        # All ranks train at one step: each for itself would stop all the others once more.
-        if comm.any_rank(many and (self.cache is None or self.cache.outdated)):
-            self.cache = None  # the copies of one file at a time
-            self.cache = IndexCache.of(self.store, self.seed) if many else None
-        elif self.cache:
+        if self.cache is None or self.cache.outdated:
+            if len(self.store) > self.settings.exact_rows:
+                self.cache = None  # the copies of one file at a time
+                self.cache = IndexCache.of(self.store, self.seed)
+        else:
             self.cache.upkeep()
 
     def _own_slots(self, segments: Candidates) -> Tensor:

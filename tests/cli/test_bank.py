@@ -14,7 +14,7 @@ from spml_dist import cli
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.sharded import LookupPlan, ShardedBank
 from spml_dist.config import load
-from spml_dist.training import checkpoint
+from spml_dist.training.checkpoint_writer import CheckpointWriter
 from tests.bank.builders import CLASSES, DIM, rows_of
 from tests.conftest import SMALL
 
@@ -35,8 +35,10 @@ def bank_of() -> ShardedBank:
 
 
 def save(bank: ShardedBank | RecentBank, run: Path, step: int, *overrides: str) -> Path:
-    config = load(SMALL, overrides)
-    return checkpoint.save(Engine(), bank, {"step": step}, config, run / "checkpoints")
+    writer = CheckpointWriter(run / "checkpoints", load(SMALL, overrides))
+    path = writer.begin(Engine(), bank, {"step": step})
+    writer.finish()
+    return path
 
 
 @pytest.fixture

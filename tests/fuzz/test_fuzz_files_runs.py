@@ -20,6 +20,7 @@ from spml_dist.config import load
 from spml_dist.errors import SpmlError
 from spml_dist.model import weights
 from spml_dist.training import checkpoint
+from spml_dist.training.checkpoint_writer import CheckpointWriter
 from tests.bank.builders import rows_of
 from tests.fuzz.conftest import fuzz
 from tests.fuzz.damage import damaged, spoilt
@@ -47,10 +48,12 @@ def saved(tmp_path_factory) -> dict[str, Path]:
     bank = global_bank()
     bank.add(rows_of(["a", "b"], [3, 4]), ["a", "b"])
     state = {"step": 7, "fingerprint": "f"}
-    return {
-        "recent": checkpoint.save(Engine(), bank_of(1, 7), state, config, folder / "recent"),
-        "whole": checkpoint.save(Engine(), bank, state, config, folder / "whole"),
-    }
+    paths = {}
+    for name, one in (("recent", bank_of(1, 7)), ("whole", bank)):
+        writer = CheckpointWriter(folder / name, config)
+        paths[name] = writer.begin(Engine(), one, state)
+        writer.finish()
+    return paths
 
 
 def read(path: Path) -> None:
