@@ -76,6 +76,7 @@ def stopped(damaged, words, output: Path) -> tuple[int, str, str, int]:
     deadline = time.monotonic() + 600
     while logged(output / "tiny")[-1]["step"] < 5 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert process.poll() is None, process.communicate()
     started = psutil.Process(process.pid).children(recursive=True)
     for each in (*started, process):
         with suppress(psutil.NoSuchProcess):
