@@ -6,6 +6,9 @@ BIN    := .venv/bin
 MLFLOW := http://127.0.0.1:5000/\#/experiments/1/runs
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
 export RAY_USAGE_STATS_ENABLED := 0
+# Each process of Ray, DeepSpeed and the tests imports thousands of modules: without their bytecode it compiles
+# them again, for several seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install quickstart test fuzz drills golden check mlflow clean help
 help:           ## show these targets

@@ -26,9 +26,12 @@ the command is checked here first, so that a misspelt key costs no place in a qu
 Without --working-dir nothing is uploaded: the job runs in the current folder, which all nodes have to see
 under the same path. A cluster with token authentication wants its token: in RAY_AUTH_TOKEN, in the file that
 RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token. RAY_JOB_STOP_WAIT_TIME_S is how many seconds `ray job
-stop` gives the job to save before it kills it (default: 600).
+stop` gives the job to save before it kills it (default: 600). Other keys, such as MLFLOW_TRACKING_TOKEN,
+belong into the environment of `ray start` on every node: Ray logs what a job is given by --env.
 """
 STOP_SECONDS = "RAY_JOB_STOP_WAIT_TIME_S"
+KEYS = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL", re.IGNORECASE)
+"""in the names of variables whose values nobody should see"""
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
@@ -47,7 +50,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     )
     upload += "to go to absolute paths or addresses that the cluster sees"
     parser.add_argument("--working-dir", metavar="DIR", type=Path, help=upload)
-    env = "hand this variable of here to the job and its workers, such as MLFLOW_TRACKING_TOKEN; repeatable"
+    env = "hand this variable of here to the job and its workers, such as NCCL_DEBUG; no key; repeatable"
     parser.add_argument("--env", metavar="NAME", action="append", default=[], help=env)
     parser.add_argument("--no-wait", action="store_true", help="leave once the job is queued")
     parser.set_defaults(run=partial(run, subparsers))
@@ -107,6 +110,9 @@ def _environment(names: list[str], upload: Path | None) -> dict[str, str]:
     if not seconds.isdecimal():
         raise SpmlError(STOP_SECONDS, seconds, "it is a number of seconds")
     for name in names:
+        if KEYS.search(name):  # as the agent of a node does with every runtime environment
+            remedy = "Ray logs a job's variables: set it where `ray start` runs, on every node"
+            raise SpmlError("--env names a key", name, remedy)
         if name not in os.environ:
             raise SpmlError("--env names a variable that is not set here", name, "set it, or leave it out")
     environment = {STOP_SECONDS: seconds, "RAY_USAGE_STATS_ENABLED": "0"}

@@ -73,7 +73,7 @@ def submit(
     """Hand in a command. It runs in the folder of this call, which all nodes have to see, or in a copy.
 
     address: http://HOST:PORT of the head's dashboard; name: of the job, unlike that of any other;
-    environment: variables of the job and of its workers, whose values are shown nowhere; upload: the folder
+    environment: variables of the job and of its workers, no keys, since Ray logs them; upload: the folder
     of which a copy is made, without EXCLUDES. RunError: no head answers there, or it refuses.
     """
     headers = _authorization(address)

@@ -30,6 +30,8 @@ class Head:
     gcs: str
     """where nodes and drivers join"""
     token_file: Path
+    tracking_token: str
+    """a key that its jobs inherit, as MLFLOW_TRACKING_TOKEN"""
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -61,7 +63,9 @@ def head(clean_environment: dict[str, str]) -> Iterator[Head]:
         *("--ray-client-server-port", client, *ports_of_a_node()),
         *("--num-cpus", "2", "--num-gpus", "0", "--node-ip-address", "127.0.0.1", "--temp-dir", str(folder)),
     ]
-    environment = clean_environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file)}
+    tracking_token = secrets.token_hex(16)
+    keys = {"RAY_AUTH_TOKEN_PATH": str(token_file), "MLFLOW_TRACKING_TOKEN": tracking_token}
+    environment = clean_environment | {"RAY_AUTH_MODE": "token"} | keys
     log = folder / "head.log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -70,7 +74,7 @@ def head(clean_environment: dict[str, str]) -> Iterator[Head]:
     try:
         address = f"http://127.0.0.1:{dashboard}"
         _wait(process, address, log)
-        yield Head(address, f"127.0.0.1:{gcs}", token_file)
+        yield Head(address, f"127.0.0.1:{gcs}", token_file, tracking_token)
     finally:
         _end(process)
         shutil.rmtree(folder, ignore_errors=True)
