@@ -70,7 +70,7 @@ def step(size: Size, config: Config) -> Counting:
     from spml_dist.training.build import PRECISION
     from spml_dist.training.clipping import Clipping, divided_by_part, is_classifier
     from spml_dist.training.finite_check import FiniteCheck
-    from spml_dist.training.optimizer import Sgd, parameter_groups
+    from spml_dist.training.optimizer import optimizer_of
 
     device = torch.device("cuda:0")
     model = network(config)
@@ -79,7 +79,7 @@ def step(size: Size, config: Config) -> Counting:
         placed(model, device, PRECISION[config.engine.precision])
         stop = torch.zeros((), device=device)
         watch = FiniteCheck(model, device)
-        optimizer = Sgd(parameter_groups(model, config.optimizer), 0.1, 0.9, stop=stop)
+        optimizer = optimizer_of(model, config.optimizer, stop)
         clipping = Clipping(config.optimizer, device)
         batch = batch_of(size, device)
         counting.parts.clear()

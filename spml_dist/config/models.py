@@ -64,6 +64,11 @@ class ModelConfig(Section):
         description="Dilation of each of the deeplab head's parallel 3×3 convolutions; empty with pspnet.",
     )
     embedding_dim: int = Field(default=64, ge=2, description="Dimensions of a pixel's unit embedding.")
+    checkpointing: bool = Field(
+        default=False,
+        description="Whether a transformer's blocks are computed again in the backward pass instead of kept, "
+        "which takes a fraction of the memory and a third more time.",
+    )
     frozen: tuple[str, ...] = Field(
         default=(),
         description="Prefixes of backbone parameters that are not trained; batch norms still follow data. "
@@ -158,8 +163,32 @@ class OptimizerConfig(Section):
         description="Peak learning rate of the backbone's weights; the small networks that the shipped "
         "experiments train from scratch take 0.02.",
     )
-    momentum: float = Field(default=0.9, gt=0, lt=1, description="Momentum of SGD.")
-    weight_decay: float = Field(default=0.0005, ge=0, description="Weight decay; biases have none.")
+    kind: Literal["sgd", "adamw"] = Field(
+        default="sgd",
+        description="The release's SGD, or AdamW, by which transformers are trained, at rates of about "
+        "0.0001.",
+    )
+    momentum: float = Field(
+        default=0.9, gt=0, lt=1, description="Momentum of SGD; of AdamW, that of its first moment."
+    )
+    second_momentum: float = Field(
+        default=0.999, gt=0, lt=1, description="Momentum of AdamW's second moment; SGD has none."
+    )
+    weight_decay: float = Field(
+        default=0.0005, ge=0, description="Weight decay; biases have none; AdamW takes about 0.05."
+    )
+    decay_norms: bool = Field(
+        default=True,
+        description="Whether weights of norms, and whatever else has one dimension, decay like others; false "
+        "for transformers.",
+    )
+    layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Learning rate of a block of the backbone over that of the block after it: 1 for all "
+        "alike, about 0.75 for transformers with pretrained weights.",
+    )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
         description="Norm above which a step's whole gradient is scaled down to it; null for no clipping.",
@@ -221,6 +250,11 @@ class EngineConfig(Section):
         default="float32",
         description="Number format of the network's computation; the loss is never below float32.",
     )
+    channels_last: bool = Field(
+        default=False,
+        description="Whether convolutions' weights lie with their channels last, as images do in any case: "
+        "for bfloat16 on a GPU.",
+    )
     tf32: Literal["off", "convolutions", "all"] = Field(
         default="convolutions",
         description="Which products of float32 a GPU makes in TF32, with three digits instead of seven and "
@@ -233,6 +267,11 @@ class EngineConfig(Section):
     )
     accumulation: int = Field(
         default=1, ge=1, description="Micro-batches whose gradients are summed into one optimiser step."
+    )
+    micro_batches: Literal["apart", "together"] = Field(
+        default="apart",
+        description="Whether each micro-batch is a mean of its own, or the sums of all are divided by the "
+        "counts of the whole step, so that a pixel's weight does not depend on its companions.",
     )
     max_failures: int = Field(
         default=-1,

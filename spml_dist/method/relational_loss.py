@@ -42,17 +42,21 @@ def relational_loss(
     loss: LossConfig,
     seed: int = 0,
     step: int = 0,
+    counts: Tensor | None = None,
 ) -> RelationalLoss:
     """Contrast a batch's pixels with its segments of all ranks and with a bank's; a collective.
 
     bank: None for none; seed, step: of the draw of pixels, where `loss.pixels_per_segment` asks for one. With
     `loss.reduction: global` each sum over all ranks is divided by the count over all ranks; with `per_rank`
-    each rank takes its own mean (golden g_relations_sharded), and the mean of the ranks counts.
+    each rank takes its own mean (golden g_relations_sharded), and the mean of the ranks counts. counts: what
+    to divide by instead, as `step.step_counts` has it; feature affinity keeps to its own.
     """
     if bank is None:
         bank = BankCandidates(take(detached(segments.candidates), slice(0)))
     segments = propagate(segments, bank, relations.feature_affinity)
-    counts = denominators(segments, relations, loss).to(segments.pixels.embedding.dtype)
+    own = denominators(segments, relations, loss)
+    own = own if counts is None else torch.cat([counts[:3], own[3:]])
+    counts = own.to(segments.pixels.embedding.dtype)
     contrasted = segments
     if loss.pixels_per_segment is not None:
         position = segments.images.position

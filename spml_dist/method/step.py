@@ -5,7 +5,7 @@ A batch flows through here in reading order: segments, exchange, the bank's cand
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,8 +20,8 @@ from spml_dist.method.colour import colours
 from spml_dist.method.cross_entropy import cross_entropy
 from spml_dist.method.location import location
 from spml_dist.method.relational_loss import RELATIONS, relational_loss
-from spml_dist.method.segments import segment
-from spml_dist.records import Batch, BatchImages, BatchSegments, Pixels, SegmentBank, Segments
+from spml_dist.method.segments import resize_labels, segment
+from spml_dist.records import IGNORED, Batch, BatchImages, BatchSegments, Pixels, SegmentBank, Segments
 
 TERMS = (*RELATIONS, "cross_entropy")
 
@@ -53,12 +53,14 @@ def losses(
     config: Config,
     measure: bool = False,
     phase: Callable[[str], object] = lambda name: None,
+    counts: Tensor | None = None,
 ) -> StepLosses:
     """All terms of a step; a collective.
 
     raw: [B, C, h, w] embedding; logits: [B, K, h, w] of the joint classifier; bank: gives
     candidates, once, if any relation is in use; step: counted from 0; measure: whether the bank measures
-    itself, because the step will be logged; phase: called with the name of each ended phase, bank or loss.
+    itself, because the step will be logged; phase: called with the name of each ended phase, bank or loss;
+    counts: `step_counts` of all the step's micro-batches, None where each is a mean of its own.
     """
     dtype = torch.promote_types(raw.dtype, torch.float32)
     values = raw.new_zeros(len(TERMS), dtype=dtype)
@@ -70,13 +72,14 @@ def losses(
         phase("loss")
         from_bank = bank.candidates(segments.candidates, step, measure)
         phase("bank")
-        relations = relational_loss(segments, from_bank, config.relations, config.loss, config.seed, step)
+        settings = config.relations, config.loss, config.seed, step
+        relations = relational_loss(segments, from_bank, *settings, counts=counts)
         segments, candidates = relations.segments, len(segments.candidates) + len(from_bank.rows)
         total = total + relations.loss
         values[:-1] = torch.stack(list(relations.values.values()))
         without = torch.stack(list(relations.without_positive.values()))
     if config.loss.cross_entropy:
-        entropy = _cross_entropy(logits, batch, config.loss.reduction)
+        entropy = _cross_entropy(logits, batch, config.loss.reduction, counts)
         share = comm.world() if config.loss.reduction == "global" else 1
         total = total + config.loss.cross_entropy * entropy * share
         values[-1] = entropy.detach()
@@ -117,11 +120,38 @@ def local_features(
     return torch.cat([coordinates.expand(len(image), -1, -1, -1), colours(image, size, colour)], dim=-1)
 
 
-def _cross_entropy(logits: Tensor, batch: Batch, reduction: str) -> Tensor:
+def step_counts(batches: Sequence[Batch], size: tuple[int, int], config: Config) -> Tensor:
+    """What the sums of all micro-batches of a step are divided by, a micro-batch's share of it: [4] float64,
+    at least 1 ÷ micro-batches; a collective.
+
+    size: of the embedding's grid. Images with a valid cell, labelled cells, cells of images with known tags,
+    labelled pixels. (How many cells feature affinity gives a class is known to each micro-batch alone.)
+    """
+    ours = torch.stack([_counts(batch, size, config) for batch in batches]).sum(dim=0)
+    everywhere = comm.sum_all(ours) if config.loss.reduction == "global" else ours
+    return everywhere.clamp(min=1) / len(batches)
+
+
+def _counts(batch: Batch, size: tuple[int, int], config: Config) -> Tensor:
+    resized = majority_labels if config.segments.labels == "majority" else resize_labels
+    cells, classes = resized(batch.semantic, size), batch.tags.shape[1]
+    valid = (cells != IGNORED).flatten(1).sum(dim=1)
+    of_each = (
+        (valid > 0).sum(),
+        (cells < classes).sum(),
+        (valid * batch.tags_known).sum(),
+        (batch.semantic < classes).sum(),
+    )
+    return torch.stack(of_each).double()
+
+
+def _cross_entropy(logits: Tensor, batch: Batch, reduction: str, counts: Tensor | None) -> Tensor:
     """This rank's share of the mean over the labelled pixels, at the labels' size; a collective."""
     classes = batch.tags.shape[1]
-    count = (batch.semantic < classes).sum().double()[None]
-    count = (comm.sum_all(count) if reduction == "global" else count).clamp(min=1)[0]
+    count = (batch.semantic < classes).sum().double()[None] if counts is None else counts[-1:]
+    if counts is None:
+        count = (comm.sum_all(count) if reduction == "global" else count).clamp(min=1)
+    count = count[0]
     if len(logits) == 0:
         return logits.sum()
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

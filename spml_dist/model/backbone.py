@@ -170,6 +170,20 @@ def features(net: nn.Module, images: Tensor) -> Tensor:
     return last.movedim(-1, 1) if getattr(net, "output_fmt", "NCHW") == "NHWC" else last
 
 
+def recompute(net: nn.Module, name: str) -> None:
+    """Let a network's blocks be computed again in the backward pass. Raises ConfigError where that changes
+    what is computed, or the network cannot."""
+    inner = getattr(net, "model", net)  # timm's transformers stand inside what takes their features
+    if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+        remedy = (
+            f"{name} has batch norms, whose running statistics would follow each step twice: set it to false"
+        )
+        raise ConfigError("model.checkpointing", "true", remedy)
+    if not hasattr(inner, "set_grad_checkpointing"):
+        raise ConfigError("model.checkpointing", "true", f"{name} cannot do it: set it to false")
+    inner.set_grad_checkpointing(True)
+
+
 def _options(name: str, output_stride: int | None, level: int) -> dict[str, Any]:
     """What to ask timm for. Networks on the meta device cost nothing and tell what they are."""
     import timm

@@ -89,6 +89,8 @@ def prepare(model: nn.Module, net: nn.Module, config: ModelConfig) -> None:
     for norm in (module for module in net.modules() if isinstance(module, GlobalBatchNorm)):
         norm.momentum = config.norm_momentum
     _freeze(net, config.frozen)
+    if config.checkpointing:
+        backbone.recompute(net, config.backbone)
 
 
 def _head(config: ModelConfig, channels: int) -> nn.Module:

@@ -82,6 +82,8 @@ def build(
     if config.model.embedding:
         embedding.adopt(segmenter, config.model)
     model = model.to(device, dtype)
+    if config.engine.channels_last:
+        model = model.to(memory_format=torch.channels_last)
     _require_one_origin(segmenter.origin)
     if not saved:
         log.line(f"the backbone starts from {segmenter.origin}")

@@ -4,7 +4,7 @@ checkpoints/
   latest                  name of the newest whole checkpoint
   step_000400/
     engine/               weights.safetensors (with batch-norm statistics), momentum.safetensors;
-                          slow.safetensors of a momentum encoder
+                          second_moment.safetensors of AdamW; slow.safetensors of a momentum encoder
     bank/                 of the last steps: rows.safetensors; of the data set: manifest.json, a file for each
                           partition, and one for each rank's inverted file (spml_dist.bank.snapshot)
     stream.json           where the stream goes on
@@ -27,7 +27,10 @@ from spml_dist.errors import RunError
 from spml_dist.run_folder import LATEST
 from spml_dist.training.engine import EngineState
 
-ENGINE, ENCODER = ("weights", "momentum"), "slow"
+ENGINE = ("weights", "momentum")
+ENCODER = "slow"
+BESIDE = ("second_moment", ENCODER)
+"""of AdamW, of a momentum encoder"""
 BANK = "bank"
 _NAME = re.compile(r"step_\d+")
 
@@ -37,7 +40,8 @@ class Checkpoint:
     """What a checkpoint holds beside the bank; nothing of it depends on the number of workers."""
 
     engine: EngineState
-    """"weights" and "momentum" by name, and "slow" of a momentum encoder, on the CPU"""
+    """"weights" and "momentum" by name, "second_moment" of AdamW and "slow" of a momentum encoder, on the
+    CPU"""
     stream: dict
     """where the stream goes on"""
 
@@ -89,10 +93,8 @@ def step_of(path: Path) -> int:
 def read(path: Path) -> Checkpoint:
     """What a run wrote beside the bank, whichever engine and number of workers wrote it."""
     try:
-        files = {part: path / "engine" / f"{part}.safetensors" for part in (*ENGINE, ENCODER)}
-        if not files[ENCODER].exists():
-            del files[ENCODER]
-        engine = {part: load_file(file) for part, file in files.items()}
+        files = {part: path / "engine" / f"{part}.safetensors" for part in (*ENGINE, *BESIDE)}
+        engine = {part: load_file(file) for part, file in files.items() if part in ENGINE or file.exists()}
     except (OSError, ValueError, SafetensorError) as problem:
         raise _unreadable(path, problem) from problem
     return Checkpoint(engine, stream_state(path))

@@ -17,7 +17,15 @@ from spml_dist.config import Config
 from spml_dist.training.clipping import Clipping, divided_by_part, is_classifier
 from spml_dist.training.engine import EngineState
 from spml_dist.training.finite_check import FiniteCheck
-from spml_dist.training.optimizer import Sgd, parameter_groups, set_rate, trainable
+from spml_dist.training.optimizer import (
+    STEPS,
+    optimizer_of,
+    set_rate,
+    set_state,
+    state_of,
+    trainable,
+    with_steps,
+)
 
 
 def prepare(device: torch.device, say: Callable[[str], None]) -> None:
@@ -75,10 +83,10 @@ class DeepSpeedEngine:
         self._stage = config.engine.zero_stage
         self.finite_check = FiniteCheck(model, next(model.parameters()).device)
         settings = config.optimizer
-        self._sgd = Sgd(
-            parameter_groups(model, settings), settings.lr, settings.momentum, stop=self.finite_check.stop
+        self._optimizer = optimizer_of(model, settings, self.finite_check.stop)
+        self._engine, *_ = deepspeed.initialize(
+            model=model, optimizer=self._optimizer, config=_settings(config)
         )
-        self._engine, *_ = deepspeed.initialize(model=model, optimizer=self._sgd, config=_settings(config))
         self.device = self._engine.device
         self.clipping = Clipping(settings, self.device)
         if state:
@@ -122,21 +130,23 @@ class DeepSpeedEngine:
         module, parameters = self._engine.module, trainable(self._engine.module)
         if self._stage == 0:
             weights = {name: value.detach() for name, value in module.state_dict().items()}
-            return {"weights": weights, "momentum": self._sgd.velocities(parameters)}
+            return {"weights": weights, **state_of(self._optimizer, parameters)}
         # At stage 3 a parameter is an empty tensor outside this block. Buffers are whole on every rank.
         with deepspeed.zero.GatheredParameters(list(module.parameters()), enabled=self._stage == 3):
             weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
         weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
-        self._link_momentum()
-        momentum = {}
+        self._link_state()
+        kept: dict[str, dict[str, Tensor]] = {kind: {} for kind in self._optimizer.KEPT}
         # In the order of the names on every rank: each of these reads is a collective.
         for name, parameter in parameters.items():
             weights[name] = safe_get_full_fp32_param(parameter).clone()
-            momentum[name] = safe_get_full_optimizer_state(parameter, "momentum_buffer").clone()
-        return {"weights": weights, "momentum": momentum}
+            for kind, key in self._optimizer.KEPT.items():
+                kept[kind][name] = safe_get_full_optimizer_state(parameter, key).clone()
+        states = self._engine.optimizer.optimizer.state.values()
+        return {"weights": weights, **with_steps(kept, next(iter(states)).get("step"))}
 
     def _restore(self, state: EngineState) -> None:
-        """Momentum, and the weights as float32, where DeepSpeed keeps them."""
+        """The optimiser's state, and the weights as float32, where DeepSpeed keeps them."""
         from deepspeed.utils import (
             safe_set_full_fp32_param,
             safe_set_full_optimizer_state,
@@ -146,24 +156,30 @@ class DeepSpeedEngine:
 
         parameters = trainable(self._engine.module)
         if self._stage == 0:
-            self._sgd.set_velocities(parameters, state["momentum"])
+            set_state(self._optimizer, parameters, state)
             return
         inner = self._engine.optimizer
         split = "fp32_partitioned_groups_flat" if self._stage == 3 else "single_partition_of_fp32_groups"
         for flat in getattr(inner, split):
             # DeepSpeed's accessors want it to exist; a step that made it would apply weight decay.
-            inner.optimizer.state[flat]["momentum_buffer"] = torch.zeros_like(flat.data)
-        self._link_momentum()
+            made = {key: torch.zeros_like(flat.data) for key in self._optimizer.KEPT.values()}
+            if "second_moment" in state:
+                made["step"] = state["second_moment"][STEPS].to(flat.device, copy=True)
+            inner.optimizer.state[flat] |= made
+        self._link_state()
         for name, parameter in parameters.items():
-            weight, velocity = (state[kind][name].to(self.device) for kind in ("weights", "momentum"))
+            weight = state["weights"][name].to(self.device)
+            kept = {key: state[kind][name].to(self.device) for kind, key in self._optimizer.KEPT.items()}
             if self._stage == 3:
                 safe_set_local_fp32_param(parameter, _rank_share(parameter, weight))
-                safe_set_local_optimizer_state(parameter, _rank_share(parameter, velocity), "momentum_buffer")
+                for key, value in kept.items():
+                    safe_set_local_optimizer_state(parameter, _rank_share(parameter, value), key)
             else:
                 safe_set_full_fp32_param(parameter, weight)
-                safe_set_full_optimizer_state(parameter, velocity, "momentum_buffer")
+                for key, value in kept.items():
+                    safe_set_full_optimizer_state(parameter, value, key)
 
-    def _link_momentum(self) -> None:
+    def _link_state(self) -> None:
         """DeepSpeed links parameters to the optimiser's state at the first group's step and never again,
         when the other groups have none yet: one rank would fail and the others wait for ever."""
         inner = self._engine.optimizer

@@ -11,7 +11,8 @@ from spml_dist.training.clipping import Clipping
 from spml_dist.training.finite_check import FiniteCheck
 
 EngineState = dict[str, dict[str, Tensor]]
-"""`weights` and `momentum` by the parameters' names: whole tensors, whatever the number of workers"""
+"""`weights`, `momentum` and, of AdamW, `second_moment` by the parameters' names: whole tensors, whatever the
+number of workers"""
 
 
 class Engine(Protocol):

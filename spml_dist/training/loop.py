@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 
 from spml_dist import comm
 from spml_dist.errors import RunError, Stopped
-from spml_dist.model import embedding, export
+from spml_dist.method.step import step_counts
+from spml_dist.model import embedding, export, segmenter
 from spml_dist.records import Batch, BatchSegments
 from spml_dist.tensor_records import moved
 from spml_dist.tracking.metrics_log import Stopwatch, memory_mb
@@ -79,13 +81,15 @@ def make_step(
     step: from 0; logged: whether it will be, so that the bank measures itself. Returns what each micro-batch
     came to. A collective.
     """
-    context = StepContext(run.config, run.bank, run.background, step, logged, stopwatch.phase)
+    batches = [moved(batch, run.device) for batch in batches]
+    counts = _counts_together(run, batches)
+    context = StepContext(run.config, run.bank, run.background, step, logged, stopwatch.phase, counts)
     # Once a step and rank: the ranks agree in the step's own all-reduce, and all of them stop together.
     stop_requested = stopping.save_requested(run.folder.path)
     run.engine.set_rate(learning_rate(step, run.config.optimizer.lr, run.config.schedule))
     micro_losses: list[Any] = []
     segments: list[tuple[Batch, BatchSegments]] = []
-    for number, batch in enumerate([moved(batch, run.device) for batch in batches]):
+    for number, batch in enumerate(batches):
         outputs, losses = _micro_step(run, batch, context, stop_requested)
         micro_losses.append(losses)
         if losses.segments is not None:
@@ -101,6 +105,14 @@ def make_step(
     run.bank.publish([own for _, own in segments], step)
     stopwatch.phase("bank")
     return micro_losses
+
+
+def _counts_together(run: TrainingRun, batches: Sequence[Batch]) -> torch.Tensor | None:
+    """What a step's micro-batches are divided by together, where they are not apart; a collective."""
+    if run.config.engine.micro_batches == "apart" or len(batches) == 1:
+        return None
+    side = math.ceil(run.config.stream.crop / segmenter.GRID_STRIDE)
+    return step_counts(batches, (side, side), run.config)
 
 
 def _micro_step(

@@ -41,6 +41,8 @@ class StepContext:
     """whether the step will be, so that it is worth measuring"""
     phase: Callable[[str], object]
     """is handed the name of each phase that has ended"""
+    counts: Tensor | None = None
+    """[4] as `step.step_counts`, where a step's micro-batches are divided by what they have together"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def dropout_seeds(seed: int, batch: Batch) -> list[int]:
 
 def _segmenter_losses(outputs: Outputs, batch: Batch, at: StepContext) -> StepLosses:
     raw, logits = outputs
-    return step.losses(raw, logits, batch, at.bank, at.step, at.config, at.logged, at.phase)
+    return step.losses(raw, logits, batch, at.bank, at.step, at.config, at.logged, at.phase, at.counts)
 
 
 def _cam_losses(outputs: Outputs, batch: Batch, at: StepContext) -> CamLosses:

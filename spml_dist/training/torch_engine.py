@@ -11,7 +11,7 @@ from spml_dist.config import Config
 from spml_dist.training.clipping import Clipping, divided_by_part, is_classifier
 from spml_dist.training.engine import EngineState
 from spml_dist.training.finite_check import FiniteCheck
-from spml_dist.training.optimizer import Sgd, parameter_groups, set_rate, trainable
+from spml_dist.training.optimizer import optimizer_of, set_rate, set_state, state_of, trainable
 
 
 class TorchEngine:
@@ -28,11 +28,9 @@ class TorchEngine:
         settings = config.optimizer
         self._clip_norm = settings.clip_norm if settings.clip == "together" else None
         self.clipping = Clipping(settings, self.device)
-        self._sgd = Sgd(
-            parameter_groups(model, settings), settings.lr, settings.momentum, stop=self.finite_check.stop
-        )
+        self._optimizer = optimizer_of(model, settings, self.finite_check.stop)
         if state:
-            self._sgd.set_velocities(trainable(model), state["momentum"])
+            set_state(self._optimizer, trainable(model), state)
 
     def __call__(self, *inputs: Any) -> tuple[Tensor, Tensor]:
         return self._model(*inputs)
@@ -55,12 +53,12 @@ class TorchEngine:
             # After the ranks' mean, as DeepSpeed does: each rank alone would clip another gradient.
             if self._clip_norm:
                 nn.utils.clip_grad_norm_(self._model.parameters(), self._clip_norm)
-            self._sgd.step()
-            self._sgd.zero_grad()
+            self._optimizer.step()
+            self._optimizer.zero_grad()
 
     def set_rate(self, rate: float) -> None:
-        set_rate(self._sgd, rate)
+        set_rate(self._optimizer, rate)
 
     def state(self) -> EngineState:
         weights = {name: value.detach() for name, value in self._model.state_dict().items()}
-        return {"weights": weights, "momentum": self._sgd.velocities(trainable(self._model))}
+        return {"weights": weights, **state_of(self._optimizer, trainable(self._model))}

@@ -28,6 +28,7 @@ model.feature_level
 model.head
 model.dilations
 model.embedding_dim
+model.checkpointing
 model.frozen
 model.embedding
 model.norm_momentum
@@ -90,8 +91,12 @@ bank.gpu_index
 bank.min_recall
 bank.encoder_momentum
 optimizer.lr
+optimizer.kind
 optimizer.momentum
+optimizer.second_momentum
 optimizer.weight_decay
+optimizer.decay_norms
+optimizer.layer_decay
 optimizer.clip_norm
 optimizer.clip
 optimizer.head_multiplier
@@ -105,9 +110,11 @@ engine.workers
 engine.device
 engine.zero_stage
 engine.precision
+engine.channels_last
 engine.tf32
 engine.deterministic
 engine.accumulation
+engine.micro_batches
 engine.max_failures
 engine.patience
 engine.threads

@@ -54,7 +54,9 @@ SINCE_VERSION_1 = {
     *("loss.pixels_per_segment", "segments.labels", "optimizer.clip"),
     "relations.cooccurrence.own_image",
     *("model.embedding", "stream.grey", "stream.blur", "engine.max_failures", "engine.patience"),
-    *("loss.fused", "loss.products", "engine.tf32", "engine.deterministic"),
+    *("loss.fused", "loss.products", "engine.micro_batches", "model.checkpointing"),
+    *("engine.tf32", "engine.deterministic", "engine.channels_last"),
+    *("optimizer.kind", "optimizer.second_momentum", "optimizer.decay_norms", "optimizer.layer_decay"),
     *(key for key in KEYS if key.partition(".")[0] in NEW_SECTIONS),
 }
 """keys that version 1 did not know"""

@@ -27,10 +27,17 @@ from tests.spawn import spawn
 
 VARIANTS = {
     "zero0": [],
-    "zero1": ["engine.zero_stage=1", "bank.exact_rows=20", "bank.capacity=240", "bank.partitions=2"],
-    "zero2": ["engine.zero_stage=2", "engine.accumulation=2", "bank.candidates=recent"],
+    "zero1": [
+        *("engine.zero_stage=1", "bank.exact_rows=20", "bank.capacity=240", "bank.partitions=2"),
+        *("optimizer.kind=adamw", "optimizer.lr=0.001"),
+    ],
+    "zero2": [
+        *("engine.zero_stage=2", "engine.accumulation=2", "bank.candidates=recent"),
+        "engine.micro_batches=together",
+    ],
 }
-"""with a bank of the data set; with one that has inverted files and is too small; with one of two steps"""
+"""with a bank of the data set; with one that has inverted files and is too small, and AdamW; with one of two
+steps, and micro-batches"""
 BRIEFLY = [
     "stream.crop=32",
     "schedule.steps=14",

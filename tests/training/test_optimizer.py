@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from spml_dist.config.models import OptimizerConfig, ScheduleConfig
-from spml_dist.training.optimizer import Sgd, learning_rate, parameter_groups
+from spml_dist.training.optimizer import (
+    AdamW,
+    Sgd,
+    learning_rate,
+    optimizer_of,
+    parameter_groups,
+    set_state,
+    state_of,
+)
 
 RATES = (0.1, 0.2, 0.05, 0.05)
 
@@ -159,3 +167,77 @@ def test_without_warmup_the_first_rate_is_the_base():
 def test_steps(step, factor):
     stepwise = schedule(policy="step", power=None, warmup=0, decays=(30, 60))
     assert learning_rate(step, 2.0, stepwise) == pytest.approx(2.0 * factor)
+
+
+BETAS = (0.9, 0.99)
+
+
+def adamw(p: nn.Parameter, stop: torch.Tensor | None = None) -> AdamW:
+    return AdamW([{"params": [p], "weight_decay": 0.1}], 0.01, BETAS, stop)
+
+
+def test_adamw_is_torch_s():
+    ours, theirs = parameter(), parameter()
+    torch_s = torch.optim.AdamW([theirs], 0.01, betas=BETAS, weight_decay=0.1)
+    torch.testing.assert_close(run(adamw(ours), ours, RATES), run(torch_s, theirs, RATES))
+
+
+def test_adamw_does_nothing_while_the_flag_is_up_and_does_not_count_the_step():
+    p, stop = parameter(), torch.ones(())
+    optimizer = adamw(p, stop)
+    run(optimizer, p, RATES)
+    assert torch.equal(p.detach(), parameter().detach())
+    stop.zero_()
+    fresh = parameter()
+    torch.testing.assert_close(run(optimizer, p, RATES), run(adamw(fresh), fresh, RATES))
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_an_optimiser_goes_on_from_its_state(kind):
+    model, other = (nn.Sequential(nn.Linear(4, 3, bias=False)) for _ in range(2))
+    one, two = (optimizer_of(each, settings(kind=kind), None) for each in (model, other))
+    run(one, model[0].weight, RATES)
+    other.load_state_dict(model.state_dict())
+    set_state(two, dict(other.named_parameters()), state_of(one, dict(model.named_parameters())))
+    last = run(one, model[0].weight, RATES), run(two, other[0].weight, RATES)
+    torch.testing.assert_close(*last, rtol=0, atol=0)
+
+
+class _Transformer(nn.Module):
+    """Names and shapes of a transformer as timm has them."""
+
+    def __init__(self):
+        super().__init__()
+        inner = nn.ModuleDict({"patch_embed": nn.ModuleDict({"proj": nn.Conv2d(3, 2, 2)})})
+        blocks = (
+            {"norm": nn.LayerNorm(2), "attn": nn.ModuleDict({"qkv": nn.Linear(2, 6)})} for _ in range(2)
+        )
+        inner["blocks"] = nn.ModuleList(map(nn.ModuleDict, blocks))
+        inner["norm"] = nn.LayerNorm(2)
+        self.backbone = nn.ModuleDict({"model": inner})
+        self.head, self.classifier = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 3, 1)
+
+
+def by_name(changes: dict) -> dict[str, tuple[float, float]]:
+    """Multiplier and weight decay of each parameter."""
+    model = _Transformer()
+    names = {p: name for name, p in model.named_parameters()}
+    groups = parameter_groups(model, settings(**changes))
+    found = {names[p]: (g["multiplier"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert len(found) == len(names)
+    return found
+
+
+def test_blocks_learn_the_slower_the_earlier_they_come():
+    plain, decayed = by_name({}), by_name({"layer_decay": 0.5})
+    factors = {name: decayed[name][0] / rate for name, (rate, _) in plain.items()}
+    expected = {"patch_embed": 0.125, "blocks.0": 0.25, "blocks.1": 0.5, "model.norm": 0.5, "head": 1}
+    for part, factor in (expected | {"classifier": 1}).items():
+        assert {value for name, value in factors.items() if part in name} == {factor}, part
+
+
+def test_norms_decay_only_where_that_is_asked_for():
+    plain, spared = by_name({}), by_name({"decay_norms": False})
+    changed = {name for name in plain if plain[name] != spared[name]}
+    assert changed == {name for name in plain if "norm.weight" in name}
+    assert all(spared[name][1] == 0 for name in changed)
