@@ -31,7 +31,7 @@ VARIANTS = {
     "recent": ["bank.candidates=recent", "bank.steps=2"],
     "zero1": ["engine.zero_stage=1"],
     "zero2": ["engine.zero_stage=2"],
-    "zero3": ["engine.zero_stage=3"],
+    "zero3": ["engine.zero_stage=3", "optimizer.kind=adamw", "optimizer.lr=0.001"],
     "ragged": ["stream.batch=6", "engine.accumulation=2", "tracking.every=4", "checkpoint.every=9"],
     "bfloat16": ["engine.precision=bfloat16", "engine.zero_stage=1"],
     "per_rank": ["loss.reduction=per_rank"],
