@@ -104,7 +104,8 @@ class Page:
             answer = self._collection.like_vector("dropped", segments.vector[number], search, chosen)
         else:
             row = self._index.row_of(values.get("segment", ""))
-            answer = self._collection.like_row(row, search, chosen, values.get("other") == "1")
+            # Nearly all neighbours are of the segment's own picture, which shows least.
+            answer = self._collection.like_row(row, search, chosen, values.get("own") != "1")
         return self._answer(answer)
 
     async def upload(self, request: Request) -> Response:

@@ -68,10 +68,11 @@ def test_from_a_picture_to_a_segment_to_its_like(client, collection):
     assert jpeg.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(jpeg.content)).size == (61, 45)
     segment = picture["segments"][0]["id"]
-    found = client.get("/api/neighbours", params={"segment": segment, "k": 3, "other": 1}).json()
-    expected = collection.query(segment=segment, k=3, other_pictures=True)[0].neighbours
-    assert [each["segment"] for each in found["neighbours"]] == [each.segment.id for each in expected]
-    assert found["query"] == segment
+    for own in (0, 1):
+        found = client.get("/api/neighbours", params={"segment": segment, "k": 3, "own": own}).json()
+        expected = collection.query(segment=segment, k=3, other_pictures=not own)[0].neighbours
+        assert [each["segment"] for each in found["neighbours"]] == [each.segment.id for each in expected]
+        assert found["query"] == segment
 
 
 def test_filters_reach_the_search(client):

@@ -102,10 +102,11 @@ def test_filters_are_kept_in_the_link(page):
     page.goto(page.url + "#segment=train%2Fstripes-0%2F0")
     page.locator("#neighbours .card").first.wait_for()
     page.locator("[name=only]").select_option("<b>red</b>")
+    page.locator("[name=own]").check()
     page.locator("[name=k]").fill("3")
     page.keyboard.press("Enter")
     expect(page.locator("#neighbours .card")).to_have_count(3)
-    assert "only=%3Cb%3Ered" in page.url and "k=3" in page.url
+    assert "only=%3Cb%3Ered" in page.url and "own=1" in page.url and "k=3" in page.url
     assert page.locator("b", has_text="red").count() == 0
     words = page.locator("#neighbours .card").first.text_content()
     assert "<b>red</b> (annotated)" in words
