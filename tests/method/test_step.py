@@ -109,8 +109,13 @@ def example(counts=(2, 2, 1), seed: int = 0, unlabelled=(), ignored=(), steps: i
 
 def reference(world: World, config: Config, ranks: int) -> tuple[dict[str, float], Tensor, Tensor]:
     """Each term's value, and the gradients of the weighted sum: pixel by pixel, in float64, one process."""
+    return summed_up(pixel_losses(world, config), world, config, ranks)
+
+
+def pixel_losses(world: World, config: Config) -> tuple[Tensor, Tensor, dict[str, list]]:
+    """Raw embedding and logits in float64, and of each term (image, loss) of the pixels that have one."""
     raw, logits = (v.double().requires_grad_() for v in (world.raw, world.logits))
-    batch, weights = world.batch, {t: getattr(config.relations, t).weight for t in RELATIONS}
+    batch = world.batch
     pixels, segments = segments_of(world.raw, batch, config)
     index, p = pixels.segment, len(segments)
     u = normalize(raw.movedim(1, -1), dim=-1)
@@ -170,12 +175,20 @@ def reference(world: World, config: Config, ranks: int) -> tuple[dict[str, float
     entropy = cross_entropy(full, target.clamp(min=0), reduction="none")
     for image, y, x in (target >= 0).nonzero().tolist():
         per_pixel["cross_entropy"].append((image, entropy[image, y, x]))
+    return raw, logits, per_pixel
 
+
+def summed_up(
+    of_pixels: tuple[Tensor, Tensor, dict[str, list]], world: World, config: Config, ranks: int
+) -> tuple[dict[str, float], Tensor, Tensor]:
+    """What `reference` returns, of `pixel_losses`."""
+    raw, logits, per_pixel = of_pixels
+    weights = {t: getattr(config.relations, t).weight for t in RELATIONS}
     values = {term: reduced(per_pixel[term], term, world.counts, ranks, config) for term in TERMS}
     weights["cross_entropy"] = config.loss.cross_entropy
     total = sum(weights[t] * values[t] for t in TERMS) + 0 * (raw.sum() + logits.sum())
-    total.backward()
-    return {t: float(v) for t, v in values.items()}, raw.grad, logits.grad
+    grads = torch.autograd.grad(total, (raw, logits), retain_graph=True)  # for another way to sum up
+    return {t: float(v) for t, v in values.items()}, *grads
 
 
 def nearest_classes(mu: Tensor, segments, batch: Batch, old: list[Candidates], config: Config) -> list[int]:
@@ -283,7 +296,12 @@ def ranks(request) -> list[dict]:
 
 @cache
 def slow_formula(case: tuple[str, str], ranks: int) -> tuple[dict[str, float], Tensor, Tensor]:
-    return reference(example(**SCENARIOS[case[0]]), settings_of(*case), ranks)
+    return summed_up(of_pixels(case[0]), example(**SCENARIOS[case[0]]), settings_of(*case), ranks)
+
+
+@cache
+def of_pixels(name: str) -> tuple[Tensor, Tensor, dict[str, list]]:
+    return pixel_losses(example(**SCENARIOS[name]), settings_of(name, "global"))
 
 
 @pytest.fixture(scope="module")
