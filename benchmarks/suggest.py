@@ -7,7 +7,8 @@ on, each is told its class, and every segment of the val pack takes the class of
 mIoU counts segments of val by their area; a segment's class is that of most of its pixels in the masks.
 
 Three ways to choose: `suggest`, which has no chance in it; pixels drawn evenly over all images, by three
-seeds; the middle cells of a grid of points over images taken at even distances, started at three places.
+seeds; the points of the coarsest grid over every image that has N of them, a single one as long as there are
+images enough, of images taken at even distances from three starts.
 Nothing is trained: the network is what the index was cut by, and all three ways read the same embedding.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -32,8 +34,6 @@ from spml_dist.retrieval.collection import Collection, open_index
 from spml_dist.retrieval.suggest import suggest
 
 POINTS, SEEDS = (25, 50, 100, 200, 400), (0, 1, 2)
-SIDE = 3
-"""points of a grid along a side of an image"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,10 +83,11 @@ def random_rows(collection: Collection, rows: np.ndarray, n: int, seed: int) -> 
 
 
 def grid_rows(collection: Collection, rows: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """[n] rows under the points of a grid, SIDE × SIDE an image, of images at even distances."""
+    """[n] rows under the points of a grid, as coarse as n allows, of images at even distances."""
     index = collection.index
     pictures = np.unique(index.picture[rows])
-    some = -(-n // SIDE**2)
+    side = math.ceil(math.sqrt(n / len(pictures)))
+    some = min(len(pictures), -(-n // side**2))
     start = np.random.default_rng(seed).random()
     taken = pictures[((np.arange(some) + start) * len(pictures) / some).astype(int) % len(pictures)]
     found = []
@@ -94,7 +95,7 @@ def grid_rows(collection: Collection, rows: np.ndarray, n: int, seed: int) -> np
         here = rows[index.picture[rows] == picture]
         shapes = [outlines.decode(each.outline, each.grid) for each in map(index.segment, here.tolist())]
         inside = np.stack(shapes)  # [segments, h, w] bool
-        steps = [(np.arange(SIDE) + 0.5) / SIDE * side for side in inside.shape[1:]]
+        steps = [(np.arange(side) + 0.5) / side * cells for cells in inside.shape[1:]]
         for y, x in product(*(step.astype(int) for step in steps)):
             found += here[inside[:, y, x]].tolist()
     return np.array(found[:n])
