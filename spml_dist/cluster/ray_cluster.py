@@ -199,10 +199,10 @@ class Nodes:
 
         # Also a task without a GPU of its own sees those of its node.
         seen = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
-        task = ray.remote(num_cpus=0, max_retries=0, runtime_env=seen)(function)
+        task = ray.remote(num_cpus=0, max_retries=0, runtime_env=seen)(_called)
         running = [
             task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-                number, len(self.names)
+                function, number, len(self.names)
             )
             for number, node in enumerate(self._identities)
         ]
@@ -218,6 +218,11 @@ class Nodes:
             cause = getattr(error, "cause", error)
             what = f"node {name}: {type(cause).__name__}"
             raise RunError(what, str(cause).strip().splitlines()[-1], "mend what it names") from error
+
+
+def _called(function: Callable[..., Any], *given: Any) -> Any:
+    """What Ray can make a task of, which it cannot of a functools.partial."""
+    return function(*given)
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def head(clean_environment: dict[str, str]) -> Iterator[Head]:
     token_file = folder / "token"
     token_file.write_text(secrets.token_hex(32))
     token_file.chmod(0o600)
-    gcs, dashboard, client = _free_ports(3)
+    gcs, dashboard, client = free_ports(3)
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
         *("--port", gcs, "--dashboard-host", "127.0.0.1", "--dashboard-port", dashboard),
@@ -82,12 +82,13 @@ def head(clean_environment: dict[str, str]) -> Iterator[Head]:
 
 def ports_of_a_node() -> list[str]:
     """Options of `ray start` for a node beside others of this machine."""
-    agent, grpc, metrics = _free_ports(3)
+    agent, grpc, metrics = free_ports(3)
     own = ("--dashboard-agent-listen-port", agent, "--dashboard-agent-grpc-port", grpc)
     return [*own, "--metrics-export-port", metrics, "--min-worker-port", "0", "--max-worker-port", "0"]
 
 
-def _free_ports(count: int) -> list[str]:
+def free_ports(count: int) -> list[str]:
+    """Ports of the loopback that nobody listens at now."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
