@@ -8,6 +8,7 @@ import pytest
 import ray
 from ray.remote_function import RemoteFunction
 
+from spml_dist.cluster import ray_cluster
 from spml_dist.cluster.ray_cluster import Nodes
 from spml_dist.errors import RunError
 
@@ -34,3 +35,11 @@ def test_a_function_with_arguments_of_its_own_runs_on_each():
 def test_a_node_that_fails_is_named():
     with pytest.raises(RunError, match="node b: ZeroDivisionError"):
         NODES.each(lambda number, count: 1 / (1 - number))
+
+
+def test_a_head_that_is_gone_is_told_of_and_not_asked(monkeypatch):
+    monkeypatch.setattr(ray_cluster, "ANSWER_SECONDS", 0)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: pytest.fail("Ray was asked"))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(RunError, match="nobody answers there"):
+        ray_cluster._placed((1, 1), "auto", print, lambda: False)
