@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LATEST = "latest"
-"""in a folder of checkpoints, the file that names the newest whole one"""
+"""in a folder of checkpoints, the file that names the newest whole one; in one of logs, a link to the newest
+one"""
 MODEL_WEIGHTS, MODEL_INFO = "model.safetensors", "model.json"
 """in an export, the network's tensors, and what is needed to build it around them"""
 MODEL_GRAPH = "model.onnx"
@@ -42,13 +43,18 @@ class RunFolder:
         """The training in lines for people."""
         return self.path / "train.log"
 
-    def rank_log(self, rank: int) -> Path:
-        """Where a rank's threads were when no step was made any more."""
-        return self.path / "logs" / f"rank_{rank:05d}.log"
+    def attempt(self, number: int) -> Path:
+        """What the ranks said of themselves in one start of the workers, counted from 1."""
+        return self.path / "logs" / f"attempt_{number:04d}"
 
-    def hang(self, rank: int) -> Path:
-        """By which the ranks then tell one another whether they wait."""
-        return self.path / "logs" / f"hang_{rank:05d}.json"
+    def attempts(self) -> list[Path]:
+        """Those that exist, in any order."""
+        return list((self.path / "logs").glob("attempt_[0-9]*"))
+
+    @property
+    def latest_attempt(self) -> Path:
+        """A link to the newest one's folder."""
+        return self.path / "logs" / LATEST
 
     @property
     def stop(self) -> Path:
@@ -165,6 +171,16 @@ class RunFolder:
     def refinement(self) -> Path:
         """What each stage came to; beside it lies the same as a table, with the suffix .md."""
         return self.path / "refinement.json"
+
+
+def rank_log(attempt: Path, rank: int) -> Path:
+    """What a rank printed, and where its threads were when no step was made any more."""
+    return attempt / f"rank_{rank:05d}.log"
+
+
+def hang(attempt: Path, rank: int) -> Path:
+    """By which the ranks then tell one another whether they wait."""
+    return attempt / f"hang_{rank:05d}.json"
 
 
 def evaluation(split: str, oracle: bool = False, ways: Sequence[str] = ()) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spml_dist.run_folder import RunFolder, preview_step
+from spml_dist.run_folder import RunFolder, hang, preview_step, rank_log
 
 RUN = RunFolder(Path("runs/name"))
 
@@ -17,6 +17,7 @@ def test_the_names_are_those_on_disk():
         "export": "export",
         "grow": "grow",
         "labels": "labels.json",
+        "latest_attempt": "logs/latest",
         "lock": "lock",
         "metrics": "metrics.jsonl",
         "mlflow": "mlflow.json",
@@ -32,10 +33,11 @@ def test_the_names_are_those_on_disk():
 
 
 def test_what_a_rank_or_an_export_leaves_is_named_after_it():
-    found = [RUN.rank_log(3), RUN.hang(3), RUN.exported("onnx")]
+    attempt = RUN.attempt(2)
+    found = [rank_log(attempt, 3), hang(attempt, 3), RUN.exported("onnx")]
     assert [str(path.relative_to(RUN.path)) for path in found] == [
-        "logs/rank_00003.log",
-        "logs/hang_00003.json",
+        "logs/attempt_0002/rank_00003.log",
+        "logs/attempt_0002/hang_00003.json",
         "export_onnx",
     ]
 

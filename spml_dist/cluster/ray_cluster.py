@@ -71,7 +71,7 @@ def train(
     wait no longer, which raises Stopped; grow: asks the workers to save and raise Stopped, because there is
     room for more, or (False) takes that back. What others use is waited for without end. RunError: too few
     GPUs or cores, on the cluster that RAY_ADDRESS names still after GROWTH_SECONDS; this machine's own cores
-    are shared. An SpmlError of a worker is raised here as it was raised there.
+    are shared; or that cluster answers no more. An SpmlError of a worker is raised here as it was there.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     if not os.environ.get("RAY_ADDRESS"):  # nobody preempts a machine's own cluster
@@ -138,6 +138,8 @@ def _placed(
 
     address, (fewest, most) = os.environ.get("RAY_ADDRESS"), workers
     where = f"the cluster at {address}" if address else "this machine"
+    if address:  # of a head that is gone Ray would hear for a minute, and then end this process
+        sockets.require_answer(address, ANSWER_SECONDS)
     device = capacity.device_for(device, fewest, cluster_resources)
     name = capacity.RESOURCE[device]
     room = partial(capacity.wait, fewest, device, where=where, say=say, stopped=stopped)
@@ -199,10 +201,10 @@ class Nodes:
 
         # Also a task without a GPU of its own sees those of its node.
         seen = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
-        task = ray.remote(num_cpus=0, max_retries=0, runtime_env=seen)(function)
+        task = ray.remote(num_cpus=0, max_retries=0, runtime_env=seen)(_called)
         running = [
             task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-                number, len(self.names)
+                function, number, len(self.names)
             )
             for number, node in enumerate(self._identities)
         ]
@@ -218,6 +220,11 @@ class Nodes:
             cause = getattr(error, "cause", error)
             what = f"node {name}: {type(cause).__name__}"
             raise RunError(what, str(cause).strip().splitlines()[-1], "mend what it names") from error
+
+
+def _called(function: Callable[..., Any], *given: Any) -> Any:
+    """What Ray can make a task of, which it cannot of a functools.partial."""
+    return function(*given)
 
 
 @contextmanager

@@ -283,7 +283,7 @@ class EngineConfig(Section):
         default=1800.0,
         gt=0,
         description="Seconds that a step of several workers may take; after them every rank's stack goes to "
-        "RUN/logs, and the workers end and start again.",
+        "RUN/logs/latest, and the workers end and start again.",
     )
     threads: int = Field(
         default=0, ge=0, description="CPU threads of each worker; 0 divides the cores among the workers."

@@ -2,7 +2,7 @@
 
 A collective that one rank does not join keeps all others waiting, for half an hour by default and without a
 word. Here a thread of each rank looks whether steps are still made. It speaks to the other ranks through
-files of the run folder, since what hangs is the way by which they usually speak.
+files of the attempt's folder, since what hangs is the way by which they usually speak.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from spml_dist import comm
-from spml_dist.run_folder import RunFolder
+from spml_dist.run_folder import hang, rank_log
 
 GRACE = 5.0
 """seconds that the ranks give one another to write down where they are"""
@@ -31,18 +31,18 @@ _COLLECTIVES = (f"torch{os.sep}distributed{os.sep}", f"deepspeed{os.sep}comm{os.
 
 @contextmanager
 def watched(
-    run: RunFolder, patience: float, say: Callable[[str], None], end: Callable[[int], object] = os._exit
+    logs: Path, patience: float, say: Callable[[str], None], end: Callable[[int], object] = os._exit
 ) -> Iterator[Callable[[int], None]]:
     """While the block runs, expect a call of what is yielded, with the steps done, every `patience` seconds.
 
-    Where none comes: writes this rank's stacks to RUN/logs/rank_NNNNN.log, tells `say` which ranks are in no
-    collective while others wait for them, and calls end(STATUS). A process alone waits for nobody, and is not
-    watched.
+    logs: the attempt's folder. Where none comes: writes this rank's stacks to its log there, tells `say`
+    which ranks are in no collective while others wait for them, and calls end(STATUS). A process alone waits
+    for nobody, and is not watched.
     """
     if comm.world() == 1:
         yield lambda done: None
         return
-    watch = _Watch(run, patience, say, end)
+    watch = _Watch(logs, patience, say, end)
     watch.start()
     try:
         yield watch.alive
@@ -51,17 +51,13 @@ def watched(
 
 
 class _Watch(threading.Thread):
-    def __init__(
-        self, run: RunFolder, patience: float, say: Callable[[str], None], end: Callable[[int], object]
-    ):
+    def __init__(self, logs: Path, patience: float, say: Callable[[str], None], end: Callable[[int], object]):
         super().__init__(name="hang watch", daemon=True)
-        self._run, self._patience, self._say, self._end = run, patience, say, end
+        self._logs, self._patience, self._say, self._end = logs, patience, say, end
         self._rank, self._world = comm.rank(), comm.world()
         self._done, self._since = 0, time.monotonic()
         self._watched = threading.get_ident()
         self.over = threading.Event()
-        with suppress(OSError):  # of a hang that was before a restart
-            run.hang(self._rank).unlink(missing_ok=True)
 
     def alive(self, done: int) -> None:
         self._done, self._since = done, time.monotonic()
@@ -80,25 +76,26 @@ class _Watch(threading.Thread):
         self._end(STATUS)
 
     def _write_down(self) -> None:
-        log = self._run.rank_log(self._rank)
+        log = rank_log(self._logs, self._rank)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
             file.write(f"no step for {self._patience:g} s after step {self._done}; all threads:\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
         waits = _in_collective(sys._current_frames().get(self._watched))
-        self._run.hang(self._rank).write_text(json.dumps({"step": self._done, "waits": waits}) + "\n")
+        hang(self._logs, self._rank).write_text(json.dumps({"step": self._done, "waits": waits}) + "\n")
 
     def _say_who_is_missing(self) -> bool:
         """The lowest rank that waits speaks for all. Whether this is the one."""
-        notes = {rank: _noted(self._run.hang(rank)) for rank in range(self._world)}
+        notes = {rank: _noted(hang(self._logs, rank)) for rank in range(self._world)}
         waiting = [rank for rank, note in notes.items() if note and note["waits"]]
         late = [rank for rank in notes if rank not in waiting]
         if self._rank != min(waiting, default=0):
             return False
         who = f"rank {', '.join(map(str, late))} did not come" if late else "all ranks wait"
-        where = self._run.rank_log(0).parent
-        self._say(f"no step for {self._patience:g} s after step {self._done}: {who}; stacks are in {where}")
+        self._say(
+            f"no step for {self._patience:g} s after step {self._done}: {who}; stacks are in {self._logs}"
+        )
         return True
 
 

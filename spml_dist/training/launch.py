@@ -125,7 +125,7 @@ def _on_ray(config: Config, run: RunFolder, payload: dict[str, Any], show: Show)
     remote = os.environ.get("RAY_ADDRESS")  # its nodes may have GPUs where this one has none
     cluster.train(
         work,
-        payload,
+        payload | {"unseen": True},
         name=config.name,
         workers=(fewest, most),
         device=config.engine.device if remote else resolve_device(config.engine.device),

@@ -22,13 +22,16 @@ from spml_dist.training.optimizer import learning_rate
 from spml_dist.training.task import Outputs, StepContext
 
 
-def train(run: TrainingRun) -> None:
-    """Make the remaining steps, then export the network. Every rank makes the same collectives."""
+def train(run: TrainingRun, logs: Path) -> None:
+    """Make the remaining steps, then export the network. Every rank makes the same collectives.
+
+    logs: folder of this attempt's logs.
+    """
     last, first = run.config.schedule.steps, run.stream.start_step + 1
     done, stopwatch = run.stream.start_step, Stopwatch(run.stream.start_step, run.device.type == "cuda")
     # A run that only lacks its export begins no stream, whose loader processes would decode for nothing.
     if done < last:
-        with hang_watch.watched(run.folder, run.config.engine.patience, run.log.hang) as alive:
+        with hang_watch.watched(logs, run.config.engine.patience, run.log.hang) as alive:
             done = _steps(run, first, last, stopwatch, alive)
     _export(run, done)
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from spml_dist import __version__, comm
 from spml_dist.config import Config
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.errors import RunError, Stopped
+from spml_dist.run_folder import RunFolder
 from spml_dist.tracking import system_metrics
+from spml_dist.training import rank_log
 from spml_dist.training.build import build
 from spml_dist.training.device import device_of, settle
 from spml_dist.training.loop import train
-from spml_dist.training.task import CAM, SEGMENTER
+from spml_dist.training.task import CAM, SEGMENTER, Task
 
 
 def work(payload: dict[str, Any]) -> None:
@@ -22,7 +27,8 @@ def work(payload: dict[str, Any]) -> None:
 
     payload: {"config": the resolved configuration as plain data, "network": "cam" for the CAM classifier,
     and nothing or "segmenter" for the segmenter, "device": "cuda" or "cpu" as all ranks were told, and
-    nothing for what engine.device means on this machine}.
+    nothing for what engine.device means on this machine, "unseen": whether nobody sees what this process
+    prints, so that it goes to the rank's log}.
 
     With DeepSpeed where there is a process group already, else alone and without it. Raises SpmlError for
     what a user can mend, and Stopped once the run is saved because it was asked to stop.
@@ -32,11 +38,17 @@ def work(payload: dict[str, Any]) -> None:
     device = device_of(payload.get("device", config.engine.device))
     settle(config.engine, device)
     task = CAM if payload.get("network") == CAM.network else SEGMENTER
+    folder = RunFolder(Path(config.output) / config.name)
+    with rank_log.kept(folder, bool(payload.get("unseen"))) as logs:
+        _train(config, device, task, logs)
+
+
+def _train(config: Config, device: torch.device, task: Task[Any], logs: Path) -> None:
     run = build(config, read_manifest(config.data.train), device, task)
     status = "FAILED"
     try:
         with system_metrics.watched(run.folder.path):
-            train(run)
+            train(run, logs)
         status = "FINISHED"
     except Stopped:
         status = "KILLED"

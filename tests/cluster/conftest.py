@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,10 +12,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 START_SECONDS = 300
@@ -52,42 +52,75 @@ def clean_environment(tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def head(clean_environment: dict[str, str]) -> Iterator[Head]:
     # Ray's sockets live here, and the path of a socket holds 107 bytes: pytest's folders are too long.
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield from _head(Path(folder), clean_environment)
+
+
+def _head(folder: Path, clean_environment: dict[str, str]) -> Iterator[Head]:
     token_file = folder / "token"
     token_file.write_text(secrets.token_hex(32))
     token_file.chmod(0o600)
-    gcs, dashboard, client = _free_ports(3)
-    command = [
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
-        *("--port", gcs, "--dashboard-host", "127.0.0.1", "--dashboard-port", dashboard),
-        *("--ray-client-server-port", client, *ports_of_a_node()),
-        *("--num-cpus", "2", "--num-gpus", "0", "--node-ip-address", "127.0.0.1", "--temp-dir", str(folder)),
+    gcs, dashboard, client = free_ports(3)
+    words = [
+        *("--head", "--port", gcs, "--dashboard-host", "127.0.0.1", "--dashboard-port", dashboard),
+        *("--ray-client-server-port", client, "--num-cpus", "2", "--num-gpus", "0"),
+        *("--node-ip-address", "127.0.0.1", "--temp-dir", str(folder)),
     ]
     tracking_token = secrets.token_hex(16)
     keys = {"RAY_AUTH_TOKEN_PATH": str(token_file), "MLFLOW_TRACKING_TOKEN": tracking_token}
     environment = clean_environment | {"RAY_AUTH_MODE": "token"} | keys
-    log = folder / "head.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=output, stderr=output, start_new_session=True
-        )
+    process = start_ray(words, environment, folder / "head.log", folder)
     try:
         address = f"http://127.0.0.1:{dashboard}"
-        _wait(process, address, log)
+        _wait(process, address)
         yield Head(address, f"127.0.0.1:{gcs}", token_file, tracking_token)
     finally:
         _end(process)
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start_ray(
+    words: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path | None = None
+) -> subprocess.Popen:
+    """`ray start --block WORDS`, in a process group of its own; returns once that node has joined."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, *ports_of_a_node(), *words],
+            env=environment,
+            cwd=cwd,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while "will now block forever" not in log.read_text():
+        if process.poll() is not None or time.monotonic() > deadline:
+            kill_node(process)
+            pytest.fail(f"Ray did not start:\n{log.read_text()[-3000:]}")
+        time.sleep(0.3)
+    return process
+
+
+def kill_node(process: subprocess.Popen) -> None:
+    """All that `ray start` has started at once, as when the machine loses power."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def ports_of_a_node() -> list[str]:
     """Options of `ray start` for a node beside others of this machine."""
-    agent, grpc, metrics = _free_ports(3)
+    agent, grpc, metrics = free_ports(3)
     own = ("--dashboard-agent-listen-port", agent, "--dashboard-agent-grpc-port", grpc)
     return [*own, "--metrics-export-port", metrics, "--min-worker-port", "0", "--max-worker-port", "0"]
 
 
-def _free_ports(count: int) -> list[str]:
+def free_ports(count: int) -> list[str]:
+    """Ports of the loopback that nobody listens at now."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -97,8 +130,8 @@ def _free_ports(count: int) -> list[str]:
     return ports
 
 
-def _wait(process: subprocess.Popen, address: str, log: Path) -> None:
-    """Until the dashboard asks for a token and its agent takes jobs."""
+def _wait(process: subprocess.Popen, address: str) -> None:
+    """Until the dashboard asks for a token."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -106,19 +139,17 @@ def _wait(process: subprocess.Popen, address: str, log: Path) -> None:
         try:
             urllib.request.urlopen(f"{address}/api/version", timeout=5)
         except urllib.error.HTTPError as error:
-            if error.code == 401 and "will now block forever" in log.read_text():
+            if error.code == 401:
                 return
         except OSError:
             pass
         time.sleep(0.5)
-    pytest.fail(f"Ray did not start:\n{log.read_text()[-3000:]}")
+    pytest.fail("Ray's dashboard did not start")
 
 
 def _end(process: subprocess.Popen) -> None:
     """End this head with its process group and nothing else (`ray stop` would end every cluster)."""
     process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=5)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_node(process)

@@ -3,54 +3,44 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import Head, ports_of_a_node
+from tests.cluster.conftest import Head, kill_node, start_ray
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(3000)]
 STEPS = 400
 
 
 @pytest.fixture
-def join(head: Head, clean_environment: dict[str, str]) -> Iterator[Callable[[], subprocess.Popen]]:
+def join(
+    head: Head, clean_environment: dict[str, str], tmp_path: Path
+) -> Iterator[Callable[[], subprocess.Popen]]:
     """Add a node of one core; it returns when the node has joined."""
     nodes = []
 
     def start() -> subprocess.Popen:
-        command = [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
-            *("--address", head.gcs, "--num-cpus", "1", "--num-gpus", "0"),
-            *("--node-ip-address", "127.0.0.1", *ports_of_a_node()),
-        ]
-        node = subprocess.Popen(
-            command,
-            env=clean_environment | head.credentials,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+        words = (
+            "--address",
+            head.gcs,
+            "--num-cpus",
+            "1",
+            "--num-gpus",
+            "0",
+            "--node-ip-address",
+            "127.0.0.1",
         )
-        nodes.append(node)
-        return node
+        nodes.append(start_ray(words, clean_environment | head.credentials, tmp_path / "node.log"))
+        return nodes[-1]
 
     yield start
     for node in nodes:
-        kill(node)
-
-
-def kill(node: subprocess.Popen) -> None:
-    """The node's processes at once, as when its machine loses power."""
-    with suppress(ProcessLookupError):
-        os.killpg(node.pid, signal.SIGKILL)
-    node.wait()
+        kill_node(node)
 
 
 def logged(folder: Path) -> list[dict]:
@@ -79,7 +69,7 @@ def test_it_goes_on_with_one_node_and_grows_back(head, join, clean_environment, 
         training = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
     try:
         until(lambda: len(logged(folder)) >= 7 and logged(folder)[-1]["workers"] == 3, training)
-        kill(node)
+        kill_node(node)
         lost = until(lambda: logged(folder)[-1]["workers"] == 2, training)
         join()
         back = until(lambda: logged(folder)[-1]["workers"] == 3, training)

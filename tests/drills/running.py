@@ -62,11 +62,23 @@ def training(
             process.kill()
 
 
+def finish(folder: Path, words: list[str], environment: Mapping[str, str] | None = None) -> None:
+    """Train to the end, which has to be a good one."""
+    with training(folder, words, environment) as run:
+        status, error = run.end()
+    assert status == 0, error
+
+
 def resumed_from(folder: Path) -> list[int]:
     """Step of each start after the first, 0 for one that found no checkpoint."""
     text = (folder / "train.log").read_text()
     starts = re.findall(r"^(?:resuming from step_(\d+)|the backbone starts from)", text, re.MULTILINE)
     return [int(step or 0) for step in starts][1:]
+
+
+def made_again(step: int, start: int) -> str:
+    """What was lost. step: the last one before the failure; start: where it went on."""
+    return f"{step - start} steps, made again"
 
 
 def record(drill: str, done: str, lost: str, seconds: float | None) -> None:

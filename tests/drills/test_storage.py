@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drills.running import record, resumed_from, training
+from tests.drills.running import finish, made_again, record, resumed_from, training
 from tests.drills.same_run import assert_same, logged, seconds_to_go_on
 from tests.training.test_checkpoint import BRIEFLY
 
@@ -44,12 +44,6 @@ def undisturbed(words, output: Path) -> Path:
     return output / "undisturbed"
 
 
-def finish(folder: Path, given: list[str]) -> None:
-    with training(folder, given) as run:
-        status, error = run.end()
-    assert status == 0, error
-
-
 @contextmanager
 def mounted(place: Path, megabytes: int) -> Iterator[None]:
     place.mkdir()
@@ -62,19 +56,13 @@ def mounted(place: Path, megabytes: int) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def lost_since(folder: Path, step: int) -> str:
-    return f"{step - resumed_from(folder)[-1]} steps, made again"
-
-
 def goes_on(folder: Path, given: list[str], undisturbed: Path, drill: str, done: str) -> None:
     """The same command again, after what was wrong is mended; the row of the drill."""
     step, mended = logged(folder)[-1]["step"], time.time()
     finish(folder, given)
     assert_same(folder, undisturbed)
-    seconds = seconds_to_go_on(folder, mended, step)
-    record(
-        drill, f"{done} after step {step}; mended, and the same command", lost_since(folder, step), seconds
-    )
+    lost, seconds = made_again(step, resumed_from(folder)[-1]), seconds_to_go_on(folder, mended, step)
+    record(drill, f"{done} after step {step}; mended, and the same command", lost, seconds)
 
 
 def test_the_disk_is_full(words, undisturbed, tmp_path: Path):

@@ -10,15 +10,13 @@ import pytest
 import torch
 
 from spml_dist import comm
-from spml_dist.run_folder import RunFolder
 from spml_dist.training import hang_watch
 from tests.spawn import spawn
 
 
 def lost_in_the_second_step(rank: int, folder: Path) -> None:
     hang_watch.GRACE = 1.0
-    run = RunFolder(folder)
-    with hang_watch.watched(run, 3.0, partial(note, run.train_log)) as alive:
+    with hang_watch.watched(folder / "logs", 3.0, partial(note, folder / "train.log")) as alive:
         alive(1)
         comm.sum_all(torch.ones(()))
         if rank == 1:
@@ -46,7 +44,7 @@ def test_it_is_named_and_every_stack_is_in_a_log(tmp_path: Path):
 
 
 def steady(rank: int, folder: Path) -> str:
-    with hang_watch.watched(RunFolder(folder), 1.0, pytest.fail, pytest.fail) as alive:
+    with hang_watch.watched(folder / "logs", 1.0, pytest.fail, pytest.fail) as alive:
         for done in range(12):
             alive(done)
             time.sleep(0.15)
@@ -60,6 +58,6 @@ def test_as_long_as_steps_are_made_nobody_is_missed(tmp_path: Path):
 
 
 def test_a_process_alone_waits_for_nobody(tmp_path: Path):
-    with hang_watch.watched(RunFolder(tmp_path), 0.1, pytest.fail, pytest.fail):
+    with hang_watch.watched(tmp_path, 0.1, pytest.fail, pytest.fail):
         time.sleep(0.4)
     assert not list(tmp_path.iterdir())

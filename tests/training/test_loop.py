@@ -216,7 +216,7 @@ def test_the_run_folder_holds_what_is_documented(outcome, output: Path):
     folder = output / "plain"
     assert {path.name for path in folder.iterdir()} == {
         *("config.yaml", "labels.json", "metrics.jsonl", "train.log", "mlflow.json"),
-        *("checkpoints", "previews", "export", "system"),
+        *("checkpoints", "previews", "export", "system", "logs"),
     }
     assert {path.name for path in (folder / "previews").iterdir()} == {"step_000003.png", "step_000006.png"}
     assert not list(folder.rglob("*.tmp"))
