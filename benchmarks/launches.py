@@ -1,9 +1,10 @@
 """What a training step asks of a GPU, counted without one: `python -m benchmarks.launches --json OUT`.
 
-For one rank of the paper's batch (4 GPUs of 4 images) and of a large one (64 of 16), by part of a step:
-operations, bytes, host reads and where, copies, collectives and their bytes, peak memory; and the seconds
-that these mean on an H100 and an H200 by the rates of `benchmarks.counting`, computed and not measured.
-Words such as loss.pixels_per_segment=4 change the training.
+For one rank of the paper's batch (4 GPUs of 4 images) and of a large one (64 of 16), each with all pixels
+contrasted and with 4 drawn of each segment, by part of a step: operations, bytes, host reads and where,
+copies, collectives and their bytes, peak memory; and the seconds that these mean on an H100 and an H200 by
+the rates of `benchmarks.counting`, computed and not measured. --gpus asks for the large one's batch of a GPU
+on other numbers of them. Words such as loss.products=bfloat16 change the training.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -48,17 +49,27 @@ SIZES = {
 }
 
 
+WAYS = {"all pixels": [], "4 pixels of a segment": ["loss.pixels_per_segment=4"]}
+"""what each size is counted with"""
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.launches", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the training")
     parser.add_argument("--json", type=Path, help="write the counts here")
     parser.add_argument("--size", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--gpus", nargs="+", type=int, default=[], help="numbers of them instead of --size")
+    parser.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS))
     args = parser.parse_args(argv)
-    config = load(CONFIG, args.overrides)
-    results = {}
-    for name in args.size:
-        results[name] = summary(step(SIZES[name], config))
-        print(table(name, results[name]), flush=True)
+    results: dict[str, dict] = {}
+    of_gpus = {f"{count} GPUs": replace(SIZES["large"], world=count) for count in args.gpus}
+    sizes = of_gpus or {name: SIZES[name] for name in args.size}
+    for name, size in sizes.items():
+        results[name] = {}
+        for way in args.way:
+            counts = summary(step(size, load(CONFIG, [*WAYS[way], *args.overrides])))
+            results[name][way] = counts
+            print(table(f"{name}, {way}", counts), flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=2) + "\n")
     return 0
@@ -74,7 +85,7 @@ def step(size: Size, config: Config) -> Counting:
 
     device = torch.device("cuda:0")
     model = network(config)
-    with counted(GPUS, answers(size), size.world) as counting:
+    with counted(GPUS, answers(size, config), size.world) as counting:
         counting.part, counting.in_range = "making", 1 / size.images
         placed(model, device, PRECISION[config.engine.precision])
         stop = torch.zeros((), device=device)
@@ -156,14 +167,16 @@ def batch_of(size: Size, device: torch.device):
     )
 
 
-def answers(size: Size) -> dict[tuple[str, str], int]:
-    """What is read where in a step of this size."""
+def answers(size: Size, config: Config) -> dict[tuple[str, str], int]:
+    """What is read where in a step of this size. Every segment has as many pixels as may be drawn of it."""
+    drawn = size.images * size.segments * (config.loss.pixels_per_segment or 0)
     labelled = int(size.labelled * size.images * size.crop**2)
     return {
         ("method/segments.py:segment", "unique"): size.images * size.segments,
         ("method/batch_segments.py:exchange", "number"): size.images * size.segments,
         ("method/batch_segments.py:propagate", "number"): size.images * size.segments,
         ("method/cross_entropy.py:cross_entropy", "places"): labelled,
+        ("method/pixel_sampling.py:sample_pixels", "places"): drawn,
         ("training/finite_check.py:values", "number"): 0,
     }
 
