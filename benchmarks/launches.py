@@ -14,6 +14,7 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from spml_dist.config import Config, load
 
 CONFIG = Path(__file__).parents[1] / "configs" / "voc12_scribble.yaml"
 CLASSES = 21
+KINDS = ("shares_tag", "shares_none", "same_class", "other_class")
+"""that annotation and co-occurrence look up"""
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the counts here")
     parser.add_argument("--size", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--gpus", nargs="+", type=int, default=[], help="numbers of them instead of --size")
+    parser.add_argument(
+        "--bank", nargs="+", type=int, default=[], metavar="ROWS", help="of a GPU, searched exactly, instead"
+    )
     parser.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS))
     args = parser.parse_args(argv)
     results: dict[str, dict] = {}
+    for rows in args.bank:
+        results[f"bank, {rows} rows"] = summary(search(rows, load(CONFIG, args.overrides)))
+        print(table(f"bank, {rows:,} rows of a GPU", results[f"bank, {rows} rows"]), flush=True)
     of_gpus = {f"{count} GPUs": replace(SIZES["large"], world=count) for count in args.gpus}
-    sizes = of_gpus or {name: SIZES[name] for name in args.size}
+    sizes = of_gpus if args.gpus or args.bank else {name: SIZES[name] for name in args.size}
     for name, size in sizes.items():
         results[name] = {}
         for way in args.way:
@@ -179,6 +188,51 @@ def answers(size: Size, config: Config) -> dict[tuple[str, str], int]:
         ("method/pixel_sampling.py:sample_pixels", "places"): drawn,
         ("training/finite_check.py:values", "number"): 0,
     }
+
+
+def search(rows: int, config: Config) -> Counting:
+    """Count a rank's exact search of its rows of a bank of the data set, for the queries of a step,
+    whose images have 100 sets of tags, and which have each class where they are annotated."""
+    from spml_dist.bank.search.exact import nearest
+    from spml_dist.bank.search.filters import Queries
+
+    device, count, dim = torch.device("cuda:0"), config.bank.queries, config.model.embedding_dim
+    groups = "bank/search/filters.py:query_groups"
+    known = {
+        (groups, "places"): count,
+        (groups, "unique"): 100,
+        ("bank/search/exact.py:_tiles", "places"): 0,
+        ("bank/search/exact.py:in_order", "number"): False,
+        ("bank/search/exact.py:_undecided", "places"): 0,
+    }
+
+    def empty(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=device)
+
+    with counted(GPUS, known) as counting:
+        counting.part = "making"
+        label, tags, flag = (empty(rows, dtype=t) for t in (torch.int16, torch.int64, torch.bool))
+        held = SimpleNamespace(
+            vector=empty(rows, dim, dtype=torch.float32),
+            image=empty(rows),
+            segment=empty(rows, dtype=torch.int32),
+            label=label,
+            source=label.to(torch.uint8),
+            tags=tags[:, None],
+            tags_known=flag,
+        )
+        queries = Queries(
+            empty(count, dim, dtype=torch.float32),
+            empty(count),
+            empty(count, dtype=torch.int16),
+            empty(count, 1),
+            empty(count, dtype=torch.bool),
+        )
+        slots = empty(rows)
+        counting.parts.clear()
+        counting.part = "search"
+        nearest(SimpleNamespace(rows=held), queries, KINDS, config.bank.neighbours, slots)
+    return counting
 
 
 class _Bank:
