@@ -33,6 +33,8 @@ def _product(a, b, PRECISION: tl.constexpr):
 @triton.jit
 def _exponentials(similarity, kappa, before, HOW: tl.constexpr):
     """exp(κ(e·μ - 1)), from the relation's before where their concentrations allow it."""
+    # An exponential takes the lanes several instructions, a square one: relations of one concentration, or of
+    # half of it, come in this order (see `fused_loss.constants`).
     if HOW == 1:
         return before
     elif HOW == 2:
@@ -123,6 +125,7 @@ def sums(
     rows, d = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, D)
     inside = rows < pixels
     e = _vectors(embedding, rows, d, pixels, DIM)
+    # The relations by name, not in a list: what a loop carries from tile to tile are tensors.
     mine = tl.load(own + rows, mask=inside, other=-1)
     g0 = tl.load(group + rows, mask=inside, other=0)
     if R > 1:
@@ -286,6 +289,8 @@ def to_prototypes(
     N: tl.constexpr,
 ):
     """out: [parts, learning, DIM] gradient of the first candidates, by parts of `part` pixels each."""
+    # Few candidates would make few programs and leave most of a GPU idle, so the pixels are cut into parts,
+    # which the caller adds up.
     columns, d = tl.program_id(0) * N + tl.arange(0, N), tl.arange(0, D)
     there, number = columns < learning, tl.program_id(1)
     p = _vectors(prototype, columns, d, candidates, DIM)
