@@ -31,7 +31,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -141,21 +141,24 @@ def _timed(
 def _turn(filled: Filled, way: Callable[[Kind], SlotNeighbours], kind: Kind) -> list[float]:
     spent = []
 
-    def timed_exchange(values: Sequence[Tensor]) -> list[Tensor]:
-        start = time.perf_counter()
-        of_all_ranks = columns_of_all_ranks(values)
-        spent.append(time.perf_counter() - start)
-        return of_all_ranks
+    def timed(collective: Callable) -> Callable:
+        def timed_exchange(*arguments) -> list[Tensor]:
+            start = time.perf_counter()
+            received = collective(*arguments)
+            spent.append(time.perf_counter() - start)
+            return received
 
-    columns_of_all_ranks = exchange.columns_of_all_ranks
-    with patch.object(exchange, "columns_of_all_ranks", timed_exchange):
+        return timed_exchange
+
+    names = ("columns_of_share", "columns_of_all_shares")
+    with patch.multiple(exchange, **{name: timed(getattr(exchange, name)) for name in names}):
         comm.barrier()
         start = time.perf_counter()
         found = way(kind)
         searched = time.perf_counter()
         exchange.merge_neighbours(filled.bank.store.rows, [found])
         end = time.perf_counter()
-    whole, search, passed = end - start, searched - start, spent[0]
+    whole, search, passed = end - start, searched - start, sum(spent)
     all_ranks = comm.from_every_rank([whole, search, passed, whole - search - passed])
     wholes, searches, exchanges, merges = zip(*all_ranks, strict=True)
     return [1e3 * each for each in (max(wholes), max(searches), min(exchanges), max(merges))]

@@ -35,13 +35,20 @@ FREE = {aten.detach.default, aten.lift_fresh.default, aten.alias.default, aten._
 """operations that start nothing on a device and are not marked as views"""
 IN_PLACE = {aten._fused_sgd_.default, aten._fused_adamw_.default}
 """of optimisers: they return nothing, and torch has no fake version of them"""
+GATHERS = {aten.index_select.default, aten.index.Tensor, aten.gather.default}
+"""that read of their first argument what they return"""
 STATISTICS = {
     aten.batch_norm_stats.default: 2,
     aten.batch_norm_gather_stats_with_counts.default: 2,
     aten.batch_norm_backward_reduce.default: 4,
 }
 """of batch norms on a GPU, for which torch has no fake version: how many numbers of a channel they return"""
-UNIQUE = {aten._unique2.default, aten.unique_consecutive.default, aten.bincount.default}
+UNIQUE = {
+    aten._unique2.default,
+    aten.unique_consecutive.default,
+    aten.unique_dim.default,
+    aten.bincount.default,
+}
 SIZED_BY_VALUES = {*UNIQUE, aten.nonzero.default, aten.masked_select.default}
 
 
@@ -137,6 +144,8 @@ class Counting(TorchDispatchMode):
             flops, lanes = self._kernels(function, args)
         moved = sum(_bytes(each) for each in tensors if id(each) not in written)
         moved += sum(_bytes(each) for each in outputs)
+        if function in GATHERS:
+            moved -= max(0, _bytes(args[0]) - _bytes(result))
         now.operations += 1
         now.bytes += moved
         now.flops += flops
@@ -188,7 +197,9 @@ class Counting(TorchDispatchMode):
         if function in (aten.batch_norm_elemt.default, aten.batch_norm_backward_elemt.default):
             return torch.empty_like(args[0])
         if function in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default):
-            args = (args[0], self._places(args[1], on_device), *args[2:])
+            # One number of the host in the places of a mask: torch fills these without asking how many.
+            filled = len(args) > 2 and not args[2].is_cuda and args[2].numel() == 1
+            args = (args[0], self._places(args[1], on_device and not filled), *args[2:])
         return function(*args, **kwargs)
 
     def _places(self, indices, on_device: bool):
@@ -386,6 +397,9 @@ def _invented(function, args, kwargs, answer):
     source = args[0]
     count = source.numel() if answer is True else int(answer)
     whole = source.new_empty(count)
+    if function is aten.unique_dim.default:  # of rows, as everything here asks for
+        places = source.new_empty(len(source), dtype=torch.int64)
+        return source.new_empty(count, *source.shape[1:]), places, places.new_empty(count)
     number = source.new_empty(source.shape, dtype=torch.int64)
     if function is aten.nonzero.default:
         return source.new_empty(count, source.dim(), dtype=torch.int64)

@@ -1,9 +1,10 @@
 """What a training step asks of a GPU, counted without one: `python -m benchmarks.launches --json OUT`.
 
-For one rank of the paper's batch (4 GPUs of 4 images) and of a large one (64 of 16), by part of a step:
-operations, bytes, host reads and where, copies, collectives and their bytes, peak memory; and the seconds
-that these mean on an H100 and an H200 by the rates of `benchmarks.counting`, computed and not measured.
-Words such as loss.pixels_per_segment=4 change the training.
+For one rank of the paper's batch (4 GPUs of 4 images) and of a large one (64 of 16), each with all pixels
+contrasted and with 4 drawn of each segment, by part of a step: operations, bytes, host reads and where,
+copies, collectives and their bytes, peak memory; and the seconds that these mean on an H100 and an H200 by
+the rates of `benchmarks.counting`, computed and not measured. --gpus asks for the large one's batch of a GPU
+on other numbers of them. Words such as loss.products=bfloat16 change the training.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -22,6 +24,8 @@ from spml_dist.config import Config, load
 
 CONFIG = Path(__file__).parents[1] / "configs" / "voc12_scribble.yaml"
 CLASSES = 21
+KINDS = ("shares_tag", "shares_none", "same_class", "other_class")
+"""that annotation and co-occurrence look up"""
 
 
 @dataclass(frozen=True)
@@ -48,17 +52,33 @@ SIZES = {
 }
 
 
+WAYS = {"all pixels": [], "4 pixels of a segment": ["loss.pixels_per_segment=4"]}
+"""what each size is counted with"""
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.launches", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the training")
     parser.add_argument("--json", type=Path, help="write the counts here")
     parser.add_argument("--size", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--gpus", nargs="+", type=int, default=[], help="numbers of them instead of --size")
+    parser.add_argument(
+        "--bank", nargs="+", type=int, default=[], metavar="ROWS", help="of a GPU, searched exactly, instead"
+    )
+    parser.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS))
     args = parser.parse_args(argv)
-    config = load(CONFIG, args.overrides)
-    results = {}
-    for name in args.size:
-        results[name] = summary(step(SIZES[name], config))
-        print(table(name, results[name]), flush=True)
+    results: dict[str, dict] = {}
+    for rows in args.bank:
+        results[f"bank, {rows} rows"] = summary(search(rows, load(CONFIG, args.overrides)))
+        print(table(f"bank, {rows:,} rows of a GPU", results[f"bank, {rows} rows"]), flush=True)
+    of_gpus = {f"{count} GPUs": replace(SIZES["large"], world=count) for count in args.gpus}
+    sizes = of_gpus if args.gpus or args.bank else {name: SIZES[name] for name in args.size}
+    for name, size in sizes.items():
+        results[name] = {}
+        for way in args.way:
+            counts = summary(step(size, load(CONFIG, [*WAYS[way], *args.overrides])))
+            results[name][way] = counts
+            print(table(f"{name}, {way}", counts), flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=2) + "\n")
     return 0
@@ -74,7 +94,7 @@ def step(size: Size, config: Config) -> Counting:
 
     device = torch.device("cuda:0")
     model = network(config)
-    with counted(GPUS, answers(size), size.world) as counting:
+    with counted(GPUS, answers(size, config), size.world) as counting:
         counting.part, counting.in_range = "making", 1 / size.images
         placed(model, device, PRECISION[config.engine.precision])
         stop = torch.zeros((), device=device)
@@ -156,16 +176,63 @@ def batch_of(size: Size, device: torch.device):
     )
 
 
-def answers(size: Size) -> dict[tuple[str, str], int]:
-    """What is read where in a step of this size."""
+def answers(size: Size, config: Config) -> dict[tuple[str, str], int]:
+    """What is read where in a step of this size. Every segment has as many pixels as may be drawn of it."""
+    drawn = size.images * size.segments * (config.loss.pixels_per_segment or 0)
     labelled = int(size.labelled * size.images * size.crop**2)
     return {
         ("method/segments.py:segment", "unique"): size.images * size.segments,
         ("method/batch_segments.py:exchange", "number"): size.images * size.segments,
         ("method/batch_segments.py:propagate", "number"): size.images * size.segments,
         ("method/cross_entropy.py:cross_entropy", "places"): labelled,
+        ("method/pixel_sampling.py:sample_pixels", "places"): drawn,
         ("training/finite_check.py:values", "number"): 0,
     }
+
+
+def search(rows: int, config: Config) -> Counting:
+    """Count a rank's exact search of its rows of a bank of the data set, for the queries of a step,
+    whose images have 100 sets of tags, and which have each class where they are annotated."""
+    from spml_dist.bank.search.exact import nearest
+    from spml_dist.bank.search.filters import Queries
+
+    device, count, dim = torch.device("cuda:0"), config.bank.queries, config.model.embedding_dim
+    groups = "bank/search/filters.py:query_groups"
+    known = {
+        (groups, "places"): count,
+        (groups, "unique"): 100,
+        ("bank/search/exact.py:_tiles", "places"): 0,
+        ("bank/search/exact.py:in_order", "number"): False,
+        ("bank/search/exact.py:_undecided", "places"): 0,
+    }
+
+    def empty(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=device)
+
+    with counted(GPUS, known) as counting:
+        counting.part = "making"
+        label, tags, flag = (empty(rows, dtype=t) for t in (torch.int16, torch.int64, torch.bool))
+        held = SimpleNamespace(
+            vector=empty(rows, dim, dtype=torch.float32),
+            image=empty(rows),
+            segment=empty(rows, dtype=torch.int32),
+            label=label,
+            source=label.to(torch.uint8),
+            tags=tags[:, None],
+            tags_known=flag,
+        )
+        queries = Queries(
+            empty(count, dim, dtype=torch.float32),
+            empty(count),
+            empty(count, dtype=torch.int16),
+            empty(count, 1),
+            empty(count, dtype=torch.bool),
+        )
+        slots = empty(rows)
+        counting.parts.clear()
+        counting.part = "search"
+        nearest(SimpleNamespace(rows=held), queries, KINDS, config.bank.neighbours, slots)
+    return counting
 
 
 class _Bank:

@@ -48,6 +48,8 @@ def choose(
         rows, _ = _gathered(store, classes, settings, nearest, none)
         return BankCandidates(as_candidates(rows, classes, dtype))
     whole = sum_over_ranks(counts)
+    # The nearest are sure to be candidates and stand for themselves; what is drawn stands for the rest. Drawn
+    # as well, a row would count twice.
     left = eligible.clone()
     left[nearest] = False
     near_annotated = comm.sum_all(torch.count_nonzero(store.rows.source[nearest] == ANNOTATED))

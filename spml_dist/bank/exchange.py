@@ -1,4 +1,4 @@
-"""The bank's collectives: rows to their owners, answers and chosen rows to all ranks.
+"""The bank's collectives: rows to their owners, answers to who merges them, chosen rows to all ranks.
 
 Every rank calls the same functions in the same order, also with nothing to send.
 """
@@ -89,20 +89,45 @@ def of_all_ranks(rows: Tensor) -> Tensor:
     return comm.gather_rows(rows, comm.gather_counts(len(rows), rows.device))
 
 
-def columns_of_all_ranks(values: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors [q, k] of any types, those of all ranks as [q, world · k]; a collective.
+def shares(queries: int) -> list[int]:
+    """How many of the queries each rank merges the answers to: in order, in parts as equal as can be."""
+    return [len(part) for part in torch.arange(queries).tensor_split(comm.world())]
 
-    q and k are the same on all ranks. The tensors travel as bytes, in one message.
+
+def columns_of_share(values: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors [q, k] of any types, of this rank's share of the q those of all ranks as [share, world · k]; a
+    collective.
+
+    q and k are the same on all ranks. The tensors travel as bytes, in one message to each rank.
     """
     if comm.world() == 1:
         return list(values)
-    widths = [value.element_size() for value in values]
-    packed = torch.cat([v.contiguous().unsqueeze(2).view(torch.uint8) for v in values], dim=2)
-    parts = comm.gather_rows(packed, [len(packed)] * comm.world()).view(comm.world(), *packed.shape)
-    parts = parts.permute(1, 0, 2, 3).flatten(1, 2)
+    outgoing, sizes = _packed(values), shares(len(values[0]))
+    mine = sizes[comm.rank()]
+    incoming = outgoing.new_empty(comm.world() * mine, *outgoing.shape[1:])
+    dist.all_to_all_single(incoming, outgoing, [mine] * comm.world(), sizes)
+    by_rank = incoming.view(comm.world(), mine, *outgoing.shape[1:])
+    return _columns(by_rank.permute(1, 0, 2, 3).flatten(1, 2), values)
+
+
+def columns_of_all_shares(values: Sequence[Tensor], queries: int) -> list[Tensor]:
+    """Tensors [share, k] of any types, of all shares as [queries, k]; a collective, of one message."""
+    if comm.world() == 1:
+        return list(values)
+    return _columns(comm.gather_rows(_packed(values), shares(queries)), values)
+
+
+def _packed(values: Sequence[Tensor]) -> Tensor:
+    """[q, k, bytes] uint8: columns of any types side by side, which are one message then."""
+    return torch.cat([v.contiguous().unsqueeze(2).view(torch.uint8) for v in values], dim=2)
+
+
+def _columns(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """What was packed, with the types of other such columns."""
+    parts = packed.split([value.element_size() for value in like], dim=2)
     return [
         part.clone(memory_format=torch.contiguous_format).view(value.dtype).squeeze(2)
-        for part, value in zip(parts.split(widths, dim=2), values, strict=True)
+        for part, value in zip(parts, like, strict=True)
     ]
 
 
@@ -111,6 +136,10 @@ def merge_neighbours(rows: BankRows, answers: Sequence[SlotNeighbours]) -> list[
 
     rows: of this rank, which its slots name; answers: [Q, k] each, the same lookups in the same order on
     every rank. Each has its k best already, so the k best of all ranks are among them: merging is exact.
+
+    Each rank is sent all answers to its share of the queries, merges those, and sends the best to all, since
+    the rows that join a step are chosen among everybody's. So what a rank receives and sorts does not grow
+    with the number of ranks, as it would if all answers went to all.
     """
     if not answers:
         return []
@@ -121,9 +150,9 @@ def merge_neighbours(rows: BankRows, answers: Sequence[SlotNeighbours]) -> list[
         torch.where(there, getattr(rows, name)[at], missing)
         for name, missing in (("image", 0), ("segment", -1), ("label", -1))
     )
-    columns = columns_of_all_ranks([similarity, image, segment, label])
+    columns = columns_of_share([similarity, image, segment, label])
     if comm.world() > 1:
         order = in_order(*columns[:3])[:, :k]
-        columns = [column.gather(1, order) for column in columns]
+        columns = columns_of_all_shares([column.gather(1, order) for column in columns], sum(queries))
     parts = zip(*(column.split(queries) for column in columns), strict=True)
     return [Neighbours(best.float(), *others) for best, *others in parts]

@@ -111,6 +111,7 @@ class ShardedBank:
             self.statistics.measure(self.store, queries, (voters, labelled), eligible, self.classes, step)
         counts = self._counts(queries, own)
         if not joins:
+            # As an empty bank: the collectives of `choose` are made all the same, with zeros of these shapes.
             eligible, neighbours, labelled = torch.zeros_like(eligible), [], None
             counts = difference(counts, counts)
         chosen = choose(

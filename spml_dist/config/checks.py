@@ -31,6 +31,7 @@ def check(config: Config) -> None:
         _weights,
         _tracking,
         _precision,
+        _compile,
         _partitions,
         _capacity,
         _bank_warmup,
@@ -204,6 +205,16 @@ def _precision(config: Config) -> None:
         )
     if precision == "float64" and stage > 0:
         raise ConfigError("engine.precision", precision, "it needs engine.zero_stage 0: DeepSpeed refuses it")
+
+
+def _compile(config: Config) -> None:
+    if config.engine.compile and config.engine.zero_stage == 3:
+        raise ConfigError(
+            "engine.compile",
+            "true",
+            "engine.zero_stage 3 fetches weights module by module, which cuts the network into pieces: set "
+            "it to false, or the stage to 2",
+        )
 
 
 def _partitions(config: Config) -> None:

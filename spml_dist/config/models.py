@@ -255,6 +255,11 @@ class EngineConfig(Section):
         description="Whether convolutions' weights lie with their channels last, as images do in any case: "
         "for bfloat16 on a GPU.",
     )
+    compile: bool = Field(
+        default=False,
+        description="Whether torch compiles backbone and head, minutes at a run's first step for faster ones "
+        "after it; the log says if it cannot: without a compiler, or where workers share batch norms.",
+    )
     tf32: Literal["off", "convolutions", "all"] = Field(
         default="convolutions",
         description="Which products of float32 a GPU makes in TF32, with three digits instead of seven and "

@@ -33,6 +33,8 @@ def _product(a, b, PRECISION: tl.constexpr):
 @triton.jit
 def _exponentials(similarity, kappa, before, HOW: tl.constexpr):
     """exp(κ(e·μ - 1)), from the relation's before where their concentrations allow it."""
+    # An exponential takes the lanes several instructions, a square one: relations of one concentration, or of
+    # half of it, come in this order (see `fused_loss.constants`).
     if HOW == 1:
         return before
     elif HOW == 2:
@@ -63,6 +65,26 @@ def _gradient(x, code, itself, stands_for, positive, negative, own):
     of_others = tl.where((code & 1) != 0, positive[:, None], 0.0)
     of_others += tl.where((code & 2) != 0, negative[:, None], 0.0)
     return x * tl.where(itself, own[:, None], of_others * stands_for[None, :])
+
+
+@triton.jit
+def _span(ranges, members, inside, count, TILE: tl.constexpr, RANGES: tl.constexpr):
+    """From where to where the tiles of a block go: over all `count` others, or over what the ranges of its
+    members name together. From the start of a tile, as without ranges: sums keep their order."""
+    first, last = count * 0, count
+    if RANGES:
+        first = tl.min(tl.load(ranges + 2 * members, mask=inside, other=count), axis=0) // TILE * TILE
+        last = tl.max(tl.load(ranges + 2 * members + 1, mask=inside, other=0), axis=0)
+    return first, last
+
+
+@triton.jit
+def _store_sums(pointer, relation, rows, pixels, positive, negative, own):
+    """The three sums of a block of pixels in a relation, where `_weights` finds theirs."""
+    inside, first = rows < pixels, pointer + relation * 3 * pixels.to(tl.int64) + rows
+    tl.store(first, positive, mask=inside)
+    tl.store(first + pixels, negative, mask=inside)
+    tl.store(first + 2 * pixels.to(tl.int64), own, mask=inside)
 
 
 @triton.jit
@@ -103,6 +125,7 @@ def sums(
     rows, d = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, D)
     inside = rows < pixels
     e = _vectors(embedding, rows, d, pixels, DIM)
+    # The relations by name, not in a list: what a loop carries from tile to tile are tensors.
     mine = tl.load(own + rows, mask=inside, other=-1)
     g0 = tl.load(group + rows, mask=inside, other=0)
     if R > 1:
@@ -116,10 +139,7 @@ def sums(
     )
     positive1, negative1, own1 = positive0, negative0, own0
     positive2, negative2, own2 = positive0, negative0, own0
-    first, last = 0, candidates
-    if RANGES:
-        first = tl.min(tl.load(columns_of + 2 * rows, mask=inside, other=candidates), axis=0) // N * N
-        last = tl.max(tl.load(columns_of + 2 * rows + 1, mask=inside, other=0), axis=0)
+    first, last = _span(columns_of, rows, inside, candidates, N, RANGES)
     for start in range(first, last, N):
         columns = start + tl.arange(0, N)
         there = columns < candidates
@@ -144,18 +164,11 @@ def sums(
                 x, _codes(codes, g2, columns, inside, there, candidates), itself, times
             )
             positive2, negative2, own2 = positive2 + positive, negative2 + negative, own2 + entry
-    wide = pixels.to(tl.int64)
-    tl.store(out + rows, positive0, mask=inside)
-    tl.store(out + wide + rows, negative0, mask=inside)
-    tl.store(out + 2 * wide + rows, own0, mask=inside)
+    _store_sums(out, 0, rows, pixels, positive0, negative0, own0)
     if R > 1:
-        tl.store(out + 3 * wide + rows, positive1, mask=inside)
-        tl.store(out + 4 * wide + rows, negative1, mask=inside)
-        tl.store(out + 5 * wide + rows, own1, mask=inside)
+        _store_sums(out, 1, rows, pixels, positive1, negative1, own1)
     if R > 2:
-        tl.store(out + 6 * wide + rows, positive2, mask=inside)
-        tl.store(out + 7 * wide + rows, negative2, mask=inside)
-        tl.store(out + 8 * wide + rows, own2, mask=inside)
+        _store_sums(out, 2, rows, pixels, positive2, negative2, own2)
 
 
 @triton.jit
@@ -234,10 +247,7 @@ def to_pixels(
     inside = rows < pixels
     e = _vectors(embedding, rows, d, pixels, DIM)
     total = tl.zeros([M, D], tl.float32)
-    first, last = 0, candidates
-    if RANGES:
-        first = tl.min(tl.load(columns_of + 2 * rows, mask=inside, other=candidates), axis=0) // N * N
-        last = tl.max(tl.load(columns_of + 2 * rows + 1, mask=inside, other=0), axis=0)
+    first, last = _span(columns_of, rows, inside, candidates, N, RANGES)
     for start in range(first, last, N):
         columns = start + tl.arange(0, N)
         p = _vectors(prototype, columns, d, candidates, DIM)
@@ -279,15 +289,14 @@ def to_prototypes(
     N: tl.constexpr,
 ):
     """out: [parts, learning, DIM] gradient of the first candidates, by parts of `part` pixels each."""
+    # Few candidates would make few programs and leave most of a GPU idle, so the pixels are cut into parts,
+    # which the caller adds up.
     columns, d = tl.program_id(0) * N + tl.arange(0, N), tl.arange(0, D)
     there, number = columns < learning, tl.program_id(1)
     p = _vectors(prototype, columns, d, candidates, DIM)
     total = tl.zeros([N, D], tl.float32)
-    first, last = number * part, tl.minimum((number + 1) * part, pixels)
-    if RANGES:
-        earliest = tl.min(tl.load(rows_of + 2 * columns, mask=there, other=pixels), axis=0) // M * M
-        latest = tl.max(tl.load(rows_of + 2 * columns + 1, mask=there, other=0), axis=0)
-        first, last = tl.maximum(first, earliest), tl.minimum(last, latest)
+    first, last = _span(rows_of, columns, there, pixels, M, RANGES)
+    first, last = tl.maximum(first, number * part), tl.minimum(last, (number + 1) * part)
     for start in range(first, last, M):
         rows = start + tl.arange(0, M)
         e = _vectors(embedding, rows, d, pixels, DIM)

@@ -173,7 +173,7 @@ def features(net: nn.Module, images: Tensor) -> Tensor:
 def recompute(net: nn.Module, name: str) -> None:
     """Let a network's blocks be computed again in the backward pass. Raises ConfigError where that changes
     what is computed, or the network cannot."""
-    inner = getattr(net, "model", net)  # timm's transformers stand inside what takes their features
+    inner: Any = getattr(net, "model", net)  # timm's transformers stand inside what takes their features
     if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         remedy = (
             f"{name} has batch norms, whose running statistics would follow each step twice: set it to false"

@@ -16,7 +16,7 @@ from spml_dist.data.format.manifest import Manifest
 from spml_dist.data.stream.loader import Stream
 from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import ConfigError
-from spml_dist.model import embedding
+from spml_dist.model import compiled, embedding
 from spml_dist.model.segmenter import Segmenter
 from spml_dist.records import IMAGENET, Normalisation, SegmentBank
 from spml_dist.run_folder import RunFolder
@@ -90,6 +90,9 @@ def build(
     # Before the engine, which casts the network it is given and hooks into it. Only a segmenter has one: an
     # experiment of CAM keeps no bank that its vectors could go to.
     encoder = momentum_encoder.build(config, segmenter, PRECISION[config.engine.precision], engine_state)
+    trouble = compiled.compile_parts(model) if config.engine.compile else None
+    if trouble:
+        log.line(f"engine.compile is left out: {trouble}")
     engine = _engine(model, config, engine_state, log)
     bank = run_bank.build(config, len(manifest.classes), device, manifest.classes)
     if last:

@@ -111,6 +111,7 @@ engine.device
 engine.zero_stage
 engine.precision
 engine.channels_last
+engine.compile
 engine.tf32
 engine.deterministic
 engine.accumulation

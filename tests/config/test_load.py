@@ -336,6 +336,10 @@ class TestRulesBetweenFields:
                 ["bank.encoder_momentum=0.99", "engine.zero_stage=3"],
                 "bank.encoder_momentum (got 0.99); engine.zero_stage 3",
             ),
+            (
+                ["engine.compile=true", "engine.zero_stage=3"],
+                "engine.compile (got true); engine.zero_stage 3",
+            ),
         ],
     )
     def test_values_that_do_not_go_together_are_refused(self, overrides: list[str], part: str):

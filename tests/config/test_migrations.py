@@ -55,7 +55,7 @@ SINCE_VERSION_1 = {
     "relations.cooccurrence.own_image",
     *("model.embedding", "stream.grey", "stream.blur", "engine.max_failures", "engine.patience"),
     *("loss.fused", "loss.products", "engine.micro_batches", "model.checkpointing"),
-    *("engine.tf32", "engine.deterministic", "engine.channels_last"),
+    *("engine.tf32", "engine.deterministic", "engine.channels_last", "engine.compile"),
     *("optimizer.kind", "optimizer.second_momentum", "optimizer.decay_norms", "optimizer.layer_decay"),
     *(key for key in KEYS if key.partition(".")[0] in NEW_SECTIONS),
 }

@@ -15,6 +15,9 @@ from spml_dist.tensor_records import concatenate, take
 TILE = 1 << 13
 """rows compared at a time: with 600 queries their similarities take 20 MB"""
 
+ON_GPU = 1 << 25
+"""similarities of a tile there, 134 MB: smaller ones would wait for the host that starts their operations"""
+
 QUERIES = 1 << 12
 """queries answered at a time: a tile takes 134 MB at most, however many segments vote"""
 
@@ -110,6 +113,7 @@ def ranked(store: Store, queries: Queries, slot: Tensor, k: int) -> SlotNeighbou
 def in_order(similarity: Tensor, image: Tensor, segment: Tensor) -> Tensor:
     """[Q, m] int64: columns by similarity, best first, then by image and segment. How answers are merged."""
     best, order = torch.sort(similarity, dim=1, descending=True, stable=True)
+    # Rarely are two alike; only then does it take the sorts by image and segment, the last key first.
     if not ((best[:, 1:] == best[:, :-1]) & (best[:, 1:] > -torch.inf)).any():
         return order
     order = torch.argsort(segment, dim=1, stable=True)
@@ -123,7 +127,7 @@ def _tiles(
     """By tile and kind: similarities, [Q, t], -inf where a row may not answer; and the tile's slots, [t]."""
     vectors, by_kind = _full(queries), {kind: query_groups(kind, queries) for kind in kinds}
     by_kind = {kind: those for kind, those in by_kind.items() if len(those[1])}
-    for part in slots.split(TILE) if by_kind else ():
+    for part in slots.split(_rows_of_tile(vectors)) if by_kind else ():
         image = store.rows.image[part]
         similarity = vectors @ store.rows.vector.index_select(0, part).to(vectors.dtype).T
         own = torch.isin(image, queries.image).nonzero()[:, 0]
@@ -133,11 +137,16 @@ def _tiles(
             yield kind, _allowed(similarity, kind, queries, group, members, columns), part
 
 
+def _rows_of_tile(vectors: Tensor) -> int:
+    return max(TILE, ON_GPU // max(1, len(vectors))) if vectors.is_cuda else TILE
+
+
 def _allowed(
     similarity: Tensor, kind: Kind, queries: Queries, group: Tensor, members: Tensor, columns: Filterable
 ) -> Tensor:
     if kind == "any":
         return similarity
+    # Queries of equal rights share a mask: filters are compared with the rows once a group, not once a query.
     bars = _barred(passing(kind, queries, members, columns), similarity.dtype)
     bars = bars.index_select(0, group.clamp(min=0))
     bars[group < 0] = -torch.inf

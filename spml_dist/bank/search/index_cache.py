@@ -87,6 +87,7 @@ class IndexCache:
     def upkeep(self) -> None:
         """Give new rows their entries once they are many."""
         if self.inverted.crowded:
+            # Old entries are fetched only to be dropped: from here on writing all anew costs less.
             self.inverted.clear()
             self._current[:] = False
         alive = self._store.alive[: self._store.used].cpu().numpy()

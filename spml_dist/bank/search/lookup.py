@@ -43,11 +43,14 @@ def lookup(
     current = torch.from_numpy(cache.current(store.used)).to(eligible.device)
     annotated = eligible & (store.rows.source[: store.used] == ANNOTATED)
     share = annotated.sum().item() / max(1, len(store))  # not of the slots, which a restore makes fewer
+    # Three ways, for each kind the cheapest: the lists next to a query; all rows, where recall asks for so
+    # many lists that comparing them all is no slower; or all annotated rows, for kinds that only they answer.
     by_class = [kind for kind in kinds if kind in BY_CLASS and cache.prefers_exact(kind, share)]
     compared = [kind for kind in kinds if kind not in by_class and cache.prefers_exact(kind)]
     probed = [kind for kind in kinds if kind not in by_class + compared]
     answers = nearest(store, queries, compared, k, eligible.nonzero()[:, 0])
     answers |= nearest(store, queries, by_class, k, annotated.nonzero()[:, 0])
+    # Rows that came after the lists were fed: exactly, so that a row is found from the step after its own.
     newer = nearest(store, queries, probed, k, (eligible & ~current).nonzero()[:, 0])
     lists = functools.cache(lambda: cache.probed(_on_host(queries.vector), probed))
     for kind in probed:
@@ -61,6 +64,7 @@ def _proposed(
 ) -> Tensor:
     """[Q, ≥ k] int64 slots proposed by the inverted file, -1 = none; few passing rows are compared all."""
     own = _own(store, queries, eligible)
+    # More than k: copies of half precision misplace some, and the query's own image is struck out afterwards.
     depth = k + max(SLACK, BEYOND + own.shape[1])
     vectors = _on_host(queries.vector)
     proposed = np.full((len(queries), depth), -1, np.int64)

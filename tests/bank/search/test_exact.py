@@ -11,12 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
+from benchmarks import launches
 from spml_dist.bank.search import exact as module
 from spml_dist.bank.search.exact import SlotNeighbours, in_order, nearest, ranked
 from spml_dist.bank.search.filters import Kind, Queries
 from spml_dist.bank.store import Store
+from spml_dist.config import load
 from spml_dist.records import BankRows
 from tests.bank.builders import CLASSES, brute_force, queries_of, rows_of
+from tests.conftest import SMALL
 
 KINDS = get_args(Kind)
 
@@ -206,3 +209,11 @@ def test_rows_of_the_own_image_never_answer_however_many_there_are():
     store = filled(rows)
     found = nearest(store, queries, ["any"], 4, store.live())["any"]
     assert names(store, found) == [[(int(rows.image[-1]), 0)]] * 3
+
+
+def test_a_gpu_starts_as_few_operations_as_its_memory_allows():
+    """Counted on tensors without numbers: a tile there takes 134 MB, whatever the number of rows."""
+    few, more, many = (launches.search(rows, load(SMALL)) for rows in (10_000, 200_000, 2_000_000))
+    assert few.now.operations == more.now.operations < many.now.operations
+    of_rows = 2_000_000 * (4 * 32 + 8 * 3 + 4 + 2 + 1 + 1)  # what the rows and their slots take
+    assert many.peak - of_rows < 8 * 134e6
