@@ -90,7 +90,10 @@ class Filled:
         """Images from all over the source as of the next visit, and which rows may answer them."""
         block = self.source.draw(self.source.blocks // 2, self.visit + 1000)
         rows = as_candidates(block, self.source.classes, torch.float32)
-        return segment_queries(rows, self.source.classes, ()), self.bank._eligible(rows)
+        store = self.bank.store
+        eligible = store.alive[: store.used].clone()
+        eligible[self.bank._own_slots(rows)] = False
+        return segment_queries(rows, self.source.classes, ()), eligible
 
     def indexed(self, kind: Kind) -> SlotNeighbours:
         queries, eligible = self.asked

@@ -24,8 +24,6 @@ from spml_dist.config import Config, load
 
 CONFIG = Path(__file__).parents[1] / "configs" / "voc12_scribble.yaml"
 CLASSES = 21
-KINDS = ("shares_tag", "shares_none", "same_class", "other_class")
-"""that annotation and co-occurrence look up"""
 
 
 @dataclass(frozen=True)
@@ -191,48 +189,64 @@ def answers(size: Size, config: Config) -> dict[tuple[str, str], int]:
 
 
 def search(rows: int, config: Config) -> Counting:
-    """Count a rank's exact search of its rows of a bank of the data set, for the queries of a step,
-    whose images have 100 sets of tags, and which have each class where they are annotated."""
+    """Count a rank's exact search of its rows of a bank of the data set, a twentieth of which are annotated:
+    for the queries of a step, which have 100 sets of tags and 100 classes; and, where segments vote, for all
+    segments of a large step."""
     from spml_dist.bank.search.exact import nearest
-    from spml_dist.bank.search.filters import Queries
+    from spml_dist.bank.search.filters import BY_CLASS
+    from spml_dist.training.run_bank import lookup_plan
 
-    device, count, dim = torch.device("cuda:0"), config.bank.queries, config.model.embedding_dim
+    plan, large = lookup_plan(config), SIZES["large"]
     groups = "bank/search/filters.py:query_groups"
     known = {
-        (groups, "places"): count,
         (groups, "unique"): 100,
         ("bank/search/exact.py:_tiles", "places"): 0,
         ("bank/search/exact.py:in_order", "number"): False,
         ("bank/search/exact.py:_undecided", "places"): 0,
     }
-
-    def empty(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=device)
-
     with counted(GPUS, known) as counting:
         counting.part = "making"
-        label, tags, flag = (empty(rows, dtype=t) for t in (torch.int16, torch.int64, torch.bool))
-        held = SimpleNamespace(
-            vector=empty(rows, dim, dtype=torch.float32),
-            image=empty(rows),
-            segment=empty(rows, dtype=torch.int32),
-            label=label,
-            source=label.to(torch.uint8),
-            tags=tags[:, None],
-            tags_known=flag,
-        )
-        queries = Queries(
-            empty(count, dim, dtype=torch.float32),
-            empty(count),
-            empty(count, dtype=torch.int16),
-            empty(count, 1),
-            empty(count, dtype=torch.bool),
-        )
-        slots = empty(rows)
-        counting.parts.clear()
-        counting.part = "search"
-        nearest(SimpleNamespace(rows=held), queries, KINDS, config.bank.neighbours, slots)
+        held, slots = _rows(rows, config.model.embedding_dim)
+        asked = {"search": (config.bank.queries, plan.kinds)}
+        if plan.votes:
+            asked["votes"] = large.world * large.images * large.segments, ("labelled",)
+        for part, (count, kinds) in asked.items():
+            counting.part = "making"
+            queries = _queries(count, config.model.embedding_dim)
+            counting.part = part
+            for by_class in (False, True):  # as `search.lookup`
+                these = [kind for kind in kinds if (kind in BY_CLASS) == by_class]
+                among = slots[: rows // 20] if by_class else slots
+                if these:
+                    nearest(held, queries, these, config.bank.neighbours, among)
+        del counting.parts["making"]
     return counting
+
+
+def _rows(count: int, dim: int):
+    """What the search reads of a store with so many rows, and their slots."""
+    device = torch.device("cuda:0")
+    number = torch.empty(count, dtype=torch.int64, device=device)
+    rows = SimpleNamespace(
+        vector=torch.empty(count, dim, device=device),
+        image=number,
+        segment=number.int(),
+        label=number.short(),
+        source=number.to(torch.uint8),
+        tags=torch.empty(count, 1, dtype=torch.int64, device=device),
+        tags_known=number.bool(),
+    )
+    return SimpleNamespace(rows=rows), torch.empty_like(number)
+
+
+def _queries(count: int, dim: int):
+    from spml_dist.bank.search.filters import Queries
+
+    device = torch.device("cuda:0")
+    number = torch.empty(count, dtype=torch.int64, device=device)
+    return Queries(
+        torch.empty(count, dim, device=device), number, number.short(), number[:, None], number.bool()
+    )
 
 
 class _Bank:

@@ -38,10 +38,15 @@ def lookup(
     """
     if not kinds:
         return {}
-    if cache is None:
-        return nearest(store, queries, kinds, k, eligible.nonzero()[:, 0])
-    current = torch.from_numpy(cache.current(store.used)).to(eligible.device)
     annotated = eligible & (store.rows.source[: store.used] == ANNOTATED)
+    if cache is None:
+        # Only annotated rows answer by class: where all segments of a step vote, comparing the others with
+        # them would take longer than all else.
+        ways = {way: [kind for kind in kinds if (kind in BY_CLASS) == way] for way in (False, True)}
+        answers = nearest(store, queries, ways[False], k, eligible.nonzero()[:, 0]) if ways[False] else {}
+        answers |= nearest(store, queries, ways[True], k, annotated.nonzero()[:, 0]) if ways[True] else {}
+        return {kind: answers[kind] for kind in kinds}
+    current = torch.from_numpy(cache.current(store.used)).to(eligible.device)
     share = annotated.sum().item() / max(1, len(store))  # not of the slots, which a restore makes fewer
     # Three ways, for each kind the cheapest: the lists next to a query; all rows, where recall asks for so
     # many lists that comparing them all is no slower; or all annotated rows, for kinds that only they answer.
