@@ -23,6 +23,14 @@ def test_by_hand():
     np.testing.assert_allclose(found.purity, [2 / 3, 1, np.nan, 4 / 5])
 
 
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_the_nearest_are_those_of_a_stable_sort_whatever_is_alike(k):
+    similarity = np.random.default_rng(0).integers(0, 6, (20, 30)).astype(np.float32)  # few values: many ties
+    similarity[:, ::7] = -np.inf
+    expected = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(score.nearest(similarity, k), expected)
+
+
 def test_rows_of_ones_own_picture_do_not_count():
     found = scores(np.eye(2, dtype=np.float32)[[0, 0, 1]], np.array([0, 0, 1]), np.array([0, 0, 1]), 2, 2)
     assert found.precision[-1] == 0
