@@ -30,6 +30,7 @@ def check(config: Config) -> None:
         _clip,
         _weights,
         _tracking,
+        _remote,
         _precision,
         _compile,
         _partitions,
@@ -193,6 +194,12 @@ def _tracking(config: Config) -> None:
             f"of {host[2]}",
             "give them by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
         )
+
+
+def _remote(config: Config) -> None:
+    place = config.checkpoint.remote
+    if place and urlsplit(place).scheme not in ("s3", "gs"):
+        raise ConfigError("checkpoint.remote", place, "give s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or null")
 
 
 def _precision(config: Config) -> None:

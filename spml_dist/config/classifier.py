@@ -17,7 +17,7 @@ def classifier_experiment(
     config: of the run that the embedding is from; folder: to be the new run's; embedding: exported network;
     model: of that network; labels: packed images to learn from, None for those of the run.
     """
-    settings = config.classifier
+    settings, remote = config.classifier, config.checkpoint.remote
     changes = {
         "name": folder.name,
         "output": str(folder.parent),
@@ -47,5 +47,7 @@ def classifier_experiment(
             "warmup": min(settings.warmup, settings.steps - 1),
             "decays": (),
         },
+        # Where the run's own are, as the stage's folder is in the run's.
+        "checkpoint": {"remote": remote and f"{remote.rstrip('/')}/{config.name}/{folder.parent.name}"},
     }
     return changed(config, changes | without_relations(config))

@@ -312,6 +312,12 @@ class CheckpointConfig(Section):
         description="Steps between checkpoints, which a crash may cost; the last step always has one.",
     )
     keep: int = Field(default=2, ge=1, description="Number of newest checkpoints to keep.")
+    remote: str | None = Field(
+        default=None,
+        description="Address of a folder, such as s3://bucket/runs, to which each whole checkpoint is copied "
+        "too, beside the steps; a run without a checkpoint of its own goes on from the newest there. Null "
+        "for none.",
+    )
 
 
 class TrackingConfig(Section):

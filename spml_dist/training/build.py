@@ -15,12 +15,19 @@ from spml_dist.config.models import ModelConfig
 from spml_dist.data.format.manifest import Manifest
 from spml_dist.data.stream.loader import Stream
 from spml_dist.data.stream.shard_cache import ShardCache
-from spml_dist.errors import ConfigError
+from spml_dist.errors import ConfigError, SpmlError
 from spml_dist.model import compiled, embedding
 from spml_dist.model.segmenter import Segmenter
 from spml_dist.records import IMAGENET, Normalisation, SegmentBank
 from spml_dist.run_folder import RunFolder
-from spml_dist.training import checkpoint, deepspeed_engine, label_summary, momentum_encoder, run_bank
+from spml_dist.training import (
+    checkpoint,
+    checkpoint_copies,
+    deepspeed_engine,
+    label_summary,
+    momentum_encoder,
+    run_bank,
+)
 from spml_dist.training.checkpoint_writer import CheckpointWriter
 from spml_dist.training.deepspeed_engine import DeepSpeedEngine
 from spml_dist.training.engine import Engine, EngineState
@@ -69,10 +76,11 @@ def build(
     belongs to another bank or other data.
     """
     folder = RunFolder(Path(config.output) / config.name)
+    fetched = _fetched(config, folder)
     last = checkpoint.latest(folder.checkpoints)
     log = RunLog(folder, checkpoint.step_of(last) if last else 0)
     if last:
-        log.line(f"resuming from {last.name}")
+        log.line(f"resuming from {last.name}" + (f", of {config.checkpoint.remote}" if fetched else ""))
     saved = checkpoint.read(last) if last else None
     engine_state, stream_state = (saved.engine, saved.stream) if saved else (None, None)
 
@@ -102,10 +110,30 @@ def build(
     if comm.rank() == 0:
         label_summary.write(folder.path, manifest, config.relations, task.network)
     log.track(folder, config)
-    checkpoints = CheckpointWriter(folder.checkpoints, config, last)
+    checkpoints = CheckpointWriter(folder.checkpoints, config, last, _copies(config, folder, log))
     return TrainingRun(
         config, folder, manifest, device, engine, encoder, bank, stream, log, checkpoints, task
     )
+
+
+def _fetched(config: Config, folder: RunFolder) -> bool:
+    """Whether the run goes on from a checkpoint that was kept elsewhere; a collective. What cannot be fetched
+    is raised on every rank."""
+    found, trouble = None, None
+    if config.checkpoint.remote and comm.rank() == 0:
+        try:
+            found = checkpoint_copies.fetch(config.checkpoint.remote, folder)
+        except SpmlError as error:
+            trouble = error
+    comm.agree(trouble)
+    return found is not None
+
+
+def _copies(config: Config, folder: RunFolder, log: RunLog) -> checkpoint_copies.CheckpointCopies | None:
+    settings = config.checkpoint
+    if not settings.remote or comm.rank() != 0:
+        return None
+    return checkpoint_copies.CheckpointCopies(settings.remote, folder, settings.keep, log.line)
 
 
 def _to_build(model: ModelConfig, saved: checkpoint.Checkpoint | None) -> ModelConfig:

@@ -67,6 +67,11 @@ def latest(folder: Path) -> Path | None:
     return path
 
 
+def is_name(text: str) -> bool:
+    """Whether it is what a checkpoint is called."""
+    return bool(_NAME.fullmatch(text))
+
+
 def _whole(folder: Path) -> list[Path]:
     """Those that were finished, with those that somebody has spoilt since."""
     return [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]

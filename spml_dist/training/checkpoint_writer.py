@@ -30,6 +30,7 @@ from spml_dist.files.write import flush, replacing
 from spml_dist.records import BankCopy, SegmentBank
 from spml_dist.run_folder import LATEST
 from spml_dist.training.checkpoint import BANK, ENCODER, prune
+from spml_dist.training.checkpoint_copies import CheckpointCopies
 from spml_dist.training.engine import Engine
 from spml_dist.training.momentum_encoder import MomentumEncoder
 
@@ -44,9 +45,16 @@ _SOONEST, _LATEST = 0.01, 1.0
 class CheckpointWriter:
     """One rank's; at most one checkpoint is on its way."""
 
-    def __init__(self, folder: Path, config: Config, last: Path | None = None):
-        """folder: of the run's checkpoints; last: the newest whole one, which is not older than the bank."""
-        self._folder, self._config, self._last = folder, config, last
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        last: Path | None = None,
+        copies: CheckpointCopies | None = None,
+    ):
+        """folder: of the run's checkpoints; last: the newest whole one, which is not older than the bank;
+        copies: of rank 0, which whole ones are offered to."""
+        self._folder, self._config, self._last, self._copies = folder, config, last, copies
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._write: _Write | None = None
         self._tasks: list[Future[None]] = []
@@ -73,6 +81,7 @@ class CheckpointWriter:
             },
             self._config.checkpoint.keep,
             threading.Event(),
+            self._copies,
         )
         comm.agree(_trouble(write.begin))
         self._write, self._tasks = write, [self._thread.submit(write.part)]
@@ -106,6 +115,8 @@ class CheckpointWriter:
         if self._write:
             self._write.given_up.set()
         self._thread.shutdown()
+        if self._copies:
+            self._copies.close()
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,7 @@ class _Write:
     """contents of files, by name"""
     keep: int
     given_up: threading.Event
+    copies: CheckpointCopies | None
 
     def begin(self) -> None:
         """Before any rank writes."""
@@ -177,6 +189,8 @@ class _Write:
         with replacing(self.final.parent / LATEST, durable=True) as newest:
             newest.write_text(self.final.name + "\n")
         prune(self.final, self.keep)
+        if self.copies:
+            self.copies.offer(self.final)
 
 
 def _trouble(work: Callable[[], Any]) -> RunError | None:

@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +21,7 @@ import psutil
 from spml_dist import __version__
 from spml_dist.config import Config
 from spml_dist.errors import SpmlError
+from spml_dist.files import address
 
 PACKAGES = ("torch", "timm", "deepspeed", "ray", "webdataset", "mlflow", "numpy", "opencv-python-headless")
 INDEX = ("faiss-cpu", "faiss-gpu")
@@ -69,11 +71,12 @@ def examine(
     if not config:
         checks.append(("device", lambda: _device("auto", 1, FREE_MEMORY)))
     else:
-        workers = math.ceil(config.engine.most / nodes)
+        workers, remote = math.ceil(config.engine.most / nodes), config.checkpoint.remote
         need = need or partial(needed, config)
         checks += [
             ("device", lambda: _device(config.engine.device, workers, need() / 1e9)),
             ("output", lambda: _output(Path(config.output))),
+            *([("checkpoint.remote", partial(_remote, remote))] if remote else []),
             ("data", lambda: _data(config)),
             ("MLflow", lambda: _mlflow(config.tracking.uri)),
         ]
@@ -173,6 +176,15 @@ def _output(folder: Path) -> Finding:
             for parent in made:
                 parent.rmdir()
     return Finding("output", f"{folder}, {free:.0f} GB free", "make room" if free < FREE_DISK else "")
+
+
+def _remote(place: str) -> Finding:
+    """Store a small file, and remove it."""
+    name = f".doctor-{uuid.uuid4().hex}"
+    with tempfile.NamedTemporaryFile() as file:
+        address.store(Path(file.name), f"{place.rstrip('/')}/{name}")
+    address.remove(place, {name})
+    return Finding("checkpoint.remote", place)
 
 
 def _data(config: Config) -> Finding:

@@ -121,6 +121,7 @@ engine.patience
 engine.threads
 checkpoint.every
 checkpoint.keep
+checkpoint.remote
 tracking.uri
 tracking.experiment
 tracking.every

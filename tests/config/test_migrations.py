@@ -56,6 +56,7 @@ SINCE_VERSION_1 = {
     *("model.embedding", "stream.grey", "stream.blur", "engine.max_failures", "engine.patience"),
     *("loss.fused", "loss.products", "engine.micro_batches", "model.checkpointing"),
     *("engine.tf32", "engine.deterministic", "engine.channels_last", "engine.compile"),
+    "checkpoint.remote",
     *("optimizer.kind", "optimizer.second_momentum", "optimizer.decay_norms", "optimizer.layer_decay"),
     *(key for key in KEYS if key.partition(".")[0] in NEW_SECTIONS),
 }
