@@ -50,7 +50,7 @@ quickstart: install  ## pack generated scenes, train on two workers, evaluate, p
 	@echo 'MLflow                make mlflow, then $(MLFLOW)'
 
 test: install .venv/.crf  ## run the whole suite
-	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests --numprocesses 3 --dist loadfile
 
 fuzz: install   ## try odd and damaged inputs on every reader, an hour
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/fuzz --numprocesses 2 --timeout 7200

@@ -227,8 +227,12 @@ class TestFollowing:
             assert dashboard.tailed.wait(60)
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # as a terminal's is heard
 
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which parallel tests ignore
         threading.Thread(target=interrupt, daemon=True).start()
-        done = submit("--address", dashboard.address, QUICKSTART)
+        try:
+            done = submit("--address", dashboard.address, QUICKSTART)
+        finally:
+            signal.signal(signal.SIGINT, before)
         name = dashboard.jobs[0]["submission_id"]
         assert done.status == 130, done
         assert f"goes on; to stop it: ray job stop --address {dashboard.address} {name}" in done.err
