@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from spml_dist import cli
 from spml_dist.bank import snapshot_copy
 from spml_dist.bank.recent import RecentBank
 from spml_dist.bank.sharded import LookupPlan, ShardedBank
@@ -147,6 +148,9 @@ class TestResume:
         assert next(losses) == pytest.approx(next(losses), rel=1e-5)
 
     def test_it_stays_one_run_in_mlflow(self, outcome, output: Path):
+        for name in VARIANTS:  # a busy machine may have left a training without the time to send all
+            for how in ("straight", "stopped"):
+                assert cli.main(["track", str(output / f"{name}-{how}")]) == 0
         with sqlite3.connect(output / "mlflow.db") as database:
             rows = database.execute("select name, status from runs where name like '%-st%'").fetchall()
         assert sorted(rows) == sorted(
