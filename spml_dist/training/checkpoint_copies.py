@@ -85,7 +85,7 @@ def fetch(place: str, run: RunFolder) -> str | None:
     """Get the newest checkpoint that was copied, with what lies beside it, where a run folder has none.
 
     Returns its name, None where nothing was fetched. Raises RunError or DataError for an address that cannot
-    be read, and for a listing that is none.
+    be read, for a listing that is none, and where the run folder cannot be written.
     """
     if checkpoint.latest(run.checkpoints):
         return None
@@ -93,6 +93,15 @@ def fetch(place: str, run: RunFolder) -> str | None:
     if not (there := _listed(base)):
         return None
     name, files = list(there.items())[-1]
+    try:
+        _fetch(base, name, files, run)
+    except OSError as problem:  # other ranks wait to hear of it
+        remedy = "make room, or choose another output"
+        raise RunError(f"{run.checkpoints} cannot be written", problem, remedy) from problem
+    return name
+
+
+def _fetch(base: str, name: str, files: Iterable[str], run: RunFolder) -> None:
     aside = run.checkpoints / f"{name}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     for file in files:
@@ -105,7 +114,6 @@ def fetch(place: str, run: RunFolder) -> str | None:
     os.replace(aside, run.checkpoints / name)
     with replacing(run.checkpoints / LATEST, durable=True) as newest:
         newest.write_text(name + "\n")
-    return name
 
 
 def _listed(base: str) -> dict[str, list[str]]:

@@ -102,6 +102,19 @@ class TestFetch:
         assert other.metrics.read_text() == '{"step": 1}\n'
         assert checkpoint_copies.fetch(bucket, other) is None, "it has one of its own now"
 
+    def test_a_full_disk_is_an_error_that_all_ranks_can_hear(self, bucket: str, tmp_path: Path, monkeypatch):
+        def full(*_) -> None:
+            raise OSError(28, "No space left on device")
+
+        run = run_folder(tmp_path, 2)
+        CheckpointCopies(bucket, run, 2, print)._copy(run.checkpoints / "step_000002")
+        monkeypatch.setattr(checkpoint_copies.os, "replace", full)
+        other = RunFolder(tmp_path / "elsewhere" / "mine")
+        with pytest.raises(RunError, match="cannot be written"):
+            checkpoint_copies.fetch(bucket, other)
+        monkeypatch.undo()
+        assert not (other.checkpoints / "latest").exists()
+
     def test_none_is_there(self, bucket: str, tmp_path: Path):
         assert checkpoint_copies.fetch(bucket, RunFolder(tmp_path / "mine")) is None
 
