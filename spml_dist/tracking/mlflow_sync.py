@@ -112,20 +112,21 @@ def _send(folder: Path, uri: str, experiment: str, name: str, params: Mapping[st
         client.search_experiments(max_results=1)  # a wrong address does not take the place of the old one
     if note.get("uri") != uri:
         note |= {"uri": uri, "run_id": None, "sent": {}}
-    note = {"training": uuid.uuid4().hex, "status": None, "run_id": None, "sent": {}} | note
+    status = note.pop("status", None)  # the training's to change, at any time: it is not written back
+    note = {"training": uuid.uuid4().hex, "run_id": None, "sent": {}} | note
     remember(folder, **note)  # the tag has to be on disk before a run carries it
     parent = _parent(folder, uri)
     run = mlflow_client.resume(client, uri, experiment, name, note["run_id"], note["training"], parent)
     run_id = run.info.run_id
     if run_id != note["run_id"]:
         remember(folder, run_id=run_id, sent={})
-    if note["status"] == "RUNNING" != run.info.status:
+    if status == "RUNNING" != run.info.status:
         client.update_run(run_id, status="RUNNING")
     mlflow_client.log_params(client, run, params)
     _send_logs(folder, client, run)
     _send_artifacts(folder, client, run_id)
-    if note["status"] not in (None, "RUNNING", run.info.status):
-        client.set_terminated(run_id, note["status"])
+    if status not in (None, "RUNNING", run.info.status):
+        client.set_terminated(run_id, status)
 
 
 def _parent(folder: Path, uri: str) -> str | None:

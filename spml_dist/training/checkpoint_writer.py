@@ -12,8 +12,10 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,8 @@ from spml_dist.training.checkpoint_copies import CheckpointCopies
 from spml_dist.training.engine import Engine
 from spml_dist.training.momentum_encoder import MomentumEncoder
 
-GRACE = 5.0
-"""seconds that rank 0 waits for the notes of ranks that may not live any more"""
+GRACE = 15.0
+"""seconds that ranks wait, once something has ended the training, for others that may not live any more"""
 NOTES, NOTE = "notes", "rank_{:05d}.json"
 """where a rank says that its part is written, and what the bank has to know of it"""
 _SOONEST, _LATEST = 0.01, 1.0
@@ -114,6 +116,8 @@ class CheckpointWriter:
         wait(self._tasks, timeout=GRACE)
         if self._write:
             self._write.given_up.set()
+            if comm.rank() and not self.failed():
+                self._write.wait_until_whole(GRACE)
         self._thread.shutdown()
         if self._copies:
             self._copies.close()
@@ -152,6 +156,15 @@ class _Write:
             delay = min(_LATEST, 1.5 * delay)
         if part.exception() is None:
             self._named(lambda: self._write_whole([json.loads(note.read_text()) for note in notes]))
+
+    def wait_until_whole(self, seconds: float) -> None:
+        """On the other ranks: the first to leave has the launcher end rank 0 too, which is still at it."""
+        newest, end = self.final.parent / LATEST, time.monotonic() + seconds
+        while time.monotonic() < end:
+            with suppress(OSError):
+                if newest.read_text(encoding="utf-8").strip() == self.final.name:
+                    break
+            time.sleep(_SOONEST)
 
     def _named(self, work: Callable[[], Any]) -> None:
         try:

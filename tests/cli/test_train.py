@@ -74,7 +74,7 @@ def stopped(damaged, words, output: Path) -> tuple[int, str, str, int]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, **pipes, start_new_session=True)
     deadline = time.monotonic() + 600
-    while logged(output / "tiny")[-1]["step"] < 5 and process.poll() is None and time.monotonic() < deadline:
+    while len(logged(output / "tiny")) < 5 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()
     started = psutil.Process(process.pid).children(recursive=True)

@@ -188,6 +188,25 @@ def test_a_server_that_never_comes_is_told_of_in_a_line_and_a_restart_sends_it_a
     assert runs(uri, folder)[0].info.status == "FINISHED"
 
 
+def test_a_training_that_ends_while_its_run_is_looked_up_has_ended(uri, folder, monkeypatch):
+    """What was read a moment ago, that it goes on, is not written over what it has noted since."""
+    log(folder, 1)
+    copy, real = started(folder, uri), mlflow_sync.noted
+    copy.finish("KILLED", seconds=PATIENT)
+    mlflow_sync.remember(folder, status="RUNNING")
+
+    def just_before_its_end(path: Path) -> dict:
+        note = real(path)
+        monkeypatch.setattr(mlflow_sync, "noted", real)
+        mlflow_sync.remember(folder, status="FINISHED")
+        return note
+
+    monkeypatch.setattr(mlflow_sync, "noted", just_before_its_end)
+    for _ in range(2):
+        assert not sync(folder, uri, "mirrored", folder.name, {})
+    assert runs(uri, folder)[0].info.status == "FINISHED"
+
+
 def runs_behind(server: Server, uri: str, folder: Path) -> list:
     server.away = False
     return runs(uri, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -164,3 +165,24 @@ def lose_rank_one(rank: int, folder: Path) -> list[str]:
 def test_a_rank_that_does_not_write_keeps_no_other_waiting(tmp_path):
     first, second = spawn(lose_rank_one, 2, tmp_path, seconds=150)
     assert first == second and "step_000001 cannot be written" in first[0] and first[1:] == ["step_000002"]
+
+
+def leave_while_rank_zero_writes(rank: int, folder: Path) -> str | None:
+    """Rank 1 is done with its part, and the training with rank 1; rank 0 has half a second to go."""
+    write, writer = checkpoint_writer._Write._write_whole, CheckpointWriter(folder, load(SMALL))
+
+    def whole(self, parts) -> None:
+        time.sleep(0.5)
+        write(self, parts)
+
+    checkpoint_writer._Write._write_whole = whole
+    begin(writer, Engine(), 1)
+    writer.close()
+    newest = checkpoint.latest(folder)
+    return newest.name if newest else None
+
+
+@pytest.mark.timeout(200)
+def test_a_rank_leaves_no_sooner_than_its_checkpoint_is_whole(tmp_path):
+    """A launcher ends the others with the first that leaves."""
+    assert spawn(leave_while_rank_zero_writes, 2, tmp_path, seconds=150) == ["step_000001"] * 2
