@@ -69,15 +69,18 @@ def from_every_rank(value) -> list:
     return values
 
 
-def agree(trouble: SpmlError | None) -> None:
-    """Raise the first rank's trouble on every rank, if any has one; a collective."""
+def agree(trouble: SpmlError | None, *numbers: int) -> list[int]:
+    """Raise the first rank's trouble on every rank, if any has one; else the sums of the numbers over all
+    ranks. A collective."""
     if world() == 1:
         if trouble:
             raise trouble
-        return
-    troubled = torch.tensor([trouble is not None], dtype=torch.int32, device=_device())
-    if sum_all(troubled):
+        return list(numbers)
+    ours = torch.tensor([trouble is not None, *numbers], dtype=torch.int64, device=_device())
+    troubled, *sums = sum_all(ours).tolist()
+    if troubled:
         raise next(each for each in from_every_rank(trouble) if each)
+    return sums
 
 
 def gather_table(row: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ def observe(rank: int) -> dict:
         "sum": comm.sum_all(ours),
         "untouched": ours.detach(),
         "said": comm.from_rank_zero({"from": rank}),
+        "agreed": comm.agree(None, rank + 1, (rank + 1) << 40),
     }
 
 
@@ -85,3 +86,8 @@ def test_a_sum_is_the_same_bits_everywhere_and_leaves_its_input(seen):
 
 def test_rank_zero_speaks_for_all(seen):
     assert [ours["said"] for ours in seen] == [{"from": 0}] * len(seen)
+
+
+def test_who_agrees_that_nothing_is_wrong_adds_up_numbers(seen):
+    whole = sum(range(1, len(seen) + 1))
+    assert [ours["agreed"] for ours in seen] == [[whole, whole << 40]] * len(seen)
