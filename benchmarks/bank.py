@@ -176,7 +176,7 @@ def _published(filled: Filled) -> dict:
         done = time.perf_counter()
         found.append(_self_found(filled, block))
         again = time.perf_counter()
-        filled.bank._upkeep()
+        filled.bank._upkeep(filled.bank._settled())
         published.append(1e3 * most(done - start))
         upkept.append(1e3 * most(time.perf_counter() - again))
     return {

@@ -58,8 +58,9 @@ class Filled:
         self.step = self.visit = 0
         self._before = before
         self.publish_all()
+        wear = self.bank._settled()
         start = time.perf_counter()
-        self.bank._upkeep()
+        self.bank._upkeep(wear)
         self.build_s = most(time.perf_counter() - start)
         self.rows = int(total(len(self.bank)))
         self._measure_recall()
@@ -74,7 +75,7 @@ class Filled:
         for rows in self.source.batches(self.visit):
             self.publish(rows)
             if self.visit:
-                self.bank._upkeep()
+                self.bank._upkeep(self.bank._settled())
                 if self.step % RECALL_EVERY == 0:
                     self._measure_recall()
                     self.bank.report(self.step)

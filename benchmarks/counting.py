@@ -310,6 +310,9 @@ def _ranks(counting: Counting, world: int) -> SimpleNamespace:
     def all_gather_into_tensor(out: Tensor, tensor: Tensor) -> None:
         count(_bytes(out))
 
+    def all_to_all_single(out: Tensor, tensor: Tensor, *sizes: list[int]) -> None:
+        count(_bytes(tensor))
+
     return SimpleNamespace(
         is_initialized=lambda: world > 1,
         get_world_size=lambda: world,
@@ -317,6 +320,7 @@ def _ranks(counting: Counting, world: int) -> SimpleNamespace:
         get_backend=lambda: "nccl",
         all_reduce=all_reduce,
         all_gather_into_tensor=all_gather_into_tensor,
+        all_to_all_single=all_to_all_single,
     )
 
 

@@ -175,15 +175,13 @@ def batch_of(size: Size, device: torch.device):
 
 
 def answers(size: Size, config: Config) -> dict[tuple[str, str], int]:
-    """What is read where in a step of this size. Every segment has as many pixels as may be drawn of it."""
-    drawn = size.images * size.segments * (config.loss.pixels_per_segment or 0)
+    """What is read where in a step of this size."""
     labelled = int(size.labelled * size.images * size.crop**2)
     return {
         ("method/segments.py:segment", "unique"): size.images * size.segments,
         ("method/batch_segments.py:exchange", "number"): size.images * size.segments,
         ("method/batch_segments.py:propagate", "number"): size.images * size.segments,
         ("method/cross_entropy.py:cross_entropy", "places"): labelled,
-        ("method/pixel_sampling.py:sample_pixels", "places"): drawn,
         ("training/finite_check.py:values", "number"): 0,
     }
 

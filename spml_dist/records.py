@@ -132,7 +132,7 @@ class Pixels:
     image: Tensor
     """[n] int64: index into the rank's images"""
     stands_for: Tensor | None = None
-    """[n] float32: how many pixels of its segment each is drawn for; None = all are here"""
+    """[n] float32: how many pixels of its segment each is drawn for, 0 = it is not; None = all are here"""
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ def choose(
     left[nearest] = False
     near_annotated = comm.sum_all(torch.count_nonzero(store.rows.source[nearest] == ANNOTATED))
     # What all ranks have left to draw from, of either kind: counted, since no rank sees the others' rows.
-    annotated = int((whole.by_class.sum() - near_annotated).item())
-    others = int(whole.rows.item()) - len(image) - annotated
+    annotated, every = torch.cat([whole.by_class.sum()[None] - near_annotated, whole.rows]).tolist()
+    others = every - len(image) - annotated
     probability = sampling.draw_probabilities(annotated, others, settings.sampled)
     drawn = sampling.draw_rows(store, left.nonzero()[:, 0], probability, seed, step)
     rows, count_drawn = _gathered(store, classes, settings, nearest, drawn)

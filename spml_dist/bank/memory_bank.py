@@ -191,8 +191,8 @@ class MemoryBank:
 
         vectors: [Q, C] of any norm; filter: "any" row, those "labelled", those of the "same_class" as labels
         or of an "other_class", those whose image "shares_tag" or "shares_none" with tags, [Q, K] bool; keys:
-        images of the vectors, whose own rows are left out. Exact up to exact_rows rows of a rank; above, at a
-        recall of about min_recall.
+        images of the vectors, whose own rows are left out. Exact up to exact_rows rows of a rank, on
+        average; above, at a recall of about min_recall.
         """
         count, device = len(vectors), vectors.device
         image = image_hash(["" for _ in range(count)] if keys is None else keys, device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,8 @@ from spml_dist.records import Neighbours
 
 
 def union_of_neighbours(neighbours: Sequence[Neighbours], most: int) -> tuple[Tensor, Tensor]:
-    """At most `most` rows out of all queries' neighbours: (image, segment), [m] each, sorted by both.
+    """At most `most` rows out of all queries' neighbours: (image, segment), [m] each, sorted by both, in main
+    memory.
 
     First come the rows that are some query's nearest, then the second nearest, and so on; among equals the
     more similar ones, then by image and segment.
@@ -23,21 +23,29 @@ def union_of_neighbours(neighbours: Sequence[Neighbours], most: int) -> tuple[Te
     if not neighbours:
         return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int32)
     image, segment, similarity = (
-        torch.cat([getattr(each, name).flatten() for each in neighbours]).cpu().numpy()
+        torch.cat([getattr(each, name).flatten() for each in neighbours])
         for name in ("image", "segment", "similarity")
     )
-    place = np.concatenate([np.tile(np.arange(e.image.shape[1]), len(e.image)) for e in neighbours])
-    there = segment >= 0
-    image, segment, similarity, place = image[there], segment[there], similarity[there], place[there]
-    # A row's best place comes first, and of the same place its best similarity.
-    order = np.lexsort((-similarity, place, segment, image))
-    image, segment, similarity, place = image[order], segment[order], similarity[order], place[order]
-    first = np.ones(len(image), bool)
-    first[1:] = (np.diff(image) != 0) | (np.diff(segment) != 0)
-    image, segment, similarity, place = image[first], segment[first], similarity[first], place[first]
-    kept = np.sort(np.lexsort((segment, image, -similarity, place))[:most])
-    device = neighbours[0].image.device
-    return torch.from_numpy(image[kept]).to(device), torch.from_numpy(segment[kept]).to(device)
+    places = [torch.arange(e.image.shape[1], device=image.device).expand_as(e.image) for e in neighbours]
+    rank = _rank(torch.cat([each.flatten() for each in places]), similarity)
+    # The answers that name a row side by side, the best of them first: stable sorts, the last key first.
+    order = rank.argsort(stable=True)
+    for key in (segment, image):
+        order = order[key[order].argsort(stable=True)]
+    image, segment, rank = image[order], segment[order], rank[order]
+    first = segment >= 0
+    first[1:] &= (image[1:] != image[:-1]) | (segment[1:] != segment[:-1])
+    best = torch.where(first, rank, torch.iinfo(rank.dtype).max).argsort(stable=True)[:most].sort().values
+    # Sorted where the answers are: the host is sent the chosen rows alone, at once.
+    image, segment, there = torch.stack([image[best], segment[best].long(), first[best].long()]).cpu()
+    return image[there > 0], segment[there > 0].int()
+
+
+def _rank(place: Tensor, similarity: Tensor) -> Tensor:
+    """[n] int64, smaller for a better answer: by place, then by similarity, [n] float32, largest first."""
+    bits = (similarity + 0.0).view(torch.int32)  # of which 0 has one pattern then
+    # A float's bits in the order of its value: those of negative ones run the other way.
+    return (place << 32) - torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
 
 def segment_numbers(image: Tensor) -> Tensor:
@@ -55,13 +63,13 @@ def draw_queries(image: Tensor, segment: Tensor, most: int, seed: int, step: int
 
 
 def slots_of_rows(store: Store, image: Tensor, segment: Tensor) -> Tensor:
-    """Slots of those of the rows that a store has, [≤ m] int64."""
+    """Slots of those of the rows that a store has, [≤ m] int64, in main memory; image, segment: there too."""
     slots = []
     for number, which in zip(image.tolist(), segment.tolist(), strict=True):
         own = store.slots_of(number)
         if which < len(own):
             slots.append(own[which])
-    return torch.tensor(slots, dtype=torch.int64, device=image.device)
+    return torch.tensor(slots, dtype=torch.int64)
 
 
 def draw_probabilities(annotated: int, others: int, sampled: int) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from spml_dist.bank.counts import RowCounts, count, difference
 from spml_dist.bank.partitions import owned
 from spml_dist.bank.rows import of_segments, unpack
 from spml_dist.bank.search.filters import Kind, Queries, filter_columns, segment_queries
-from spml_dist.bank.search.index_cache import IndexCache
+from spml_dist.bank.search.index_cache import IndexCache, Wear
 from spml_dist.bank.search.lookup import lookup
 from spml_dist.bank.search.recall import measure_recall
 from spml_dist.bank.snapshot_copy import PartitionFile, SnapshotCopy
@@ -89,10 +89,10 @@ class ShardedBank:
 
     def candidates(self, segments: Candidates, step: int, measure: bool = False) -> BankCandidates:
         """`SegmentBank.candidates`."""
-        self.settle()
+        wear = self._settled()
         if self.settings.max_age is not None:
             self.store.expire(step - self.settings.max_age)
-        self._upkeep()
+        self._upkeep(wear)
         queries = segment_queries(segments, self.classes, self._plan.ignore_classes)
         own, joins = self._own_slots(segments), step >= self.settings.warmup
         eligible = self.store.alive[: self.store.used].clone()
@@ -148,21 +148,12 @@ class ShardedBank:
 
     def settle(self) -> None:
         """Put what was published into its slots."""
-        if self._in_transit is None:
-            return
-        packed, self._in_transit, trouble = self._in_transit.receive(), None, None
-        try:
-            slots = self.store.put(unpack(packed, self.dim, self.classes, self.settings.storage))
-            if self.cache:
-                self.cache.invalidate(slots.cpu().numpy())
-        except RunError as error:
-            trouble = error
-        comm.agree(trouble)
+        if self._in_transit is not None:
+            comm.agree(self._put())
 
     def nearest(self, queries: Queries, kind: Kind, k: int) -> Neighbours:
         """The k nearest rows of all ranks for each query. queries: the same on every rank."""
-        self.settle()
-        self._upkeep()
+        self._upkeep(self._settled())
         every_row = self.store.alive[: self.store.used]
         if self.cache and not self.cache.recall_measured:
             least = self.settings.min_recall
@@ -202,15 +193,35 @@ class ShardedBank:
         """What is looked up to choose candidates by."""
         return () if self.settings.candidates == "exact" else self._plan.kinds
 
-    def _upkeep(self) -> None:
-        """Index the rows once they are many."""
+    def _put(self) -> RunError | None:
+        """Put what arrived into its slots; what is wrong with it."""
+        if self._in_transit is None:
+            return None
+        packed, self._in_transit = self._in_transit.receive(), None
+        try:
+            slots = self.store.put(unpack(packed, self.dim, self.classes, self.settings.storage))
+        except RunError as trouble:
+            return trouble
+        if self.cache:
+            self.cache.invalidate(slots.cpu().numpy())
+        return None
+
+    def _settled(self) -> Wear:
+        """As `settle`; how worn the inverted files of all ranks are. A collective, always."""
+        trouble = self._put()
+        own = self.cache.wear if self.cache else Wear(len(self.store))
+        return Wear(*comm.agree(trouble, *own))
+
+    def _upkeep(self, wear: Wear) -> None:
+        """Index the rows once they are many. wear: of all ranks, as `_settled` returned it."""
         if not self.indexes:
             return
-        if self.cache is None or self.cache.outdated:
-            if len(self.store) > self.settings.exact_rows:
-                self.cache = None  # the copies of one file at a time
-                self.cache = IndexCache.of(self.store, self.seed)
-        else:
+        # All ranks at one step: a file takes long to make, and while one makes its own the others wait.
+        many = wear.rows > self.settings.exact_rows * comm.world()
+        if many and (self.cache is None or self.cache.outdated(wear)):
+            self.cache = None  # the copies of one file at a time
+            self.cache = IndexCache.of(self.store, self.seed, wear.rows)
+        elif self.cache:
             self.cache.upkeep()
 
     def _own_slots(self, segments: Candidates) -> Tensor:

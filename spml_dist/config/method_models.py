@@ -219,7 +219,8 @@ class BankConfig(Section):
     exact_rows: int = Field(
         default=10_000,
         ge=0,
-        description="Rows of a worker up to which it searches exactly; above, it searches an inverted file.",
+        description="Rows of a worker, on average over all of them, up to which it searches exactly; above, "
+        "it searches an inverted file.",
     )
     gpu_index: bool = Field(
         default=False,

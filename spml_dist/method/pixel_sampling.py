@@ -12,16 +12,19 @@ from spml_dist.records import Pixels
 from spml_dist.tensor_records import take
 
 
-def sample_pixels(pixels: Pixels, most: int, position: Tensor, seed: int, step: int) -> Pixels:
+def sample_pixels(pixels: Pixels, segments: int, most: int, position: Tensor, seed: int, step: int) -> Pixels:
     """At most some pixels of each segment, drawn anew each step, in their order.
 
-    most: pixels of a segment that stay, at least 1; position: [B] int64, place of each image in the global
-    batch. The draw is a function of (seed, step, place of the image, place of the pixel in it) alone, so it
-    does not depend on how many workers share the batch.
+    segments: how many there are; most: pixels of a segment that are drawn, at least 1; position: [B] int64,
+    place of each image in the global batch. The draw is a function of (seed, step, place of the image, place
+    of the pixel in it) alone, so it does not depend on how many workers share the batch.
 
     All pixels of a segment have the same class, image and region, hence the same masks in every relation. So
     a relation's sum over them is estimated without bias by a sum over the drawn ones, each of which counts
     for (pixels of the segment ÷ drawn ones): stratified sampling with the segments as strata.
+
+    Returns min(n, segments · most) pixels. Where segments have fewer than `most`, these are more than are
+    drawn, and the others stand for none: the host need not wait for a device to say how many are drawn.
     """
     segment, n = pixels.segment, len(pixels.segment)
     numbers, image = torch.arange(n, device=segment.device), pixels.image.contiguous()
@@ -31,9 +34,11 @@ def sample_pixels(pixels: Pixels, most: int, position: Tensor, seed: int, step: 
     order = draw.argsort()
     order = order[segment[order].argsort(stable=True)]
     by_segment = segment[order]
-    rank = numbers - torch.searchsorted(by_segment, by_segment)
-    kept = order[rank < most].sort().values
-    mine = segment[kept]
-    size = torch.searchsorted(by_segment, mine, right=True) - torch.searchsorted(by_segment, mine)
-    size = size.float()
-    return replace(take(replace(pixels, stands_for=None), kept), stands_for=size / size.clamp(max=most))
+    first = torch.searchsorted(by_segment, by_segment)
+    size = torch.searchsorted(by_segment, by_segment, right=True) - first
+    rank = numbers - first
+    stands_for = torch.where(rank < most, size / size.clamp(max=most), 0)
+    drawn_first = rank.argsort(stable=True)[: segments * most]
+    kept, back = order[drawn_first].sort()
+    few = take(replace(pixels, stands_for=None), kept)
+    return replace(few, stands_for=stands_for[drawn_first][back])

@@ -59,8 +59,8 @@ def relational_loss(
     counts = own.to(segments.pixels.embedding.dtype)
     contrasted = segments
     if loss.pixels_per_segment is not None:
-        position = segments.images.position
-        drawn = sample_pixels(segments.pixels, loss.pixels_per_segment, position, seed, step)
+        count, position = len(segments.segments), segments.images.position
+        drawn = sample_pixels(segments.pixels, count, loss.pixels_per_segment, position, seed, step)
         contrasted = replace(segments, pixels=drawn)
     within = within_images(contrasted, relations, loss, counts[0])
     across = across_images(contrasted, bank, relations, loss, counts[1:])

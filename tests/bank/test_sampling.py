@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.counting import counted
 from spml_dist.bank.rows import ANNOTATED
 from spml_dist.bank.sampling import (
     draw_probabilities,
@@ -44,7 +45,8 @@ def slowly(answers: list[list[list[tuple[float, int, int]]]], most: int) -> list
 @st.composite
 def answered(draw):
     """Answers to some queries of each of some kinds; rows and similarities recur."""
-    rows = st.tuples(st.sampled_from([0.25, 0.5, 0.75]), st.integers(-3, 3), st.integers(0, 2))
+    similarities = st.sampled_from([-0.5, -0.25, -0.0, 0.0, 0.25, 0.5])
+    rows = st.tuples(similarities, st.integers(-3, 3), st.integers(0, 2))
     k = draw(st.integers(1, 4))
     best_first = st.lists(rows, max_size=k, unique_by=lambda row: row[1:]).map(
         lambda some: sorted(some, key=lambda row: -row[0])
@@ -70,6 +72,18 @@ def test_a_row_that_is_somebody_s_nearest_beats_a_more_similar_one_that_is_nobod
 def test_of_several_answers_in_one_place_the_most_similar_speaks_for_a_row():
     answers = [[(0.2, 7, 0)], [(0.5, 5, 1)], [(0.9, 7, 0)], [(0.4, 7, 0)]]
     assert union_of_neighbours([neighbours(answers, 1)], 1)[0].tolist() == [7]
+
+
+def test_the_host_is_sent_the_chosen_rows_alone_and_once():
+    """Not the answers of all ranks to all queries, of which there are millions where all segments vote."""
+    chosen = ("bank/sampling.py:union_of_neighbours", "places")
+    with counted(answers={chosen: 5}) as counting:
+        similarity = torch.empty(40, 3, device="cuda:0")
+        image = similarity.long()
+        answers = Neighbours(similarity, image, image.int(), image.short())
+        rows = union_of_neighbours([answers, answers], 9)
+    assert [len(each) for each in rows] == [5, 5] and rows[0].device.type == "cpu"
+    assert counting.now.reads.total() == 1
 
 
 @pytest.fixture

@@ -118,7 +118,8 @@ OWN = ("how", "deal", "keys", "asked", "prefers_exact")
 def observe(rank: int) -> dict:
     """What a rank sees of every case, and the error where something is refused."""
     seen = {name: follow(rank, case) for name, case in CASES.items()}
-    return {"cases": seen, "refusals": {name: refused(rank, name) for name in REFUSALS}}
+    refusals = {name: refused(rank, name) for name in REFUSALS}
+    return {"cases": seen, "refusals": refusals, "files": files_made()}
 
 
 def follow(rank: int, case: dict) -> list[dict]:
@@ -132,7 +133,7 @@ def follow(rank: int, case: dict) -> list[dict]:
         stack.enter_context(patch.object(cache_module, "PROBES", 1 << 10))
         stack.enter_context(patch.object(cache_module, "NEW_ROWS", 5))
         if "prefers_exact" in case:  # which would wear the file out
-            stack.enter_context(patch.object(cache_module.IndexCache, "outdated", False))
+            stack.enter_context(patch.object(cache_module.IndexCache, "outdated", lambda *_: False))
         for step in range(STEPS):
             rows = mine(published(step, case.get("keys"), **how), deal)
             bank.add(rows, KEYS)
@@ -141,6 +142,18 @@ def follow(rank: int, case: dict) -> list[dict]:
             memory = bank.candidates(asked(step, **case.get("asked", {})), step + 1, measure=True)
             seen.append({"memory": flat(memory), "held": held(bank), "report": bank.report(step + 1)})
         assert (bank.cache is not None) == ("exact_rows" in case and len(bank) > 0)
+    return seen
+
+
+def files_made() -> list[dict]:
+    """By step: whether this rank made an inverted file, its rows, and those that its file was made of."""
+    bank, before, seen = bank_of(exact_rows=50, capacity=7000), None, []
+    for step in range(16):
+        bank.add(mine(rows_of([f"{step} {i}" for i in range(12)], [3] * 12, step=step), "in turn"), [])
+        bank.candidates(asked(step), step + 1)
+        made_of = bank.cache.trained_on if bank.cache else 0
+        seen.append({"made": bank.cache is not before, "rows": len(bank), "of": made_of})
+        before = bank.cache
     return seen
 
 
@@ -185,6 +198,19 @@ def test_every_rank_of_any_number_is_told_the_same(ranks, alone, name):
     for one in ranks:
         for ours, single in zip(one["cases"][name], alone["cases"][name], strict=True):
             assert_same(ours["memory"], single["memory"])
+
+
+def test_all_ranks_make_their_inverted_files_at_one_step(ranks):
+    """As the rows of all of them say: whoever waits for the slowest waits once, not once for every rank."""
+    by_step = list(zip(*(one["files"] for one in ranks), strict=True))
+    made_of, made = 0, 0
+    for of_ranks in by_step:
+        rows = sum(each["rows"] for each in of_ranks)
+        due = rows > (2 * made_of if made_of else 50 * len(ranks))
+        made, made_of = made + due, rows if due else made_of
+        assert [(each["made"], each["of"]) for each in of_ranks] == [(due, made_of)] * len(ranks)
+        assert not due or len({each["rows"] for each in of_ranks}) == len(ranks)  # unlike for each alone
+    assert made > 1
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from spml_dist import comm
 from spml_dist.bank import snapshot, snapshot_copy
 from spml_dist.bank.rows import by_identity, digest, empty, pack, written
 from spml_dist.bank.sharded import LookupPlan, ShardedBank
@@ -446,6 +447,20 @@ def save_on_two(rank: int, folder: Path) -> str:
     return trouble(lambda: snapshot.save(bank, folder / "full"))
 
 
+def saved_when_a_file_is_due(rank: int, folder: Path) -> dict:
+    """The rows that inverted files were made of before the checkpoint, and at the step after it."""
+    bank, again = bank_of(*history(2), exact_rows=10), bank_of(exact_rows=10)
+    bank.candidates(question(0), 2)
+    before = bank.cache.trained_on
+    more = rows_of([f"new {image}" for image in range(40)], [3] * 40, 2, 2)
+    bank.add(take(more, more.position % comm.world() == rank), [])
+    snapshot.save(bank, folder)
+    snapshot.restore(again, folder)
+    answers = [pack_memory(each.candidates(question(1), 3)) for each in (bank, again)]
+    made_of = [each.cache.trained_on for each in (bank, again)]
+    return {"before": before, "made_of": made_of, "alike": torch.equal(*answers)}
+
+
 def restore_on_some(rank: int, folder: Path, all_shards: Sequence[int]) -> dict:
     """What this rank holds, and what it says of damaged snapshots."""
     outcome = {}
@@ -468,6 +483,19 @@ def trouble(work: Callable[[], None]) -> str:
     except RunError as error:
         return str(error)
     return ""
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_checkpoint_between_the_rows_that_double_and_the_new_files_changes_nothing(world, tmp_path):
+    """All ranks make theirs at the next step, whether they were interrupted or not."""
+    seen = (
+        [saved_when_a_file_is_due(0, tmp_path / "bank")]
+        if world == 1
+        else spawn(saved_when_a_file_is_due, world, tmp_path / "bank")
+    )
+    rows = seen[0]["before"] + 120
+    assert rows > 2 * seen[0]["before"]
+    assert seen == [{"before": rows - 120, "made_of": [rows, rows], "alike": True}] * world
 
 
 class TestRanks:

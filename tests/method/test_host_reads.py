@@ -23,11 +23,14 @@ def test_the_host_waits_for_the_device_here_and_nowhere_else():
     assert counts(SIZE)["reads"] == READS
 
 
+def test_four_times_a_step_also_where_pixels_are_drawn():
+    assert counts(SIZE, "loss.pixels_per_segment=2")["reads"] == READS and sum(READS.values()) == 4
+
+
 def test_what_else_can_be_asked_for_waits_here():
     words = ("relations.feature_affinity.weight=0.5", "loss.pixels_per_segment=2", "segments.colour=gaussian")
     more = {
         "method/batch_segments.py:propagate": 3,  # which segments are annotated, how many of each rank
-        "method/pixel_sampling.py:sample_pixels": 1,  # how many pixels are drawn
     }
     assert counts(SIZE, *words, "segments.labels=majority")["reads"] == READS | more
 

@@ -24,7 +24,8 @@ def pixels(n: int = 200, seed: int = 0) -> Pixels:
 
 
 def drawn(of: Pixels, most: int, step: int = 0, position=None, seed: int = 0) -> Pixels:
-    return sample_pixels(of, most, torch.arange(IMAGES) if position is None else position, seed, step)
+    position = torch.arange(IMAGES) if position is None else position
+    return sample_pixels(of, len(of.segment.unique()), most, position, seed, step)
 
 
 def test_each_segment_keeps_so_many_pixels_which_count_for_all_of_it():
@@ -71,6 +72,36 @@ def test_the_draw_is_the_images_own_wherever_it_is_computed():
 
 def test_no_pixels_at_all():
     assert len(drawn(take(pixels(), slice(0)), 2).segment) == 0
+
+
+def test_who_is_not_drawn_stands_for_none_where_small_segments_leave_room():
+    """Two of each segment are asked for, and one has a single pixel."""
+    everything = pixels()
+    alone = (everything.segment == 4).nonzero()[0]
+    others = (everything.segment != 4).nonzero()[:, 0]
+    everything = take(everything, torch.cat([others, alone]).sort().values)
+    few = drawn(everything, 2)
+    counted = few.stands_for > 0
+    assert len(counted) == 2 * SEGMENTS and counted.sum() == 2 * SEGMENTS - 1
+    assert torch.bincount(few.segment[counted]).tolist() == [2, 2, 2, 2, 1, 2, 2, 2, 2]
+    total = torch.zeros(SEGMENTS).index_add(0, few.segment, few.stands_for)
+    torch.testing.assert_close(total, torch.bincount(everything.segment).float())
+
+
+def test_a_pixel_that_stands_for_none_changes_nothing():
+    problem = example(n=20)
+    counted = torch.arange(20) % 4 > 0
+    answers = []
+    for turn in range(2):
+        embedding = problem.embedding.clone()
+        embedding[~counted] = embedding[~counted].roll(turn, dims=1)
+        embedding.requires_grad_()
+        shared = problem.prototype, problem.own, problem.blocks, problem.weights
+        done = contrast(embedding, *shared, stands_for=counted.double())
+        done.loss.backward()
+        assert not embedding.grad[~counted].any() and embedding.grad[counted].any()
+        answers.append((done.loss.detach(), done.values, done.without_positive, embedding.grad))
+    assert all(map(torch.equal, *answers))
 
 
 def test_a_pixel_that_stands_for_three_is_three_pixels():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +39,16 @@ STATE = {
 """what a snapshot keeps beside the centroids: its names and those of the attributes"""
 
 
+class Wear(NamedTuple):
+    """What decides whether inverted files are made anew; of one rank, or summed over all."""
+
+    rows: int
+    changed: int = 0
+    """rows written since the centroids were found"""
+    poor: int = 0
+    """files whose recall fell, or never was good for some kind"""
+
+
 class IndexCache:
     """An inverted file over a store, which of its entries are current, and how widely each kind of query is
     searched.
@@ -46,32 +56,35 @@ class IndexCache:
     Rows without a current entry are searched exactly, so what is indexed may lag behind the rows.
     """
 
-    def __init__(self, store: Store, middles: np.ndarray):
-        """middles: centroids, [lists, C] float32."""
+    def __init__(self, store: Store, middles: np.ndarray, trained_on: int | None = None):
+        """middles: centroids, [lists, C] float32; trained_on: rows of all ranks, None = there is one rank."""
         self._store = store
         gpu = store.alive.device.index
         self.inverted: InvertedLists = InvertedFile(middles) if gpu is None else GpuInvertedFile(middles, gpu)
-        self.trained_on = len(store)
-        """rows there were when the centroids were found"""
+        self.trained_on = len(store) if trained_on is None else trained_on
+        """rows that all ranks had when the centroids were found"""
         self.probes: dict[Kind, int] = {}
         self.recall_measured = False
         """since the centroids were found"""
         self.recall_fell = False
         """whether it was found too low after that"""
         self.rows_changed = 0
-        """rows written since the centroids were found"""
+        """rows of the store written since the centroids were found"""
         self._current = np.zeros(len(store.alive), bool)
 
     @classmethod
-    def of(cls, store: Store, seed: int) -> IndexCache:
-        """Trained on a fixed draw of the store's rows, with an entry for each of them."""
+    def of(cls, store: Store, seed: int, rows: int | None = None) -> IndexCache:
+        """Trained on a fixed draw of the store's rows, with an entry for each of them. rows: of all ranks,
+        None = there is one."""
         live = store.live()
         lists = max(1, min(len(live), round(LISTS * len(live) ** 0.5)))
         # Drawn and ordered by a hash of the row: which slots the rows are in makes no difference.
         draw = uniform(seed, 0, store.rows.image[live], store.rows.segment[live])
         chosen = live[torch.argsort(draw)[: POINTS * lists]]
         points = store.rows.vector[chosen].float().cpu().numpy()
-        cache = cls(store, centroids(points, lists, seed))
+        # A rank without rows has a file too, of one list: all have one or none.
+        middles = centroids(points, lists, seed) if len(live) else np.zeros((1, points.shape[1]), np.float32)
+        cache = cls(store, middles, rows)
         cache.update()
         return cache
 
@@ -109,11 +122,15 @@ class IndexCache:
         self._current[: store.used] |= new
 
     @property
-    def outdated(self) -> bool:
-        """Whether other centroids are due: rows are twice as many as they were found for, or recall fell, or
-        never was good for some kind, and half of the rows are others."""
+    def wear(self) -> Wear:
+        """Of this rank."""
         poor = self.recall_fell or any(map(self.prefers_exact, self.probes))
-        return len(self._store) > 2 * self.trained_on or (poor and 2 * self.rows_changed > self.trained_on)
+        return Wear(len(self._store), self.rows_changed, poor)
+
+    def outdated(self, wear: Wear) -> bool:
+        """Whether other centroids are due: rows are twice as many as they were found for, or some file is
+        poor and half of the rows are others. wear: of all ranks."""
+        return wear.rows > 2 * self.trained_on or (wear.poor > 0 and 2 * wear.changed > self.trained_on)
 
     def state(self) -> dict[str, Any]:
         """What cannot be derived from the rows and the centroids."""

@@ -24,7 +24,7 @@ from spml_dist.bank.search.faiss_index import (
     require_gpu,
 )
 from spml_dist.bank.search.filters import Kind, Queries
-from spml_dist.bank.search.index_cache import IndexCache
+from spml_dist.bank.search.index_cache import IndexCache, Wear
 from spml_dist.bank.search.lookup import lookup
 from spml_dist.bank.search.recall import measure_recall
 from spml_dist.bank.store import Store
@@ -73,6 +73,11 @@ def answers(
     store: Store, cache: IndexCache | None, queries: Queries, kinds=KINDS, k: int = K
 ) -> dict[str, SlotNeighbours]:
     return lookup(store, cache, queries, kinds, k, everybody(store))
+
+
+def worn(cache: IndexCache) -> bool:
+    """Where there is one rank."""
+    return cache.outdated(cache.wear)
 
 
 def recall(store: Store, cache: IndexCache, queries: Queries, kind: Kind, k: int = K) -> float:
@@ -287,9 +292,9 @@ class TestUpkeep:
         store = filled(clustered(range(10), 0), capacity=1000)
         cache = IndexCache.of(store, 1)
         store.put(clustered(range(10, 20), 1))
-        assert not cache.outdated
+        assert not worn(cache)
         store.put(clustered(range(20, 21), 2))
-        assert cache.outdated
+        assert worn(cache)
 
     def test_it_is_worn_where_recall_fell_and_half_of_the_rows_are_others(self):
         """What it finds at first may need wide searches; that alone no other centroids would change."""
@@ -297,24 +302,39 @@ class TestUpkeep:
         cache = IndexCache.of(store, 1)
         cache.widen("any")
         put(store, cache, clustered(range(6), 1))
-        assert not cache.outdated  # wide from the start
+        assert not worn(cache)  # wide from the start
         cache.recall_measured = True
         cache.widen("labelled")
-        assert cache.outdated
+        assert worn(cache)
         fresh = IndexCache.of(store, 1)
         fresh.recall_measured = True
         fresh.widen("any")
         put(store, fresh, clustered(range(6, 10), 2))
-        assert not fresh.outdated  # the rows are nearly those that it was trained on
+        assert not worn(fresh)  # the rows are nearly those that it was trained on
 
     def test_it_is_worn_where_recall_never_was_good_and_half_of_the_rows_are_others(self, searched):
         """The rows of an untrained network say little; those of a trained one deserve a file of their own."""
         store = filled(clustered(range(10), 0, noise=3.0))
         cache = IndexCache.of(store, 1)
         measure_recall(store, cache, asking(noise=3.0), ["any"], K, everybody(store), least=1.0)
-        assert cache.prefers_exact("any") and not cache.recall_fell and not cache.outdated
+        assert cache.prefers_exact("any") and not cache.recall_fell and not worn(cache)
         put(store, cache, clustered(range(6), 1))
-        assert cache.outdated
+        assert worn(cache)
+
+    def test_the_rows_of_all_ranks_wear_it(self):
+        """Its own are a few of them; one rank's poor recall is everybody's."""
+        cache = IndexCache.of(filled(clustered(range(10), 0)), 1, rows=1000)
+        assert not cache.outdated(Wear(2000, 9999))
+        assert cache.outdated(Wear(2001)) and cache.outdated(Wear(1000, 501, 1))
+        assert not cache.outdated(Wear(1000, 500, 3))
+
+    def test_a_rank_without_rows_has_one_and_finds_nothing_until_some_come(self):
+        store = filled(clustered(range(0), 0), capacity=1000)
+        cache = IndexCache.of(store, 1, rows=1000)
+        assert (answers(store, cache, asking(), ["any"])["any"].slot == -1).all()
+        put(store, cache, clustered(range(100), 0))
+        cache.update()
+        assert recall(store, cache, asking(), "any") == 1
 
     def test_what_it_knows_of_itself_can_be_put_back(self):
         store = filled(clustered(range(10), 0))
@@ -323,7 +343,7 @@ class TestUpkeep:
         cache.widen("any")
         put(store, cache, clustered(range(6), 1))
         other.resume(cache.state())
-        assert other.state() == cache.state() and other.outdated and other.probes == {"any": 16}
+        assert other.state() == cache.state() and worn(other) and other.probes == {"any": 16}
 
     def test_an_update_can_leave_rows_without_entries(self):
         """As a snapshot needs it: the same rows are unknown to the inverted file as before."""
