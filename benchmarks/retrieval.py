@@ -1,4 +1,4 @@
-"""How fast a collection answers: an index of generated segments, opened and asked, beside FAISS and usearch.
+"""How fast a collection answers: an index of generated segments, opened and asked, beside FAISS and LanceDB.
 
     python -m benchmarks.retrieval --json OUT                      # 1,000,000 rows
     python -m benchmarks.retrieval --rows 10000000 --json OUT      # is it built in bounded memory?
@@ -6,7 +6,7 @@
 
 Every row asks one query at a time for its K nearest: the index without a filter, with one that passes about
 half and one that passes few, through the page's endpoint, and the same vectors in a plain flat FAISS index
-and in usearch, which stands for a vector data base.
+and in LanceDB (pip install 'spml-dist[benchmarks]'), which stands for a vector data base.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import contextlib
 import http.client
 import importlib.util
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -41,6 +40,8 @@ from spml_dist.retrieval.segment_index import Search, SegmentIndex
 DIM, CLASSES, A_PICTURE, MIDDLES = 64, 20, 30, 4000
 K, QUERIES, CONNECTIONS = 20, 500, 8
 CHUNK = 30_000
+LISTS = 1024
+"""of LanceDB's inverted file"""
 GENERATED = "generated"
 FILTERS = {
     "none": Filter(),
@@ -259,7 +260,7 @@ def _asked(port: int, rows: np.ndarray) -> list[float]:
 
 
 def _plain(index: SegmentIndex, rows: np.ndarray) -> Iterator[dict[str, Any]]:
-    """The same vectors in a flat FAISS index and in usearch."""
+    """The same vectors in a flat FAISS index and in LanceDB."""
     import faiss
 
     vectors = index.vectors[:].astype(np.float32)
@@ -271,20 +272,34 @@ def _plain(index: SegmentIndex, rows: np.ndarray) -> Iterator[dict[str, Any]]:
         _row("FAISS, flat", "none", lambda row: flat.search(vectors[row][None], K)[1][0], rows, truth) | facts
     )
     flat.reset()
-    if importlib.util.find_spec("usearch") is None:
-        print("no row for usearch: pip install 'spml-dist[benchmarks]'", file=sys.stderr)
+    if importlib.util.find_spec("lancedb") is None:
+        print("no row for LanceDB: pip install 'spml-dist[benchmarks]'", file=sys.stderr)
         return
-    from usearch.index import Index
+    yield _lance(vectors, rows, truth, max(index.infos["probes"], 1)) | {"rows": len(vectors)}
 
-    graph = Index(ndim=vectors.shape[1], metric="ip", dtype="f16")
-    graph.add(np.arange(len(vectors)), vectors, threads=os.cpu_count() or 1)
-    with tempfile.NamedTemporaryFile() as file:
-        graph.save(file.name)
+
+def _lance(vectors: np.ndarray, rows: np.ndarray, truth: Callable, probes: int) -> dict[str, Any]:
+    """A plain vector data base: an inverted file over the same vectors, as many lists searched."""
+    import lancedb
+
+    dim = vectors.shape[1]
+    table = {"id": np.arange(len(vectors)), "vector": pa.FixedSizeListArray.from_arrays(vectors.ravel(), dim)}
+    with tempfile.TemporaryDirectory() as folder:
+        made = lancedb.connect(folder).create_table("segments", pa.table(table))
+        made.create_index(metric="dot", index_type="IVF_FLAT", num_partitions=LISTS)
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         begin = time.perf_counter()
-        opened = Index.restore(file.name, view=True)
-        facts |= {"open_s": round(time.perf_counter() - begin, 3)}
-        facts["bytes_per_row"] = round(os.path.getsize(file.name) / len(vectors), 1)
-        yield _row("usearch", "none", lambda row: opened.search(vectors[row], K).keys, rows, truth) | facts
+        opened = lancedb.connect(folder).open_table("segments")
+        facts = {
+            "open_s": round(time.perf_counter() - begin, 3),
+            "bytes_per_row": round(size / len(vectors), 1),
+        }
+
+        def ask(row: int) -> np.ndarray:
+            query = opened.search(vectors[row]).distance_type("dot").nprobes(probes).limit(K)
+            return query.select(["id", "_distance"]).to_arrow()["id"].to_numpy()
+
+        return _row("LanceDB", "none", ask, rows, truth) | facts
 
 
 def _shown(value: object) -> object:

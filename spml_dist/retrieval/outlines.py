@@ -12,6 +12,8 @@ from spml_dist.inference.whole_image import Geometry, image_geometry
 
 FINENESS = 4
 """corners of cells are found on a grid so many times as fine"""
+Pixels = tuple[np.ndarray, np.ndarray]
+"""[FINENESS·h] and [FINENESS·w] int64: the image's row and column at the middle of each fine cell"""
 
 
 def encode(numbers: np.ndarray, count: int) -> list[bytes]:
@@ -22,7 +24,7 @@ def encode(numbers: np.ndarray, count: int) -> list[bytes]:
 
 def decode(outline: bytes, grid: tuple[int, int]) -> np.ndarray:
     """[h, w] bool: the segment's cells."""
-    return coco.decode({"size": list(grid), "counts": outline}).astype(bool)
+    return coco.decode({"size": list(grid), "counts": outline}).view(bool)
 
 
 @lru_cache(maxsize=256)
@@ -31,28 +33,40 @@ def geometry_of(image: tuple[int, int], longer_side: int | None, grid: tuple[int
     return image_geometry(image, longer_side, grid)
 
 
-def path(member: np.ndarray, geometry: Geometry) -> str:
+@lru_cache(maxsize=256)
+def pixels_of(image: tuple[int, int], longer_side: int | None, grid: tuple[int, int]) -> Pixels:
+    """Where the fine cells of an image of this size, (height, width), lie on it."""
+    return pixels(geometry_of(image, longer_side, grid))
+
+
+def pixels(geometry: Geometry) -> Pixels:
+    """Where the fine cells lie on the image."""
+    return tuple(
+        np.interp((np.arange(FINENESS * (len(each) - 1)) + 0.5) / FINENESS, np.arange(len(each)), each)
+        .round()
+        .astype(np.int64)
+        for each in edges(geometry)
+    )
+
+
+def path(member: np.ndarray, where: Pixels) -> str:
     """The boundary of a segment as an SVG path in pixels of the image; "" for none.
 
     member: [h, w] bool. Corners lie on the edges between cells, to a pixel.
     """
-    rows, columns = np.flatnonzero(member.any(axis=1)), np.flatnonzero(member.any(axis=0))
-    if not len(rows):
+    cells = member.view(np.uint8)
+    left, top, width, height = cv2.boundingRect(cells)
+    if not width:
         return ""
-    part = member[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    part = cells[top : top + height, left : left + width]
     fine = cv2.resize(part, None, fx=FINENESS, fy=FINENESS, interpolation=cv2.INTER_NEAREST)
-    fine = cv2.copyMakeBorder(fine, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    contours, _ = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    edges_y, edges_x = edges(geometry)
-    # A contour runs through the outermost fine cells, half a fine cell inside of the edge.
-    corners = (np.concatenate(contours)[:, 0, :].astype(np.float64) - 0.5) / FINENESS
-    x = np.interp(columns[0] + corners[:, 0], np.arange(len(edges_x)), edges_x).round().astype(int).tolist()
-    y = np.interp(rows[0] + corners[:, 1], np.arange(len(edges_y)), edges_y).round().astype(int).tolist()
-    steps, start = [], 0
-    for count in map(len, contours):
-        part_of = slice(start, start + count)
-        steps.append("M" + "L".join(f"{a} {b}" for a, b in zip(x[part_of], y[part_of], strict=True)) + "Z")
-        start += count
+    begin = FINENESS * left, FINENESS * top
+    contours, _ = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=begin)
+    rows, columns = where
+    steps = []
+    for contour in contours:
+        corners = np.stack([columns[contour[:, 0, 0]], rows[contour[:, 0, 1]]], axis=1)
+        steps.append(f"M{' '.join(map(str, corners.ravel().tolist()))}Z")  # M is followed by lines
     return "".join(steps)
 
 

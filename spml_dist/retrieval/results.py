@@ -134,7 +134,7 @@ def _query_card(collection: Collection, answer: Answer) -> dict[str, Any] | None
     pixels, segments, number = answer.image
     jpeg = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]))[1].tobytes()
     height, width = segments.size
-    path = outlines.path(segments.numbers == number, segments.geometry)
+    path = outlines.path(segments.numbers == number, outlines.pixels(segments.geometry))
     predicted = collection.classes[segments.predicted[number]]
     shown = {"title": answer.query, "class": f"predicted {predicted}", "width": width, "height": height}
     return shown | {"path": path, "tags": "", "picture": pictures.embedded(jpeg), "missing": None}

@@ -91,7 +91,9 @@ class SegmentIndex:
         batches = [rows.get_batch(number) for number in range(rows.num_record_batches)]
         self._schema = rows.schema
         # Kept, as to make them again for every row takes longer than to read it.
-        self._columns = [dict(zip(rows.schema.names, batch.columns, strict=True)) for batch in batches]
+        self._columns = [
+            dict(zip(rows.schema.names, map(_mapped, batch.columns), strict=True)) for batch in batches
+        ]
         self._firsts = np.cumsum([0, *(batch.num_rows for batch in batches)])
         self._index = vector_index.open_mapped(folder / layout.INDEX, infos["kind"])
         self._allowed = lru_cache(maxsize=KEPT_FILTERS)(self._filtered)
@@ -106,11 +108,7 @@ class SegmentIndex:
 
     def column(self, name: str) -> np.ndarray:
         """All values of a numeric column of `rows.schema`, or [N, bytes] uint8 of the tags."""
-        parts = [columns[name] for columns in self._columns]
-        if name == "tags":
-            width = parts[0].type.byte_width
-            return np.concatenate([_bytes(part).reshape(-1, width) for part in parts])
-        return np.concatenate([part.to_numpy() for part in parts])
+        return np.concatenate([columns[name] for columns in self._columns])
 
     @cached_property
     def label(self) -> np.ndarray:
@@ -126,7 +124,7 @@ class SegmentIndex:
     def segment(self, row: int) -> Segment:
         """What is known of a row."""
         columns, at = self._place(row)
-        values = {name: column[at].as_py() for name, column in columns.items()}
+        values = {name: _plain(column[at]) for name, column in columns.items()}
         return _segment(row, values, self.packs, self.classes)
 
     def row_of(self, name: str) -> int:
@@ -153,8 +151,8 @@ class SegmentIndex:
         if not segment.outline:
             x0, y0, x1, y1 = segment.box
             return f"M{x0} {y0}L{x1} {y0}L{x1} {y1}L{x0} {y1}Z"
-        geometry = outlines.geometry_of(segment.size, self.infos["cut"]["longer_side"], segment.grid)
-        return outlines.path(outlines.decode(segment.outline, segment.grid), geometry)
+        where = outlines.pixels_of(segment.size, self.infos["cut"]["longer_side"], segment.grid)
+        return outlines.path(outlines.decode(segment.outline, segment.grid), where)
 
     def vector(self, row: int) -> np.ndarray:
         """[C] float32"""
@@ -261,7 +259,7 @@ class SegmentIndex:
         columns, at = self._place(row)
         return columns["key"][at].as_py()
 
-    def _place(self, row: int) -> tuple[dict[str, pa.Array], int]:
+    def _place(self, row: int) -> tuple[dict[str, np.ndarray | pa.Array], int]:
         """The columns of a row's batch, and where it is in them."""
         batch = int(np.searchsorted(self._firsts, row, side="right")) - 1
         return self._columns[batch], row - int(self._firsts[batch])
@@ -323,8 +321,19 @@ def allowing(mask: np.ndarray) -> Allowed:
     return (None, np.flatnonzero(mask)) if few else (np.packbits(mask, bitorder="little"), None)
 
 
-def _bytes(column: pa.Array) -> np.ndarray:
-    """Fixed-size bytes as they lie, without a copy."""
-    width = column.type.byte_width
-    start = column.offset * width
-    return np.frombuffer(column.buffers()[1], np.uint8)[start : start + len(column) * width]
+def _mapped(column: pa.Array) -> np.ndarray | pa.Array:
+    """A column of numbers as it lies, [n], and one of fixed bytes, [n, bytes] uint8; texts remain Arrow's."""
+    kind, content = column.type, column.buffers()[1]
+    if pa.types.is_fixed_size_binary(kind):
+        width = kind.byte_width
+        return np.frombuffer(content, np.uint8, len(column) * width).reshape(-1, width)
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return column
+    return np.frombuffer(content, kind.to_pandas_dtype(), len(column))
+
+
+def _plain(value: Any) -> Any:
+    """A cell of a column as a number, text or bytes of Python."""
+    if isinstance(value, pa.Scalar):
+        return value.as_py()
+    return value.tobytes() if isinstance(value, np.ndarray) else value.item()

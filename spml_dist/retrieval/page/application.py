@@ -157,10 +157,11 @@ class Page:
     def _uploaded(self, upload: Upload) -> dict[str, Any]:
         segments = upload.segments
         height, width = segments.size
+        where = outlines.pixels(segments.geometry)
         drawn = [
             {
                 "number": number,
-                "path": outlines.path(segments.numbers == number, segments.geometry),
+                "path": outlines.path(segments.numbers == number, where),
                 "class": f"predicted {self._collection.classes[segments.predicted[number]]}",
             }
             for number in range(len(segments.vector))

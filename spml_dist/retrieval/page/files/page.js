@@ -141,7 +141,7 @@ async function show() {
       if (name && !answer) return;
       const picture = await get(`/api/picture/${encodeURIComponent(answer ? answer.row : values.get("picture"))}`);
       stage(picture, `/picture/${picture.row}`, (segment) => go({ segment: segment.id }));
-      mark(name);
+      mark(answer ? answer.query : name); // a row was asked for by its number
       if (!name) tell(null);
     }
   } catch (problem) {
