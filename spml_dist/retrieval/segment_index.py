@@ -326,10 +326,11 @@ def _mapped(column: pa.Array) -> np.ndarray | pa.Array:
     kind, content = column.type, column.buffers()[1]
     if pa.types.is_fixed_size_binary(kind):
         width = kind.byte_width
-        return np.frombuffer(content, np.uint8, len(column) * width).reshape(-1, width)
+        every = np.frombuffer(content, np.uint8, len(column) * width, column.offset * width)
+        return every.reshape(-1, width)
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return column
-    return np.frombuffer(content, kind.to_pandas_dtype(), len(column))
+    return np.frombuffer(content, kind.to_pandas_dtype(), len(column), column.offset * kind.byte_width)
 
 
 def _plain(value: Any) -> Any:
