@@ -72,10 +72,13 @@ class _OpenRows:
     @torch.inference_mode()
     def add(self, tile: Tile, probabilities: Tensor) -> None:
         """Add a tile's part to the mean; its probabilities are overwritten."""
+        share = torch.from_numpy(tile.row_share[:, None] * tile.column_share).to(probabilities.device)
+        if not self._sum.shape[1] and probabilities.shape[2] == self._sum.shape[2]:
+            self._sum = probabilities.mul_(share)  # the first of its rows, as wide as the image: no sum yet
+            return
         if (lacking := tile.rows.last - self.top - self._sum.shape[1]) > 0:
             classes, _, width = self._sum.shape
             self._sum = torch.cat([self._sum, self._sum.new_zeros(classes, lacking, width)], dim=1)
-        share = torch.from_numpy(tile.row_share[:, None] * tile.column_share).to(probabilities.device)
         rows = slice(tile.rows.first - self.top, tile.rows.last - self.top)
         self._sum[:, rows, tile.columns.first : tile.columns.last] += probabilities.mul_(share)
 
