@@ -275,18 +275,19 @@ def _plain(index: SegmentIndex, rows: np.ndarray) -> Iterator[dict[str, Any]]:
     if importlib.util.find_spec("lancedb") is None:
         print("no row for LanceDB: pip install 'spml-dist[benchmarks]'", file=sys.stderr)
         return
-    yield _lance(vectors, rows, truth, max(index.infos["probes"], 1)) | {"rows": len(vectors)}
+    yield _lance(vectors, rows, truth, index.infos["probes"] or LISTS) | {"rows": len(vectors)}
 
 
 def _lance(vectors: np.ndarray, rows: np.ndarray, truth: Callable, probes: int) -> dict[str, Any]:
     """A plain vector data base: an inverted file over the same vectors, as many lists searched."""
     import lancedb
+    from lancedb.index import IvfFlat
 
     dim = vectors.shape[1]
     table = {"id": np.arange(len(vectors)), "vector": pa.FixedSizeListArray.from_arrays(vectors.ravel(), dim)}
     with tempfile.TemporaryDirectory() as folder:
         made = lancedb.connect(folder).create_table("segments", pa.table(table))
-        made.create_index(metric="dot", index_type="IVF_FLAT", num_partitions=LISTS)
+        made.create_index("vector", config=IvfFlat(distance_type="dot", num_partitions=LISTS))
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         begin = time.perf_counter()
         opened = lancedb.connect(folder).open_table("segments")
