@@ -222,16 +222,22 @@ class TestFollowing:
 
     def test_ctrl_c_leaves_the_log_and_says_how_to_stop_the_job(self, submit: Submit, dashboard: Dashboard):
         dashboard.endless = True
+        left = threading.Event()
 
         def interrupt() -> None:
             assert dashboard.tailed.wait(60)
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # as a terminal's is heard
+            # As a terminal's is heard. Python loses one that comes just before it waits for a socket, and a
+            # person presses again.
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            while not left.wait(10):
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
         before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which parallel tests ignore
         threading.Thread(target=interrupt, daemon=True).start()
         try:
             done = submit("--address", dashboard.address, QUICKSTART)
         finally:
+            left.set()
             signal.signal(signal.SIGINT, before)
         name = dashboard.jobs[0]["submission_id"]
         assert done.status == 130, done
