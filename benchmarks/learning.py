@@ -92,8 +92,12 @@ ROWS: dict[str, tuple[str, ...]] = {
     "cooccurrence_0": ("relations.cooccurrence.weight=0",),
     "cooccurrence_0.1": ("relations.cooccurrence.weight=0.1",),
     "cooccurrence_others": ("relations.cooccurrence.own_image=false",),
+    "bank_random": (),
+    "bank_frozen": (),
 }
 """row → what it changes in WORDS; the first four answer whether the method and its bank are worth it"""
+CONTROLS = {"bank_random": "random", "bank_frozen": "frozen"}
+"""row → how benchmarks.bank_controls spoils the bank of the data set, to refute that it helps"""
 COLUMNS = ("classifier", "neighbours", "cpu_s")
 PLOTTED = {
     "cross_entropy": "cross-entropy on the labelled pixels",
@@ -116,7 +120,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--table", action="store_true", help="write the table of what is there")
     args = parser.parse_args(argv)
     if args.list:
-        print("\n".join(f"{name:<30} {' '.join(words)}".rstrip() for name, words in ROWS.items()))
+        for name, words in ROWS.items():
+            control = ("benchmarks.bank_controls", CONTROLS[name]) if name in CONTROLS else ()
+            print(f"{name:<30} {' '.join((*words, *control))}".rstrip())
         return 0
     if args.out is None or not (args.table or args.data):
         parser.error("--out is needed, and to train --data or the environment's SPML_DATA")
@@ -139,9 +145,9 @@ def train(out: Path, folder: Path, labels: str, row: str, seed: int, steps: int)
     }
     packs["test"] = packs["val"]
     words = (f"seed={seed}", *WORDS, *ROWS[row])
-    training.train(
-        out, SETS[name], f"{run_name(name, labels, row, steps)}_{seed}", steps, "val", packs, *words
-    )
+    run = f"{run_name(name, labels, row, steps)}_{seed}"
+    program = ("benchmarks.bank_controls", CONTROLS[row]) if row in CONTROLS else training.PROGRAM
+    training.train(out, SETS[name], run, steps, "val", packs, *words, program=program)
 
 
 def run_name(name: str, labels: str, row: str, steps: int) -> str:

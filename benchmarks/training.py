@@ -26,6 +26,7 @@ SMALL = (
 )
 """a smaller network from scratch on smaller batches, so that a comparison fits into a day of two CPU cores"""
 
+PROGRAM = ("spml_dist",)
 QUIET = ("tracking.previews=0", "tracking.every=50", "checkpoint.keep=1", "evaluation.pictures=0")
 
 
@@ -38,11 +39,18 @@ def pack(out: Path, folder: Path, split: str, name: str, *words: str) -> Path:
 
 
 def train(
-    out: Path, config: str, run: str, steps: int, split: str, data: dict[str, Path], *words: str
+    out: Path,
+    config: str,
+    run: str,
+    steps: int,
+    split: str,
+    data: dict[str, Path],
+    *words: str,
+    program: Sequence[str] = PROGRAM,
 ) -> None:
     """Train OUT/runs/RUN alone and evaluate it, or do what is left of that.
 
-    config: file of configs/; data: packs by split, relative to OUT; words: overrides.
+    config: file of configs/; data: packs by split, relative to OUT; words: overrides; program: what trains.
     """
     found = result(out, run, split)
     if found and found["step"] == steps:
@@ -52,7 +60,8 @@ def train(
         f"schedule.steps={steps}",
         *(f"data.{part}={path}" for part, path in data.items()),
     ]
-    spent = verb(out, "train", str(ROOT / "configs" / config), "--alone", *overrides, *SMALL, *QUIET, *words)
+    start = ("train", str(ROOT / "configs" / config), "--alone")
+    spent = verb(out, *start, *overrides, *SMALL, *QUIET, *words, program=program)
     with (out / "runs" / run / "cpu.txt").open("a") as file:
         file.write(f"{spent}\n")
     verb(out, "evaluate", f"runs/{run}", "--split", split)
@@ -69,13 +78,13 @@ def cpu_seconds(out: Path, run: str) -> float:
     return sum(map(float, (out / "runs" / run / "cpu.txt").read_text().split()))
 
 
-def verb(out: Path, *words: str) -> float:
+def verb(out: Path, *words: str, program: Sequence[str] = PROGRAM) -> float:
     """Run a verb in OUT, its output in OUT/log.txt; its processor time in seconds."""
     print("spml-dist", *words, file=sys.stderr, flush=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with (out / "log.txt").open("a") as log:
-        command = [sys.executable, "-m", "spml_dist", *words]
+        command = [sys.executable, "-m", *program, *words]
         subprocess.run(command, cwd=out, env=environment, check=True, stdout=log, stderr=log)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -9,7 +9,9 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
 
+from spml_dist.bank.memory_bank import MemoryBank
 from spml_dist.config import load
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -93,6 +95,24 @@ def test_every_row_of_the_study_is_an_experiment_that_can_be_loaded():
     plain = load(configs / "gid15_scribble.yaml", learning.WORDS)
     for name, words in learning.ROWS.items():
         config = load(configs / "gid15_scribble.yaml", [*learning.WORDS, *words])
-        assert (config == plain) == (name == "nearest+sampled"), name
+        assert (config == plain) == (name in ("nearest+sampled", *learning.CONTROLS)), name
     for name in learning.SETS.values():
         assert load(configs / name, learning.WORDS).model == plain.model
+
+
+def test_the_controls_spoil_a_bank_and_nothing_else(monkeypatch):
+    """Random vectors keep the class of the row that they replace; a frozen bank keeps its first rows."""
+    controls = importlib.import_module("benchmarks.bank_controls")
+    bank = MemoryBank(dim=4, classes=3, candidates="exact")
+    bank.add(torch.eye(4)[:3], torch.arange(3), ["a"] * 3, step=0)
+    elsewhere = bank.segments(torch.eye(4)[3:], torch.zeros(1, dtype=torch.int64), ["d"])
+    honest, spoilt = bank.candidates(elsewhere, 1).rows, controls.random(bank.bank, elsewhere, 1).rows
+    assert spoilt.semantic.tolist() == honest.semantic.tolist() == [0, 1, 2]
+    assert torch.allclose(spoilt.prototype.norm(dim=1), torch.ones(3))
+    assert not torch.allclose(spoilt.prototype, honest.prototype)
+    taken = []
+    monkeypatch.setattr(controls, "take_in", lambda bank, parts, step: taken.append((step, len(parts))))
+    publish = controls.frozen(["train", "x.yaml", "schedule.steps=20"])
+    for step in range(4):
+        publish(bank.bank, ["part"], step)
+    assert taken == [(0, 1), (1, 1), (2, 0), (3, 0)]
