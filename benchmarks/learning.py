@@ -29,7 +29,9 @@ from benchmarks import training
 
 SETS = {"gid15": "gid15_scribble.yaml", "msrc21": "gid15_scribble.yaml", "ccp": "ccp_scribble.yaml"}
 """folder → configuration; with WORDS they differ in the classes that co-occurrence ignores alone"""
-LABELS = ("scribble30", "points1", "masks")
+LABELS = ("scribble30", "points1", "masks", "boxes", "tags")
+MAPPED = ("boxes", "tags")
+"""labels of which activation maps make seeds of pixels, the same for all seeds of the trainings"""
 SEEDS = (235, 7, 11)
 STEPS = 500
 WORDS = (
@@ -143,11 +145,30 @@ def train(out: Path, folder: Path, labels: str, row: str, seed: int, steps: int)
         split: training.pack(out, folder, split, f"{name}_{kind}/{split}", "--labels", kind)
         for split, kind in (("train", labels), ("val", "masks"))
     }
+    if labels in MAPPED:
+        packs["train"] = seeds_of_maps(out, name, labels, packs["train"])
     packs["test"] = packs["val"]
     words = (f"seed={seed}", *WORDS, *ROWS[row])
     run = f"{run_name(name, labels, row, steps)}_{seed}"
     program = ("benchmarks.bank_controls", CONTROLS[row]) if row in CONTROLS else training.PROGRAM
     training.train(out, SETS[name], run, steps, "val", packs, *words, program=program)
+
+
+def seeds_of_maps(out: Path, name: str, labels: str, weak: Path) -> Path:
+    """The pack of a pack's activation maps, relative to OUT; made where it is not there."""
+    seeds = Path("data") / f"{name}_{labels}_seeds" / "train"
+    if not (out / seeds / "manifest.json").exists():
+        run = maps_run(name, labels)
+        words = (f"name={run.removesuffix('_cam')}", f"data.train={weak}", "data.val=null", "data.test=null")
+        config = str(training.ROOT / "configs" / SETS[name])
+        training.verb(out, "cam", "train", config, "--alone", *words, *WORDS, f"cam.steps={STEPS}")
+        training.verb(out, "cam", "infer", f"runs/{run}", str(weak), "--out", str(seeds))
+    return seeds
+
+
+def maps_run(name: str, labels: str) -> str:
+    """Of the classifier of tags in OUT/runs."""
+    return f"{name}_{labels}_maps_cam"
 
 
 def run_name(name: str, labels: str, row: str, steps: int) -> str:

@@ -116,3 +116,26 @@ def test_the_controls_spoil_a_bank_and_nothing_else(monkeypatch):
     for step in range(4):
         publish(bank.bank, ["part"], step)
     assert taken == [(0, 1), (1, 1), (2, 0), (3, 0)]
+
+
+def test_what_follows_an_embedding_is_told_by_stage(tmp_path):
+    """Means over the seeds, in the order of the stages; labels are of train and have no boundary IoU."""
+    refined = importlib.import_module("benchmarks.refined")
+    for seed in (7, 11):
+        run = tmp_path / "runs" / f"msrc21_boxes_nearest_sampled_{seed}"
+        result = {"readouts": {"classifier": {"miou": seed / 100, "boundary_miou": 0.05}}}
+        names = ("result.json", "stages/s2/result.json", "stages/s2/result_val_classifier_crf.json")
+        for name in names:
+            _write(run / name, json.dumps(result))
+        walk = {"stage": "walk", "readout": "labels", "split": "train", "miou": 0.75}
+        other = {"stage": "s2", "readout": "classifier", "split": "val", "miou": 0.5}
+        _write(run / "refinement.json", json.dumps({"stages": [walk, other]}))
+    _write(tmp_path / "runs/msrc21_boxes_nearest_sampled_235/result.json", "{}")  # not refined yet
+    assert refined.main(["--out", str(tmp_path), "--table"]) == 0
+    assert (tmp_path / "refined.md").read_text().splitlines()[2:] == [
+        "| msrc21 | boxes | embedding | classifier | val | 2 | 9.0 ± 2.8 | 5.0 ± 0.0 |",
+        "| msrc21 | boxes | walk | labels | train | 2 | 75.0 ± 0.0 | - |",
+        "| msrc21 | boxes | s2 | classifier | val | 2 | 9.0 ± 2.8 | 5.0 ± 0.0 |",
+        "| msrc21 | boxes | s2 | classifier, CRF | val | 2 | 9.0 ± 2.8 | 5.0 ± 0.0 |",
+    ]
+    assert json.loads((tmp_path / "refined.json").read_text())[0]["miou"] == pytest.approx([7, 11])

@@ -424,7 +424,10 @@ REFINEMENT = {
     "classes": ["sea & <sand>", "rock"],
     "background": None,
     "stages": [
-        {"stage": "embedding", "readout": "classifier", "split": "val", "images": 12, "miou": 0.25},
+        {
+            **{"stage": "embedding", "readout": "classifier", "split": "val", "images": 12},
+            **{"miou": 0.25, "boundary_miou": 0.125},
+        },
         {
             "stage": "walk",
             "readout": "labels",
@@ -448,6 +451,7 @@ def test_what_each_stage_of_a_refinement_came_to_is_shown_as_a_table_and_as_bars
     assert re.search(
         r"<td>walk</td><td>labels</td><td>train</td><td>1,234</td><td[^>]*><div><span[^>]*>50\.0<", text
     )
+    assert ">12.5<" in text, "the boundary IoU of what was read out; labels and earlier releases have none"
     assert "precision, walk" in text and ">62.5<" in text and ">87.5<" in text
     assert "<td>–</td><td>–</td>" in text, "of a class that nothing tells of"
     picture = text[text.index("What each stage gained") :]

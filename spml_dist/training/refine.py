@@ -119,10 +119,14 @@ def refine(
 def table(refinement: Mapping[str, Any]) -> str:
     """What `refine` returns, a line for each number."""
     rows = [
-        (f"{each['stage']}, {each['readout']}", each["split"], each["images"], f"{100 * each['miou']:.1f}")
+        (
+            f"{each['stage']}, {each['readout']}",
+            *(each["split"], each["images"], f"{100 * each['miou']:.1f}"),
+            "-" if (edges := each.get("boundary_miou")) is None else f"{100 * edges:.1f}",
+        )
         for each in refinement["stages"]
     ]
-    return tables.table(("stage", "split", "images", "mIoU"), rows)
+    return tables.table(("stage", "split", "images", "mIoU", "boundary"), rows)
 
 
 def _cam_run(run: RunFolder, cam: str | Path | None) -> Path:
@@ -166,6 +170,7 @@ def _of_classifier(folder: Path, stage: str, config: Config) -> Iterator[dict[st
             "split": split,
             "images": result["images"],
             "miou": values["miou"],
+            "boundary_miou": values.get("boundary_miou"),  # results of earlier releases have none
         }
 
 

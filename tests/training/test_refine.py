@@ -132,6 +132,8 @@ def test_every_stage_is_made_and_measured(refined, run: Path, mixed: Path):
         ("val", 4)
     }
     assert json.loads((run / "refinement.json").read_text()) == refined
+    for each in refined["stages"]:
+        assert (each["readout"] == "labels") == (each.get("boundary_miou") is None), each["stage"]
     assert (run / "refinement.md").read_text().count("\n") == len(readouts) + 3
     assert "cam-walk, labels" in table(refined)
 

@@ -1,0 +1,115 @@
+"""What comes after an embedding: `python -m benchmarks.refined --out OUT --set NAME --labels KIND --seed N`.
+
+Trains the row `nearest+sampled` of `benchmarks.learning` where OUT/runs does not hold it, then `spml-dist
+refine` with the settings of the small configurations, and evaluates each classifier once more with a dense
+CRF; with --test all of it on the test split too, for sets that have one. Tags and boxes get seeds of
+class activation maps first, the same for all seeds (`spml-dist cam`). What is there is not repeated, so the
+same command goes on. OUT/refined.md has the mIoU and the boundary IoU of each stage, in per cent, means and
+deviations over the seeds; OUT/refined.json the values of each seed; --table writes them without training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+
+from benchmarks import learning, training
+
+ROW = "nearest+sampled"
+CLASSIFIER = (
+    *("classifier.steps=500", "classifier.batch=8", "classifier.warmup=25"),
+    *("classifier.dropout=0.1", "classifier.grey=0", "classifier.blur=0"),
+)
+CRF = ("--readouts", "classifier", "--crf")
+Values = tuple[float, float | None]
+"""mIoU and boundary IoU in per cent; labels have none of the second"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.refined", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="that of benchmarks.learning")
+    parser.add_argument("--data", type=Path, default=os.environ.get("SPML_DATA"), metavar="DIR")
+    parser.add_argument("--set", nargs="+", choices=learning.SETS, default=[], metavar="NAME", dest="sets")
+    parser.add_argument("--labels", nargs="+", choices=learning.LABELS, default=[], metavar="KIND")
+    parser.add_argument("--seed", nargs="+", type=int, default=[learning.SEEDS[0]], metavar="N", dest="seeds")
+    parser.add_argument("--test", action="store_true", help="on the test split too")
+    parser.add_argument("--table", action="store_true", help="write the table of what is there")
+    args = parser.parse_args(argv)
+    if not args.table:
+        if not args.data:
+            parser.error("--data or the environment's SPML_DATA is needed")
+        args.out.mkdir(parents=True, exist_ok=True)
+        for seed, name, labels in product(args.seeds, args.sets, args.labels):
+            refine(args.out, args.data / name, labels, seed, args.test)
+            write(args.out)
+    write(args.out)
+    return 0
+
+
+def refine(out: Path, folder: Path, labels: str, seed: int, test: bool) -> None:
+    """One embedding and all that follows it, or what is left of that."""
+    name = folder.name
+    learning.train(out, folder, labels, ROW, seed, learning.STEPS)
+    run = f"{learning.run_name(name, labels, ROW, learning.STEPS)}_{seed}"
+    cam = ("--cam", f"runs/{learning.maps_run(name, labels)}") if labels == "tags" else ()
+    training.verb(out, "refine", f"runs/{run}", "--alone", *cam, *CLASSIFIER)
+    for split in ("val", "test") if test else ("val",):
+        pack = training.pack(out, folder, split, f"{name}_masks/{split}", "--labels", "masks")
+        for network, crf in product((run, f"{run}/stages/s1", f"{run}/stages/s2"), ((), CRF)):
+            if not (out / "runs" / network / _result(split, crf)).exists():
+                words = (f"data.{split}={pack}", "--split", split, "--pictures", "0", *crf)
+                training.verb(out, "evaluate", f"runs/{network}", *words)
+
+
+def write(out: Path) -> None:
+    """The table and its JSON, of every refinement that OUT/runs holds."""
+    found: dict[tuple[str, ...], dict[int, Values]] = {}
+    for name, labels in product(learning.SETS, learning.LABELS):
+        start = learning.run_name(name, labels, ROW, learning.STEPS)
+        for run in (out / "runs").glob(f"{start}_*"):
+            seed = run.name.removeprefix(f"{start}_")
+            if seed.isdigit() and (run / "refinement.json").exists():
+                for what, values in measured(run):
+                    found.setdefault((name, labels, *what), {})[int(seed)] = values
+    rows, table = [], [("set", "labels", "stage", "read-out", "split", "seeds", "mIoU", "boundary IoU")]
+    for case, runs in found.items():
+        seeds = sorted(runs)
+        miou, boundary = zip(*(runs[seed] for seed in seeds), strict=True)
+        keys = ("set", "labels", "stage", "readout", "split")
+        rows.append(dict(zip(keys, case, strict=True)) | {"seeds": seeds, "miou": miou, "boundary": boundary})
+        table.append((*case, str(len(seeds)), training.mean(miou, 1), training.mean(boundary, 1)))
+    training.write(out, "refined", rows, table)
+
+
+def measured(run: Path) -> Iterator[tuple[tuple[str, str, str], Values]]:
+    """(stage, read-out, split) and what it came to, in the stages' order."""
+    yield from _classifier(run, "embedding")
+    yield from _classifier(run / "stages" / "s1", "s1")
+    for each in json.loads((run / "refinement.json").read_text())["stages"]:
+        if each["readout"] == "labels":
+            yield (each["stage"], "labels", each["split"]), (100 * each["miou"], None)
+    yield from _classifier(run / "stages" / "s2", "s2")
+
+
+def _classifier(network: Path, stage: str) -> Iterator[tuple[tuple[str, str, str], Values]]:
+    for split, crf in product(("val", "test"), ((), CRF)):
+        path = network / _result(split, crf)
+        readouts = json.loads(path.read_text())["readouts"] if path.exists() else {}
+        for readout, values in readouts.items():
+            way = f"{readout}, CRF" if crf else readout
+            yield (stage, way, split), (100 * values["miou"], 100 * values["boundary_miou"])
+
+
+def _result(split: str, crf: Sequence[str]) -> str:
+    """Name of the file of an evaluation."""
+    if crf:
+        return f"result_{split}_classifier_crf.json"
+    return "result.json" if split == "val" else f"result_{split}.json"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
