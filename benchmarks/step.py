@@ -3,8 +3,8 @@
 The quickstart's network and batches (8 crops of 128 pixels) on one worker and on two, as `spml-dist train`
 runs them under torchrun, in seconds a step of each phase; beside it the same network under plain DeepSpeed:
 one batch, again and again, cross-entropy on its labelled pixels, torch's SGD. Both see the same two cores;
-each figure is the median over the logged steps but the first. Words such as bank.candidates=recent change
-the training.
+each figure is the median over the logged steps but the first. Words such as bank.candidates=recent,
+model.backbone=resnet10t or stream.crop=160 change the training, and network and batch of both.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ PHASES = ("data", "forward", "loss", "backward", "optimizer", "bank")
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the training")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the configuration")
     parser.add_argument("--json", type=Path, help="write the rows here")
     parser.add_argument("--steps", type=int, default=60, help="of each run")
     parser.add_argument("--plain", nargs=2, metavar=("DATA", "OUT"), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.plain:
-        plain(Path(args.plain[0]), Path(args.plain[1]), args.steps)
+        plain(Path(args.plain[0]), Path(args.plain[1]), args.steps, args.overrides)
         return 0
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
             spml = trained(data, Path(folder) / f"spml{workers}", workers, args.steps, args.overrides)
             out = Path(folder) / f"plain{workers}.json"
             words = ("-m", "benchmarks.step", "--steps", str(args.steps), "--plain", str(data), str(out))
-            _run(*_torchrun(workers), *words)
+            _run(*_torchrun(workers), *words, *args.overrides)
             for way, phases in (("spml", spml), ("plain", json.loads(out.read_text()))):
                 row = {"workers": workers, "way": way, "step": sum(phases.values()), **phases}
                 rows.append(row)
@@ -73,7 +73,7 @@ def trained(data: Path, output: Path, workers: int, steps: int, overrides: Seque
     return {phase: statistics.median(entry[f"time/{phase}"] for entry in entries[2:-1]) for phase in PHASES}
 
 
-def plain(data: Path, out: Path, steps: int) -> None:
+def plain(data: Path, out: Path, steps: int, overrides: Sequence[str]) -> None:
     """The same network under DeepSpeed with nothing else around it; rank 0 writes seconds a phase."""
     import torch
     import torch.distributed as dist
@@ -87,7 +87,7 @@ def plain(data: Path, out: Path, steps: int) -> None:
     from spml_dist.training.task import dropout_seeds
 
     dist.init_process_group("gloo")
-    config = load(CONFIG, [f"data.train={data}/train", "model.classifier_detached=false"])
+    config = load(CONFIG, [f"data.train={data}/train", "model.classifier_detached=false", *overrides])
     manifest = read_manifest(config.data.train)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // dist.get_world_size()))
     deepspeed_engine.prepare(torch.device("cpu"), print)
