@@ -324,6 +324,7 @@ def _ranks(counting: Counting, world: int) -> SimpleNamespace:
     )
 
 
+@torch.no_grad()  # as torch's engine: nothing is kept for a gradient's gradient
 def backward(loss: Tensor) -> None:
     """What `loss.backward()` does. torch's own engine asks the driver for the device, which is not there.
 

@@ -6,8 +6,14 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from benchmarks.launches import SIZES, Size, step, summary
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.counting import GPUS, backward, counted
+from benchmarks.launches import SIZES, Size, answers, placed, step, summary
 from spml_dist.config import load
+from spml_dist.model.batch_norm import GlobalBatchNorm
 
 SMALL = Path(__file__).parents[1] / "small.yaml"
 SIZE = replace(SIZES["paper"], images=2, crop=64, bank=20, segments=9, regions=3)
@@ -52,6 +58,26 @@ def test_a_batch_norm_takes_a_few_kernels_forward_and_back():
     parts = counts(SIZE)["parts"]
     assert parts["network"]["collectives"] == parts["network backward"]["collectives"] == 12
     assert parts["network"]["operations"] < 12 * 16
+
+
+@pytest.mark.parametrize("world", [1, 8])
+def test_memory_is_let_go_as_the_gradient_passes(world):
+    """Four convolutions and batch norms keep an input each; two gradients are there at once."""
+    size = replace(SIZE, world=world)
+    with torch.device("meta"):
+        layers = [
+            layer
+            for _ in range(4)
+            for layer in (nn.Conv2d(64, 64, 1, bias=False), GlobalBatchNorm(64), nn.ReLU(inplace=True))
+        ]
+    model = nn.Sequential(*layers)
+    with counted(GPUS, answers(size, load(SMALL)), world) as counting:
+        placed(model, torch.device("cuda:0"), torch.float32)
+        images = torch.empty(16, 64, 32, 32, device="cuda:0", requires_grad=True)
+        before, one = counting.held, images.numel() * 4
+        backward(model(images).sum())
+        assert counting.peak - before == pytest.approx((8 + 1) * one, rel=0.02)
+        assert counting.held - before == pytest.approx(one, rel=0.1), "the images' gradient, and the weights'"
 
 
 @cache
