@@ -67,6 +67,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "recent": RECENT,
     "nearest+sampled": (),
     "both_losses": ("model.classifier_detached=false",),
+    "both_losses_0.3": ("model.classifier_detached=false", "loss.cross_entropy=0.3"),
     "clip_together": ("optimizer.clip_norm=1.0",),
     "clip_apart": ("optimizer.clip_norm=1.0", "optimizer.clip=apart"),
     "pixels_all": ("loss.pixels_per_segment=null",),
