@@ -25,7 +25,7 @@ MODEL is a run folder, its export, or model.safetensors beside model.json. PATHS
 to any depth), packs, and - for a list of them on standard input. OUT gets
 
   masks/         PNGs whose pixels are class ids, shown in the classes' colours
-  overlays/      the images tinted by them
+  overlays/      the images tinted by them, with the classes' names
   confidence/    probability of the class of each pixel, 255 = 1
   predictions.json   classes, settings, and of every image the classes found and their shares
   coco.json, cvat.zip, labelstudio.json

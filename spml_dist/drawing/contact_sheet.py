@@ -51,6 +51,17 @@ def sheet(heading: str, cards: Sequence[Card], legend: Sequence[Chip]) -> np.nda
     return np.concatenate([np.asarray(part) for part in parts])
 
 
+def with_legend(image: np.ndarray, chips: Sequence[Chip]) -> np.ndarray:
+    """[H', W', 3]: an image above the names of its colours; wider where a name has no room below it."""
+    widest = max((Lettering(14).width(name) + _SWATCH + 6 for name, _ in chips), default=0)
+    width = max(image.shape[1], min(widest + 2 * _GAP, _WIDEST))
+    drawn = _chips(chips, width - 2 * _GAP)
+    paper = _paper(width, len(image) + drawn.height + 2 * _GAP)
+    paper.paste(Image.fromarray(image), (0, 0))
+    paper.paste(drawn, (_GAP, len(image) + _GAP))
+    return np.asarray(paper)
+
+
 def class_chips(labels: Iterable[int], names: Sequence[str], colours: np.ndarray) -> tuple[Chip, ...]:
     """Names and colours of label ids, 254 and 255 among them. colours: [256, 3], of `palette`."""
     known = dict(enumerate(names)) | {UNLABELLED: "unlabelled", IGNORED: "ignored (hatched)"}

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from spml_dist.drawing.contact_sheet import class_chips, with_legend
 from spml_dist.drawing.overlay import overlay, palette
 from spml_dist.errors import RunError
 from spml_dist.files.write import WRITABLE, write_bytes
@@ -48,7 +49,7 @@ class LabelPictures:
         colours = palette(len(self.classes), self.background)
         contents = {
             "mask": lambda: mask_png(labels.classes, colours, self.classes),
-            "overlay": lambda: _overlay(image, labels.classes, colours),
+            "overlay": lambda: _overlay(image, labels.classes, colours, self.classes),
             "confidence": lambda: _png(Image.fromarray(labels.confidence)),
         }
         for kind, file in self.files(name).items():
@@ -78,12 +79,20 @@ def _png(picture: Image.Image, **options) -> bytes:
     return file.getvalue()
 
 
-def _overlay(image: np.ndarray, classes: np.ndarray, colours: np.ndarray) -> bytes:
+def _overlay(image: np.ndarray, classes: np.ndarray, colours: np.ndarray, names: Sequence[str]) -> bytes:
+    """The image tinted by its classes, above the names of those that have a hundredth of it."""
+    shares = np.bincount(classes.ravel(), minlength=len(names)) / max(1, classes.size)
+    shown = [label for label in np.argsort(-shares, kind="stable").tolist() if shares[label] >= 0.01]
+    chips = [
+        (f"{name} {shares[label]:.0%}", colour)
+        for label, (name, colour) in zip(shown, class_chips(shown, names, colours), strict=True)
+    ]
     scale = WIDEST / max(classes.shape)
     if scale < 1:
         width, height = (max(1, round(side * scale)) for side in classes.shape[::-1])
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         classes = cv2.resize(classes, (width, height), interpolation=cv2.INTER_NEAREST)
     file = io.BytesIO()
-    Image.fromarray(overlay(image, classes, colours)).save(file, "JPEG", quality=90)
+    tinted = with_legend(overlay(image, classes, colours), chips)
+    Image.fromarray(tinted).save(file, "JPEG", quality=90)
     return file.getvalue()

@@ -90,7 +90,12 @@ def test_a_folder_of_photos_becomes_masks_overlays_and_what_was_found(run, photo
         certain = read(out / entry["confidence"])
         assert certain.dtype == np.uint8 and certain.shape == labels.shape
         assert entry["mean_confidence"] == pytest.approx(certain.mean() / 255, abs=1e-4)
-        assert read(out / entry["overlay"]).shape == (*labels.shape, 3)
+        drawn = read(out / entry["overlay"])
+        assert drawn.shape[0] > 61 and drawn.shape[1] >= 45, "the names of the colours stand below the image"
+        paper = drawn[61:].reshape(-1, 3).astype(int)
+        for name in (name for name, share in entry["classes"].items() if share >= 0.01):
+            colour = palette(3, background=1)[CLASSES.index(name)].astype(int)
+            assert (abs(paper - colour).max(axis=1) < 40).any(), name
     with Image.open(out / "masks" / "trip" / "c.png") as picture:
         assert picture.mode == "P" and json.loads(picture.text["classes"]) == list(CLASSES)
         np.testing.assert_array_equal(
