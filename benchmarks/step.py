@@ -84,12 +84,14 @@ def plain(data: Path, out: Path, steps: int, overrides: Sequence[str]) -> None:
     from spml_dist.model.segmenter import build
     from spml_dist.training import deepspeed_engine
     from spml_dist.training.build import training_stream
+    from spml_dist.training.device import settle
     from spml_dist.training.task import dropout_seeds
 
     dist.init_process_group("gloo")
-    config = load(CONFIG, [f"data.train={data}/train", "model.classifier_detached=false", *overrides])
+    words = ("engine.device=cpu", "model.classifier_detached=false", *overrides)
+    config = load(CONFIG, [f"data.train={data}/train", *words])
     manifest = read_manifest(config.data.train)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // dist.get_world_size()))
+    settle(config.engine, torch.device("cpu"))
     deepspeed_engine.prepare(torch.device("cpu"), print)
     import deepspeed
 
