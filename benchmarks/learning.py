@@ -106,6 +106,7 @@ PLOTTED = {
     "cross_entropy": "cross-entropy on the labelled pixels",
     "recent": "relations, bank of two steps",
     "nearest+sampled": "relations, bank of the data set",
+    "both_losses": "the same, and cross-entropy into the backbone too",
 }
 """row → its name in the plot"""
 
@@ -208,7 +209,7 @@ def plot(rows: Sequence[dict], path: Path) -> None:
 
     ways = [way for way in PLOTTED if any(row["row"] == way for row in rows)]
     groups = list(dict.fromkeys((row["set"], row["labels"]) for row in rows if row["row"] in ways))
-    figure = Figure(figsize=(1.5 + 1.6 * max(len(groups), 2), 3.4), layout="constrained")
+    figure = Figure(figsize=(1 + 1.1 * max(len(groups), 3), 3.6), layout="constrained")
     axes = figure.subplots()
     for number, way in enumerate(ways):
         for place, group in enumerate(groups):
@@ -217,12 +218,13 @@ def plot(rows: Sequence[dict], path: Path) -> None:
                     best = max((row[name] for name in ("classifier", "neighbours")), key=lambda c: c["mean"])
                     at = place + (number - (len(ways) - 1) / 2) * 0.8 / len(ways)
                     axes.bar(at, best["mean"], 0.75 / len(ways), yerr=best["deviation"], color=f"C{number}")
-                    axes.text(at, 1, f"{best['mean']:.1f}", ha="center", color="white", fontsize=8)
+                    said = {"ha": "center", "va": "bottom", "rotation": 90, "color": "white", "fontsize": 8}
+                    axes.text(at, 1, f"{best['mean']:.1f}", **said)
     axes.set_xticks(range(len(groups)), [f"{name}\n{labels}" for name, labels in groups])
     axes.set_ylabel("mIoU on val, per cent")
     handles = [axes.bar(0, 0, color=f"C{number}") for number in range(len(ways))]
     names = [PLOTTED[way] for way in ways]
-    figure.legend(handles, names, loc="outside upper left", fontsize=8, frameon=False)
+    figure.legend(handles, names, loc="outside upper left", fontsize=8, frameon=False, ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
 
