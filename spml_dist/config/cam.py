@@ -7,9 +7,9 @@ from spml_dist.config.models import Config
 
 
 def cam_experiment(config: Config) -> Config:
-    """`config` with the name NAME_cam, cam.steps steps of the poly policy, and nothing that a classifier of
-    tags has no use for: relations, bank, momentum encoder, previews, and splits to evaluate on, which need
-    not be packed yet.
+    """`config` with the name NAME_cam, cam.steps steps of the poly policy at cam.lr, and nothing that a
+    classifier of tags has no use for: relations, bank, momentum encoder, previews, and splits to evaluate
+    on, which need not be packed yet.
 
     Where classes change places in a mirror (`stream.mirror_swaps`), maps of mirrored images would have to
     change places too: none are made.
@@ -25,6 +25,7 @@ def cam_experiment(config: Config) -> Config:
             "warmup": min(schedule.warmup, config.cam.steps - 1),
             "decays": (),
         },
+        "optimizer": {"lr": config.cam.lr or config.optimizer.lr},
         "tracking": {"previews": 0},
         "model": {"embedding": None},
         "cam": {"mirror": config.cam.mirror and not config.stream.mirror_swaps},

@@ -22,6 +22,11 @@ class CamConfig(Section):
         description="Number of optimiser steps of the classifier of image tags; 1000 serve a few hundred "
         "images, configs/voc12_tag.yaml takes 4000.",
     )
+    lr: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Learning rate of the classifier of image tags, whose loss is a mean over the classes and "
+        "has a small gradient: 0.1 with SGD; null for optimizer.lr.",
+    )
     scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(0.5, 1.0, 1.5, 2.0),
         min_length=1,

@@ -27,6 +27,8 @@ def test_what_a_classifier_of_tags_learns_by_is_the_experiment_s_own():
     config = load(SMALL)
     parts = {key.partition(".")[0] for key, *_ in differences(config, cam_experiment(config))}
     assert parts == {"name", "data", "schedule", "relations", "bank", "tracking"}
+    config = load(SMALL, ["cam.lr=0.1"])
+    assert cam_experiment(config).optimizer == config.optimizer.model_copy(update={"lr": 0.1})
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ evaluation.neighbours
 evaluation.longer_side
 evaluation.pictures
 cam.steps
+cam.lr
 cam.scales
 cam.mirror
 cam.longer_side

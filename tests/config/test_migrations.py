@@ -41,6 +41,7 @@ ADDED = {
     "bank.encoder_momentum": None,
     "segments.labels": "nearest",
     "optimizer.clip": "together",
+    "cam.lr": None,
     "model.embedding": None,
     "stream.grey": 0.0,
     "stream.blur": 0.0,
@@ -51,7 +52,7 @@ NEW_SECTIONS = {"labeling", "classifier"}
 """that version 1 did not have"""
 
 SINCE_VERSION_1 = {
-    *("loss.pixels_per_segment", "segments.labels", "optimizer.clip"),
+    *("loss.pixels_per_segment", "segments.labels", "optimizer.clip", "cam.lr"),
     "relations.cooccurrence.own_image",
     *("model.embedding", "stream.grey", "stream.blur", "engine.max_failures", "engine.patience"),
     *("loss.fused", "loss.products", "engine.micro_batches", "model.checkpointing"),
