@@ -22,7 +22,7 @@ SMALL = (
         "model.norm_momentum=0.1",
     ),
     *("optimizer.lr=0.01", "optimizer.head_multiplier=2", "optimizer.clip_norm=1.0"),
-    *("stream.batch=4", "stream.crop=96", "loss.pixels_per_segment=null", "engine.workers=1"),
+    *("stream.batch=4", "stream.crop=96", "loss.pixels_per_segment=null", "engine.workers=1", "cam.lr=null"),
 )
 """a smaller network from scratch on smaller batches, so that a comparison fits into a day of two CPU cores"""
 

@@ -24,8 +24,8 @@ class CamConfig(Section):
     )
     lr: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
-        description="Learning rate of the classifier of image tags, whose loss is a mean over the classes and "
-        "has a small gradient: 0.1 with SGD; null for optimizer.lr.",
+        description="Learning rate of the classifier of image tags, whose loss is a mean over the classes "
+        "and has a small gradient: 0.1 with SGD; null for optimizer.lr.",
     )
     scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(0.5, 1.0, 1.5, 2.0),

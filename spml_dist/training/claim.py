@@ -28,10 +28,14 @@ FREE = (
     "checkpoint.",
     "tracking.",
     "evaluation.",
+    "cam.",
+    "labeling.",
+    "classifier.",
     "data.val",
     "data.test",
 )
-"""keys that may change between a run and its continuation: they do not change what is learnt"""
+"""keys that may change between a run and its continuation: they do not change what is learnt. What a stage's
+own training takes of cam.* and classifier.* stands in its other sections."""
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from spml_dist.config import Config, explain, load
+from spml_dist.config.cam import cam_experiment
 from spml_dist.errors import RunError
 from spml_dist.run_folder import RunFolder
 from spml_dist.training.claim import claim, exported_step, held
@@ -68,6 +69,23 @@ def test_a_run_that_logged_a_step_is_one_configuration_s(run):
     ):
         claimed(run)
     assert load(run.config).stream.batch == 4
+
+
+def test_what_later_stages_take_may_change(run):
+    """A run of an earlier release goes on by the configuration of today, with other settings for them."""
+    claimed(run)
+    run.metrics.write_text("{}\n")
+    claimed(run, "cam.lr=0.1", "classifier.steps=7", "labeling.steps=3")
+    assert load(run.config).classifier.steps == 7
+
+
+def test_a_classifier_of_tags_is_one_configuration_s(run):
+    claim(run, cam_experiment(load(SMALL)))
+    run.metrics.write_text("{}\n")
+    with pytest.raises(
+        RunError, match=r"belongs to another configuration \(got optimizer.lr \(.* 0.1 here\)"
+    ):
+        claim(run, cam_experiment(load(SMALL, ["cam.lr=0.1"])))
 
 
 def test_a_damaged_export_is_named_with_what_to_do(run):
