@@ -101,7 +101,8 @@ def _classifier(network: Path, stage: str) -> Iterator[tuple[tuple[str, str, str
         readouts = json.loads(path.read_text())["readouts"] if path.exists() else {}
         for readout, values in readouts.items():
             way = f"{readout}, CRF" if crf else readout
-            yield (stage, way, split), (100 * values["miou"], 100 * values["boundary_miou"])
+            edges = values.get("boundary_miou")  # results of earlier releases have none
+            yield (stage, way, split), (100 * values["miou"], None if edges is None else 100 * edges)
 
 
 def _result(split: str, crf: Sequence[str]) -> str:
