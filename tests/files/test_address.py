@@ -124,7 +124,7 @@ def test_what_will_not_change_is_not_tried_again(server, status):
 def test_an_address_where_nobody_answers_is_one_error_after_a_while(monkeypatch, folder):
     url = servers.dead_url()
     if folder == "s3":
-        monkeypatch.setattr(address, "RETRY_SECONDS", 8)  # its first attempt prepares much, long on a busy host
+        monkeypatch.setattr(address, "RETRY_SECONDS", 8)  # its first attempt prepares much
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
