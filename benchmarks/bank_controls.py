@@ -29,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("control", choices=("random", "frozen"))
     parser.add_argument("words", nargs=argparse.REMAINDER, help="what `spml-dist` takes")
     args = parser.parse_args(argv)
+    if args.control == "frozen" and not any(word.startswith("schedule.steps=") for word in args.words):
+        parser.error("frozen needs schedule.steps=N")
     name, spoilt = ("candidates", random) if args.control == "random" else ("publish", frozen(args.words))
     with patch.object(ShardedBank, name, spoilt):
         return cli.main(args.words)
@@ -42,7 +44,7 @@ def random(bank: ShardedBank, segments: Candidates, step: int, measure: bool = F
 
 
 def frozen(words: Sequence[str]) -> Callable[[ShardedBank, Sequence[BatchSegments], int], None]:
-    """A bank's publish, which forgets after a tenth of the steps."""
+    """A bank's publish, which keeps nothing that comes after a tenth of the steps."""
     steps = next(int(word.partition("=")[2]) for word in words if word.startswith("schedule.steps="))
     return lambda bank, parts, step: take_in(bank, parts if step < steps // 10 else (), step)
 

@@ -39,10 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--test", action="store_true", help="on the test split too")
     parser.add_argument("--table", action="store_true", help="write the table of what is there")
     args = parser.parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
     if not args.table:
         if not args.data:
             parser.error("--data or the environment's SPML_DATA is needed")
-        args.out.mkdir(parents=True, exist_ok=True)
+        if not (args.sets and args.labels):
+            parser.error("--set and --labels are needed")
         for seed, name, labels in product(args.seeds, args.sets, args.labels):
             refine(args.out, args.data / name, labels, seed, args.test)
             write(args.out)
