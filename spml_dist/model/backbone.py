@@ -68,9 +68,7 @@ def build(
         remedy = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
         raise ConfigError("model.backbone is not a timm model", name, remedy)
     _require_tag(name)
-    # On the meta device first: a network that does not fit is refused before any weights are fetched.
     options = _options(name, output_stride, level)
-    _try_out(name, options)
     if file is not None:
         start = _from_file(_plain_net(name, options), file, file)
     elif pretrained:
@@ -86,15 +84,29 @@ def build(
 
 
 def _plain_net(name: str, options: dict[str, Any]) -> nn.Module:
+    """The network without weights, tried out with two image sizes, neither its own."""
     import timm
 
-    return timm.create_model(name, **options)
+    try:
+        net: nn.Module = timm.create_model(name, **options).eval()
+        device = next(net.parameters()).device
+        for rows, columns in ((2, 3), (5, 2)):
+            side = stride(net)
+            with torch.no_grad():
+                shape = features(net, torch.zeros(1, 3, rows * side, columns * side, device=device)).shape
+            assert shape[2:] == (rows, columns), f"its map of {rows}×{columns} is {tuple(shape[2:])}"
+    except UNFIT as problem:
+        remedy = f"it does not take images of any size ({problem}): choose another"
+        raise ConfigError("model.backbone", name, remedy) from problem
+    return net.train()
 
 
 def _pretrained(name: str, options: dict[str, Any]) -> Start:
     """With timm's own weights; where its hub does not answer, with those of an installed package."""
     import timm
 
+    with torch.device("meta"):
+        _plain_net(name, options)  # one that does not fit is refused before any weights are fetched
     network = name.partition(".")[0]  # without the tag that chooses among timm's own weights
     packed = packages.installed(network)
     if packed and not packages.hub_answers():
@@ -212,22 +224,6 @@ def _options(name: str, output_stride: int | None, level: int) -> dict[str, Any]
         remedy = f"{name} has stride {own} and cannot be dilated to that: set it to {own} or null"
         raise ConfigError("model.output_stride", output_stride, remedy)
     return options | {"output_stride": output_stride}
-
-
-def _try_out(name: str, options: dict[str, Any]) -> None:
-    """Two image sizes, neither the network's own, through it on the meta device: shapes alone."""
-    import timm
-
-    try:
-        with torch.device("meta"):
-            net = timm.create_model(name, **options)
-            for rows, columns in ((2, 3), (5, 2)):
-                side = stride(net)
-                shape = features(net, torch.zeros(1, 3, rows * side, columns * side)).shape
-                assert shape[2:] == (rows, columns), f"its map of {rows}×{columns} is {tuple(shape[2:])}"
-    except UNFIT as problem:
-        remedy = f"it does not take images of any size ({problem}): choose another"
-        raise ConfigError("model.backbone", name, remedy) from problem
 
 
 def _load(net: nn.Module, path: str) -> None:
