@@ -178,6 +178,9 @@ def features(net: nn.Module, images: Tensor) -> Tensor:
     if images.shape[0] == 0 and not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         # Attention cannot do without an image, but every parameter needs its gradient, zero.
         return features(net, images.new_zeros(1, *images.shape[1:]))[:0]
+    if not torch.is_grad_enabled():
+        # On a CPU MobileNetV2 takes a quarter less time so; a training step, whose loss has most of it, none.
+        images = images.contiguous(memory_format=torch.channels_last)
     last = net(images)[-1]
     return last.movedim(-1, 1) if getattr(net, "output_fmt", "NCHW") == "NHWC" else last
 
