@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,8 @@ class RunFolder:
 
     def attempts(self) -> list[Path]:
         """Those that exist, in any order."""
-        return list((self.path / "logs").glob("attempt_[0-9]*"))
+        beside = (self.path / "logs").glob("attempt_*")
+        return [path for path in beside if re.fullmatch(r"attempt_\d+", path.name)]
 
     @property
     def latest_attempt(self) -> Path:

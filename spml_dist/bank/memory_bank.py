@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -44,7 +45,8 @@ class MemoryBank:
     `prototypes` are [P, C] floats of any norm and `labels` [P] integers, 0..K-1 an annotated class, anything
     else none; `keys` name the image of each segment, and one rank gives all segments of an image in one call;
     `tags`, [P, K] bool, are the classes known to be in each segment's image, and `tags_known`, [P] bool, says
-    for which images they are known (None: all; without tags: none).
+    for which images they are known (None: all; without tags: none). What does not fit the bank or each other
+    is a ValueError, and the bank is what it was.
     """
 
     def __init__(
@@ -75,8 +77,11 @@ class MemoryBank:
         ignore_classes, which do not count as shared tags; labelled: also give the annotated neighbours of
         each segment, from which feature affinity propagates classes; seed: of the draws; device: of the rows.
 
-        Raises pydantic's ValidationError, a ValueError, for a value that the configuration does not take.
+        Raises pydantic's ValidationError, a ValueError, for a value that the configuration does not take, and
+        ValueError for "recent", a bank that has no rows of images.
         """
+        if candidates == "recent":
+            raise ValueError("candidates: recent is spml_dist.bank.recent.RecentBank, which takes no vectors")
         names = [str(each) for each in (range(classes) if isinstance(classes, int) else classes)]
         settings = {
             "candidates": candidates,
@@ -114,7 +119,8 @@ class MemoryBank:
         tags_known: Tensor | None = None,
     ) -> Candidates:
         """A step's segments of all ranks, as `candidates` takes them; prototypes keep their gradient."""
-        tags, tags_known = self._tags(len(labels), tags, tags_known)
+        self._require(prototypes, labels=labels, keys=keys, tags=tags, tags_known=tags_known)
+        tags, tags_known = self._tags(labels, tags, tags_known)
         semantic = self._semantic(labels)
         columns = (unit(prototypes), semantic, tags, tags_known, image_hash(keys, labels.device), semantic)
         counts = comm.gather_counts(len(labels), labels.device)
@@ -122,6 +128,7 @@ class MemoryBank:
 
     def candidates(self, segments: Candidates, step: int, measure: bool = False) -> BankCandidates:
         """`SegmentBank.candidates`. segments: of all ranks, from `segments` or `SPMLLoss.segments`."""
+        self._require(segments.prototype, tags=segments.tags)
         return self.bank.candidates(segments, step, measure)
 
     def add(
@@ -139,7 +146,8 @@ class MemoryBank:
         Raises RunError on every rank for what no bank may hold, such as an embedding that is not finite: the
         bank is what it was then.
         """
-        tags, tags_known = self._tags(len(labels), tags, tags_known)
+        self._require(prototypes, labels=labels, keys=keys, tags=tags, tags_known=tags_known)
+        tags, tags_known = self._tags(labels, tags, tags_known)
         names = list(dict.fromkeys(keys))
         number = {key: place for place, key in enumerate(names)}
         image = torch.tensor([number[key] for key in keys], dtype=torch.int64, device=labels.device)
@@ -174,6 +182,8 @@ class MemoryBank:
         """`SegmentBank.publish`, of what `SPMLLoss` gives. Raises ValueError for images without keys."""
         if any(len(part.images.keys) != len(part.images.position) for part in parts):
             raise ValueError("a bank tells images by their keys: give keys= to SPMLLoss.segments")
+        for part in parts:
+            self._require(part.candidates.prototype, tags=part.candidates.tags)
         self.bank.publish(parts, step)
         self.bank.settle()
 
@@ -194,12 +204,15 @@ class MemoryBank:
         images of the vectors, whose own rows are left out. Exact up to exact_rows rows of a rank, on
         average; above, at a recall of about min_recall.
         """
+        self._require(vectors, keys=keys, labels=labels, tags=tags)
+        if filter not in get_args(Kind):
+            raise ValueError(f"filter is {filter!r}: one of {', '.join(get_args(Kind))}")
         count, device = len(vectors), vectors.device
         image = image_hash(["" for _ in range(count)] if keys is None else keys, device)
-        tags, tags_known = self._tags(count, tags, None)
+        tags, tags_known = self._tags(vectors, tags, None)
         semantic = self._semantic(torch.full((count,), -1, device=device) if labels is None else labels)
         label = torch.where(semantic < self.bank.classes, semantic, -1).short()
-        columns = (unit(vectors.detach()), image, label, bitset(tags).to(device), tags_known)
+        columns = (unit(vectors.detach()), image, label, bitset(tags), tags_known)
         counts = comm.gather_counts(count, device)
         nearest = self.bank.nearest(Queries(*(_gathered(column, counts) for column in columns)), filter, k)
         first = sum(counts[: comm.rank()])
@@ -238,11 +251,23 @@ class MemoryBank:
         known = (labels >= 0) & (labels < self.bank.classes)
         return torch.where(known, labels.long(), UNLABELLED)
 
-    def _tags(self, count: int, tags: Tensor | None, known: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Tags, [count, K] bool, and for which they are known, [count] bool."""
+    def _tags(self, like: Tensor, tags: Tensor | None, known: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tags, [P, K] bool, and for which they are known, [P] bool, of segments as `like`, on its device."""
+        nothing = torch.zeros(len(like), device=like.device, dtype=torch.bool)
         if tags is None:
-            return torch.zeros(count, self.bank.classes).bool(), torch.zeros(count).bool()
-        return tags.bool(), torch.ones(count).bool() if known is None else known.bool()
+            return nothing[:, None].repeat(1, self.bank.classes), nothing
+        return tags.to(nothing), ~nothing if known is None else known.to(nothing)
+
+    def _require(self, vectors: Tensor, **columns: Tensor | Sequence[str] | None) -> None:
+        """Raise ValueError unless there is a value of each column for every vector, and all fit the bank."""
+        if vectors.ndim != 2 or vectors.shape[1] != self.bank.dim:
+            raise ValueError(f"vectors are {list(vectors.shape)}, and this bank's are [P, {self.bank.dim}]")
+        for name, column in columns.items():
+            if column is not None and len(column) != len(vectors):
+                raise ValueError(f"{name} are {len(column)}, and there are {len(vectors)} vectors")
+        tags = columns.get("tags")
+        if isinstance(tags, Tensor) and tags.shape[1:] != (self.bank.classes,):
+            raise ValueError(f"tags are {list(tags.shape)}, and this bank has {self.bank.classes} classes")
 
 
 def _gathered(column: Tensor, counts: Sequence[int]) -> Tensor:

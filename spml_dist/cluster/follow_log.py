@@ -24,17 +24,18 @@ def following(log: Path, show: Callable[[str], None]) -> Iterator[None]:
 
 
 def _follow(log: Path, position: int, show: Callable[[str], None], over: threading.Event) -> None:
-    partial = ""
+    partial = b""
     last_round = False
     while True:
         if log.exists():
-            with log.open(encoding="utf-8") as file:
+            with log.open("rb") as file:
                 file.seek(position)
                 partial += file.read()
                 position = file.tell()
-        *lines, partial = partial.split("\n")
-        for text in lines:
-            show(text)
+        # Whole lines alone are text: what has been written so far may end within a letter.
+        *lines, partial = partial.split(b"\n")
+        for line in lines:
+            show(line.decode("utf-8", errors="replace"))
         if last_round:
             return
         last_round = over.is_set()

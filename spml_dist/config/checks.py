@@ -38,6 +38,7 @@ def check(config: Config) -> None:
         _bank_warmup,
         _recent,
         _gpu_index,
+        _cooccurrence,
         _affinity,
         _encoder,
     ):
@@ -287,6 +288,14 @@ def _gpu_index(config: Config) -> None:
             "true",
             f"bank.candidates {config.bank.candidates} searches no inverted file: set it to false",
         )
+
+
+def _cooccurrence(config: Config) -> None:
+    """The own image cannot be left out and be asked at once."""
+    cooccurrence = config.relations.cooccurrence
+    if cooccurrence.weight and not cooccurrence.own_image and config.bank.own_images:
+        remedy = "relations.cooccurrence.own_image false leaves the own image out: set it to false too"
+        raise ConfigError("bank.own_images", "true", remedy)
 
 
 def _affinity(config: Config) -> None:

@@ -23,10 +23,15 @@ def majority_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     high, wide = -(-height // rows), -(-width // columns)
     margin = (0, wide * columns - width, 0, high * rows - height)
     cells = pad(labels.long(), margin, value=IGNORED).unfold(1, high, high).unfold(2, wide, wide).flatten(3)
-    labelled = cells < UNLABELLED
-    # How many pixels of the cell have each pixel's class: 256 pairs of a cell of 4×4, no table of classes.
-    votes = (cells[..., :, None] == cells[..., None, :]).sum(dim=-1)
-    rank = torch.where(labelled, votes * (UNLABELLED + 1) - cells, -UNLABELLED - 1)
-    winner = rank.argmax(dim=-1, keepdim=True)
-    classes = torch.where(labelled.any(dim=-1), cells.gather(-1, winner)[..., 0], UNLABELLED)
+    # Sorted, the pixels of a class are a run, which began where the class was last another one.
+    cells = cells.sort(dim=-1).values
+    place = torch.arange(cells.shape[-1], device=cells.device).expand_as(cells)
+    begins = torch.ones_like(cells, dtype=torch.bool)
+    begins[..., 1:] = cells[..., 1:] != cells[..., :-1]
+    run = place - torch.where(begins, place, 0).cummax(dim=-1).values
+    run = torch.where(cells < UNLABELLED, run, -1)
+    # The first of the longest runs to end is that of the lowest class.
+    longest = run == run.max(dim=-1, keepdim=True).values
+    winner = longest.int().argmax(dim=-1, keepdim=True)
+    classes = torch.where(run.amax(dim=-1) >= 0, cells.gather(-1, winner)[..., 0], UNLABELLED)
     return torch.where(nearest == IGNORED, IGNORED, classes)

@@ -14,7 +14,7 @@ from spml_dist.method.batch_segments import exchange
 from spml_dist.method.cell_labels import majority_labels
 from spml_dist.method.relational_loss import RelationalLoss, relational_loss
 from spml_dist.method.segments import segment
-from spml_dist.records import UNLABELLED, BankCandidates, BatchImages, BatchSegments, Products
+from spml_dist.records import IGNORED, UNLABELLED, BankCandidates, BatchImages, BatchSegments, Products
 
 
 class SPMLLoss(nn.Module):
@@ -142,8 +142,11 @@ class SPMLLoss(nn.Module):
         tags: [B, K] bool, classes known to be in each image, without the background; None: nothing known;
         tags_known: [B] bool, False for images of unknown tags, or None for tags that are all known; keys:
         names of the images, which a bank tells them by.
-        Raises ValueError for sizes that do not fit each other.
+        Raises ValueError for sizes that do not fit each other, and for other labels than these.
         """
+        if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) <= IGNORED):
+            span = f"{int(labels.min())} to {int(labels.max())}"
+            raise ValueError(f"labels are {span}: write 0 and above, 254 for unlabelled, 255 for ignored")
         images = self._images(embeddings, labels, tags, tags_known, keys)
         if self.labels == "majority":
             labels = majority_labels(labels, (embeddings.shape[2], embeddings.shape[3]))

@@ -18,11 +18,18 @@ def device_of(name: str) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count()))
 
 
+def cores() -> int:
+    """Of this machine, those that this process may compute on: a job's, where a job has some of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def settle(engine: EngineConfig, device: torch.device) -> None:
     """Set threads and number formats for this process."""
-    # Threads beyond a machine's cores wait for one another, so its ranks share them out.
+    # Threads beyond the cores there are wait for one another, so its ranks share them out.
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", comm.world()))
-    threads = engine.threads or max(1, (os.cpu_count() or 1) // beside)
+    threads = engine.threads or max(1, cores() // beside)
     torch.set_num_threads(threads)
     threadpoolctl.threadpool_limits(threads)  # of numpy's, scipy's and FAISS's own
     torch.backends.cudnn.allow_tf32 = engine.tf32 != "off"

@@ -136,6 +136,7 @@ def _device(choice: str, workers: int, need: float) -> Finding:
     import torch
 
     from spml_dist.inference.device import resolve_device
+    from spml_dist.training.device import cores
 
     device = resolve_device(choice)
     each = max(FREE_MEMORY, need + BESIDE[device])
@@ -150,9 +151,9 @@ def _device(choice: str, workers: int, need: float) -> Finding:
         return Finding(
             "device", f"{gpus}; {about}", f"end what fills it (nvidia-smi), or {remedy}" if full else ""
         )
-    free_memory, cores = psutil.virtual_memory().available / 1e9, os.cpu_count() or 1
+    free_memory = psutil.virtual_memory().available / 1e9
     here = f"{workers} workers here, {about[2:]} each" if workers > 1 else about
-    seen = f"{cores} cores, {free_memory:.1f} GB free; {here}"
+    seen = f"{cores()} cores, {free_memory:.1f} GB free; {here}"
     return Finding("device", seen, remedy if free_memory < each * workers else "")
 
 

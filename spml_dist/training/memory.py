@@ -73,14 +73,17 @@ def _network(config: Config, images: int, classes: int) -> tuple[int, int]:
 
 
 def _split(numbers: int, config: Config) -> int:
-    """Bytes of weights, gradients and momentum, as ZeRO shares them out."""
+    """Bytes of weights, gradients and what the optimiser remembers, as ZeRO shares them out, and of the
+    momentum encoder, which every worker has."""
     engine = config.engine
     size = PRECISION[engine.precision].itemsize
     master = 4 if size == 2 else 0  # float32 weights beside 16-bit ones
+    moments = {"sgd": 1, "adamw": 2}[config.optimizer.kind]
+    encoder = 0 if config.bank.encoder_momentum is None else 4 * numbers
     shares = [engine.fewest if engine.zero_stage >= stage else 1 for stage in (3, 2, 1)]
-    return sum(
+    return encoder + sum(
         math.ceil(numbers * each / share)
-        for each, share in zip((size, size, max(4, size) + master), shares, strict=True)
+        for each, share in zip((size, size, moments * max(4, size) + master), shares, strict=True)
     )
 
 

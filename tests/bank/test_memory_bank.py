@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spml_dist import comm
 from spml_dist.bank.memory_bank import MemoryBank
@@ -205,6 +207,46 @@ def test_two_processes_are_told_what_one_is(tmp_path):
                 for one in outcome:
                     mine = QUESTION.position % 2 == one["position"][0] % 2
                     assert torch.equal(one[name], value[mine]), name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"prototypes": torch.ones(3, DIM + 1)}, rf"vectors are \[3, {DIM + 1}\], and this bank's are"),
+        ({"labels": torch.ones(2)}, "labels are 2, and there are 3 vectors"),
+        ({"keys": ["a", "b"]}, "keys are 2, and there are 3 vectors"),
+        ({"tags_known": torch.ones(4)}, "tags_known are 4, and there are 3 vectors"),
+        ({"tags": torch.ones(3, 1)}, rf"tags are \[3, 1\], and this bank has {CLASSES} classes"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(wrong, said):
+    bank = filled()
+    before = answers(bank)
+    given = {"prototypes": torch.ones(3, DIM), "labels": torch.zeros(3).long(), "keys": ["a", "b", "c"]}
+    given |= {"tags": torch.ones(3, CLASSES)} | wrong
+    for method in (bank.segments, partial(bank.add, step=2)):
+        with pytest.raises(ValueError, match=said):
+            method(**given)
+    assert_same(answers(bank), before)
+
+
+def test_a_filter_and_a_bank_that_there_are_not_are_named():
+    with pytest.raises(ValueError, match="filter is 'labeled': one of any, "):
+        filled().search(torch.ones(1, DIM), 1, "labeled")
+    with pytest.raises(ValueError, match="recent is spml_dist"):
+        MemoryBank(DIM, CLASSES, candidates="recent")
+
+
+def test_segments_stay_on_the_device_that_they_come_from():
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        bank = MemoryBank(DIM, CLASSES, device="cuda")
+        vectors = torch.empty(2, DIM, device="cuda")
+        segments = bank.segments(vectors, torch.zeros(2, device="cuda").long(), ["a", "b"])
+        tagged = bank.segments(
+            vectors, torch.zeros(2, device="cuda").long(), ["a", "b"], torch.ones(2, CLASSES)
+        )
+    for each in (*vars(segments).values(), *vars(tagged).values()):
+        assert each.device.type == "cuda"
 
 
 def named(found: Neighbours) -> list[list[tuple[int, int]]]:

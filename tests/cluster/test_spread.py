@@ -86,6 +86,15 @@ class TestFollowing:
             assert seen.wait(60)
         assert shown == ["half a line"]
 
+    def test_a_letter_that_is_half_written_is_waited_for(self, log: Path):
+        shown = []
+        with cluster.following(log, shown.append), log.open("ab") as file:
+            for part in ("猫".encode()[:1], "猫".encode()[1:] + b"\n\xff\n"):
+                file.write(part)
+                file.flush()
+                time.sleep(1)
+        assert shown == ["猫", "\N{REPLACEMENT CHARACTER}"]
+
     def test_it_ends_with_a_block_that_fails(self, log: Path):
         threads = threading.active_count()
         with pytest.raises(ValueError, match="over"), cluster.following(log, print):

@@ -329,6 +329,10 @@ class TestRulesBetweenFields:
             ),
             (["bank.max_age=9", "bank.candidates=recent"], "(got 9); bank.candidates recent keeps"),
             (["bank.own_images=true", "bank.candidates=recent"], "are: set it to false"),
+            (
+                ["bank.own_images=true", "relations.cooccurrence.own_image=false"],
+                "bank.own_images (got true); relations.cooccurrence.own_image false leaves the own image out",
+            ),
             (["bank.gpu_index=true", "engine.device=cpu"], "no GPU searches: set it to false"),
             (["bank.gpu_index=true", "bank.candidates=exact"], "no inverted file: set it to false"),
             (["bank.storage=float16", "bank.candidates=recent"], "are: set it to float32"),

@@ -147,6 +147,15 @@ def test_sizes_that_do_not_fit_are_named(wrong):
         SPMLLoss().segments(world.raw, **given)
 
 
+@pytest.mark.parametrize(("label", "span"), [(-100, "-100 to 254"), (300, "0 to 300")])
+def test_labels_that_mean_nothing_are_named(label, span):
+    world = example(steps=0)
+    labels = world.batch.semantic.long().clamp(max=UNLABELLED)
+    labels.view(-1)[:2] = torch.tensor([label, UNLABELLED])
+    with pytest.raises(ValueError, match=f"labels are {span}: "):
+        SPMLLoss().segments(world.raw, labels)
+
+
 def test_values_that_the_configuration_refuses_are_refused():
     with pytest.raises(ValueError, match=r"annotation.concentration"):
         SPMLLoss(annotation_concentration=41)

@@ -47,5 +47,12 @@ def test_threads_bind_numpy_too():
     assert {pool["num_threads"] for pool in threadpoolctl.threadpool_info()} == {1}
 
 
+def test_ranks_share_the_cores_that_their_job_may_use(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(6)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    settle(EngineConfig(threads=0), torch.device("cpu"))
+    assert torch.get_num_threads() == 3
+
+
 def test_a_cpu_is_taken_where_it_is_asked_for():
     assert device_of("cpu") == torch.device("cpu")

@@ -36,6 +36,12 @@ def test_workers_share_images_and_what_zero_splits():
         assert ours == pytest.approx(theirs / 2, rel=0.02)
 
 
+def test_what_the_optimiser_and_the_momentum_encoder_remember_counts():
+    numbers = need(config(), 4).parameters / 12  # weights, gradients and momentum, of 4 bytes each
+    assert need(config("optimizer.kind=adamw", "optimizer.lr=1e-4"), 4).parameters == 16 * numbers
+    assert need(config("bank.encoder_momentum=0.99"), 4).parameters == 16 * numbers
+
+
 def test_of_a_range_it_is_what_the_fewest_need():
     assert need(config("engine.workers=[1, 2]"), 4) == need(config(), 4)
 

@@ -46,6 +46,13 @@ def test_every_rank_and_start_has_its_own(tmp_path: Path):
     assert "nobody's line" not in whole
 
 
+def test_what_lies_beside_the_attempts_is_none(tmp_path: Path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/attempt_0007.tar.gz").touch()
+    with rank_log.kept(RunFolder(tmp_path), output=False) as logs:
+        assert logs.name == "attempt_0001"
+
+
 def test_a_users_mistake_is_a_line(tmp_path: Path):
     with pytest.raises(RunError), rank_log.kept(RunFolder(tmp_path), output=False):
         raise RunError("the bank", 3, "mend it")

@@ -7,10 +7,12 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from filelock import FileLock, Timeout
 
 from spml_dist.data.format import manifest as manifests
 from spml_dist.data.format.manifest import Manifest
@@ -19,12 +21,16 @@ from spml_dist.files import address
 
 UNFINISHED = ".packing"
 REJECTED = "rejected.jsonl"
-_FINGERPRINT, _NEW_FOLDER = "fingerprint", "made"
-"""what an unfinished pack is made from; a file that is there if the pack made its folder"""
+_FINGERPRINT, _NEW_FOLDER, _LOCK = "fingerprint", "made", "lock"
+"""what an unfinished pack is made from; a file that is there if the pack made its folder; one that is locked
+while somebody packs"""
 
 
 class OutputStore(Protocol):
     """What a place where packs are written can do. It travels to the processes that write."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep others from packing there while the block runs. Raises DataError where somebody does."""
 
     def begin(self, fingerprint: str) -> dict[str, bytes]:
         """{name: content} of the records that an interrupted pack of this fingerprint has left."""
@@ -59,17 +65,30 @@ class FolderStore:
         """Where everything lies until the pack is complete."""
         return self.out / UNFINISHED
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        is_new = not self.out.exists()
+        self.unfinished.mkdir(parents=True, exist_ok=True)
+        if is_new:
+            (self.unfinished / _NEW_FOLDER).touch()
+        lock = FileLock(self.unfinished / _LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            remedy = "wait for it, or choose another --out"
+            raise DataError(f"{self.out}: another process packs into it", None, remedy) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
     def begin(self, fingerprint: str) -> dict[str, bytes]:
         note = self.unfinished / _FINGERPRINT
-        if not (fingerprint and note.is_file() and note.read_text(encoding="utf-8") == fingerprint):
-            self.clear()
-            is_new = not self.out.exists()
-            self.unfinished.mkdir(parents=True)
-            if is_new:
-                (self.unfinished / _NEW_FOLDER).touch()
-            note.write_text(fingerprint, encoding="utf-8")
-        for half in self.unfinished.glob("*.half"):
-            half.unlink()
+        same = fingerprint and note.is_file() and note.read_text(encoding="utf-8") == fingerprint
+        for path in list(self.unfinished.iterdir()):
+            if path.name.endswith(".half") or not (same or path.name in (_NEW_FOLDER, _LOCK)):
+                path.unlink()
+        note.write_text(fingerprint, encoding="utf-8")
         return {path.name: path.read_bytes() for path in self.unfinished.glob("*.json")}
 
     @contextmanager
@@ -133,6 +152,9 @@ class RemoteStore:
     """
 
     out: str
+
+    def held(self) -> AbstractContextManager[None]:
+        return nullcontext()  # nothing can be locked there
 
     def begin(self, fingerprint: str) -> dict[str, bytes]:
         if manifests.FILE in address.sizes(self.out):

@@ -69,7 +69,7 @@ def pack_parts(
     store = output_store(out)
     identity = _identity(description, sizes, strict, fingerprint)
     names = [part_name(description.name, number) for number in range(len(sizes))]
-    with _writable(out), _resumable(identity):
+    with _writable(out), store.held(), _resumable(identity):
         parts = _finished(store, store.begin(identity), names)
         if parts:
             print(f"{description.name}: {len(parts)} of {len(names)} tars are there already", file=sys.stderr)
@@ -103,7 +103,7 @@ def pack(
     _require_plain(name)
     store = output_store(out)
     description = PackDescription(name, split, labels, tuple(classes), background)
-    with _writable(out):
+    with _writable(out), store.held():
         store.begin("")
         with _clearing(store, BaseException):
             parts = []

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +99,16 @@ class Coco:
             return None
         mask = np.zeros(shape, np.uint8)
         # Crowds behind, then large before small: what lies in front is mostly the smaller one.
-        for entry in sorted(entries, key=_depth):
-            source = self.file.names(image_id, entry)
-            mask[decode(entry["segmentation"], shape, source)] = self._class(image_id, entry)
+        for entry in sorted(entries, key=partial(self._depth, image_id, shape)):
+            mask[self._covered(image_id, shape, entry)] = self._class(image_id, entry)
         return mask
+
+    def _depth(self, image_id: str, shape: tuple[int, int], entry: JsonObject) -> tuple[bool, float]:
+        area = entry.get("area") or np.count_nonzero(self._covered(image_id, shape, entry))  # many write none
+        return not entry.get("iscrowd"), -float(area)
+
+    def _covered(self, image_id: str, shape: tuple[int, int], entry: JsonObject) -> np.ndarray:
+        return decode(entry["segmentation"], shape, self.file.names(image_id, entry))
 
     def _panoptic(self, image_id: str) -> np.ndarray:
         entries = self.file.of(image_id)
@@ -228,7 +235,3 @@ def _outlines(file: CocoFile, labels: str) -> Iterator[str]:
             f"{file.path.name}: {len(empty)} of its {total} annotations are polygons of fewer than three "
             f"points and cover no pixel of the masks, e.g. annotation {id_text(entry)} of {image_id}"
         )
-
-
-def _depth(entry: JsonObject) -> tuple[bool, float]:
-    return not entry.get("iscrowd", 0), -float(entry.get("area", 0))

@@ -169,7 +169,7 @@ def _require_keys(path: Path, entries: list[JsonObject], needs: Sequence[str], r
             _require_segments(f"{path}: image {id_text(entry, 'image_id')}", entry)
         if "bbox" in needs and not _is_box(entry["bbox"]):
             raise _unusable(path, entry, "bbox", "write [left, top, width, height] in pixels")
-        if not _is_number(entry.get("area", 0)):
+        if not _is_number(entry.get("area") or 0):
             raise _unusable(path, entry, "area", "write the pixels it covers or leave it out")
         if not isinstance(entry.get("iscrowd") or 0, int):
             raise _unusable(path, entry, "iscrowd", "write 0 or 1")

@@ -74,6 +74,17 @@ def test_an_interrupted_pack_leaves_nothing_that_looks_finished(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_packs_into_one_folder_are_refused(tmp_path):
+    def disturbed():
+        for sample in samples(2):
+            with pytest.raises(DataError, match=r"another process packs into it; wait for it"):
+                pack(samples(3), tmp_path / "out", "pets", **DESCRIBED)
+            yield sample
+
+    pack(disturbed(), tmp_path / "out", "pets", shard_size=1, **DESCRIBED)
+    assert digests(tmp_path / "out").keys() == {"manifest.json", "pets-000000.tar", "pets-000001.tar"}
+
+
 def test_an_interrupted_pack_leaves_the_one_before_it_as_it_was(tmp_path):
     pack(samples(2), tmp_path, "pets", **DESCRIBED)
     before = digests(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import unicodedata
 from pathlib import Path
 
@@ -120,6 +121,16 @@ def test_in_masks_small_instances_are_in_front_and_crowds_behind(coco):
     triangle = mask[:, 31:]
     assert np.array_equal(mask[:, :31], expected[:, :31])
     assert set(np.unique(triangle).tolist()) == {0, DOG} and 10 < (triangle == DOG).sum() < 40
+
+
+@pytest.mark.parametrize("said", ['"area": null, ', '"area": 0, ', ""])
+def test_an_instance_without_an_area_is_as_large_as_its_outline(coco, said):
+    expected = samples(coco, "masks")[BUSY].semantic
+    file = coco / INSTANCES
+    without = re.sub(r'"area": [0-9.]+, ', said, file.read_text())
+    assert without != file.read_text()
+    file.write_text(without)
+    assert np.array_equal(samples(coco, "masks")[BUSY].semantic, expected)
 
 
 def test_an_image_without_instances_is_known_to_show_none(coco):
@@ -557,11 +568,11 @@ BAD = {
         lambda root: rewrite(root / INSTANCES, ', "name": "cat"', ""),
         r"instances_val2017\.json: category 17: name \(got .*\); give every category",
     ),
-    "an area that is null": (
+    "an area that is a word": (
         "masks",
         "instances",
-        lambda root: rewrite(root / INSTANCES, '"area": 400', '"area": null'),
-        r"instances_val2017\.json: annotation 3: area \(got null\); write the pixels",
+        lambda root: rewrite(root / INSTANCES, '"area": 400', '"area": "large"'),
+        r"instances_val2017\.json: annotation 3: area \(got \"large\"\); write the pixels",
     ),
     "an image's name that is too long for a file": (
         "tags",
