@@ -39,7 +39,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder that `spml-dist train` wrote")
     parser.add_argument("shards", metavar="PACK", help="folder or address of the pack to label")
-    overrides = "changes to labeling.* of the run, and to cam.* of --cam"
+    overrides = "changes to labeling.* and evaluation.* of the run, and to cam.* of --cam"
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=overrides)
     parser.add_argument("--out", required=True, help="folder or address to write the new pack to")
     parser.add_argument("--by", metavar="LABELERS", default="auto", help="default: auto, as told below")

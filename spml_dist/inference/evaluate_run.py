@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -118,10 +120,21 @@ def evaluate_run(
         cache=ShardCache(config.stream.cache, config.stream.cache_gb, config.stream.retry_seconds),
         each=shown.add if shown.count else None,
     )
-    result = {"run": config.name, "step": info.get("step"), **numbers}
+    result = {"run": config.name, "step": info.get("step"), "inputs": inputs(config, split), **numbers}
     table = result_table.markdown(result)
     files = _write(run, result, table, shown)
     return RunEvaluation(result, table, files, _track(folder, config))
+
+
+def inputs(config: Config, split: Split) -> str:
+    """A digest of what a result depends on beside its network and its views: settings and packs."""
+    packs = (_tars(getattr(config.data, split)), _tars(config.data.train))
+    decides = [config.evaluation.model_dump(mode="json"), config.stream.mirror_swaps, config.seed, *packs]
+    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+
+
+def _tars(place: str) -> list[str]:
+    return [shard.sha256 for shard in read_manifest(place).shards]
 
 
 @dataclass

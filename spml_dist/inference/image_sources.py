@@ -16,7 +16,7 @@ from spml_dist.data.format.keys import image_id_of, is_text
 from spml_dist.data.format.manifest import FILE as MANIFEST
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.recipes.image_files import decode_image
-from spml_dist.data.recipes.images import open_images
+from spml_dist.data.recipes.images import images_below
 from spml_dist.data.stream.reader import Reader
 from spml_dist.errors import ConfigError, DataError
 from spml_dist.files.address import is_remote
@@ -79,10 +79,9 @@ def find_images(paths: Sequence[str]) -> tuple[list[ImageSource], list[str]]:
         if _is_pack(place):
             images = list(_of_pack(place, root))
         elif os.path.isdir(place):
-            recipe = open_images(place)
-            notes += recipe.notes
-            files = [str(recipe.image(image_id)) for image_id in recipe.ids]
-            images = [ImageSource(_below(root, file), file) for file in files]
+            files, of_folder = images_below(Path(place))
+            notes += of_folder
+            images = [ImageSource(_below(root, str(file)), str(file)) for file in files]
         else:
             images = [ImageSource(_below(root, place), place)]
         # A file may be given beside its folder.

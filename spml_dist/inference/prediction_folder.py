@@ -18,6 +18,10 @@ from spml_dist.files.write import WRITABLE, write_json, write_text
 
 PREDICTIONS, REJECTED, UNFINISHED = "predictions.json", "rejected.jsonl", "unfinished.jsonl"
 LOCK = "unfinished.lock"
+KINDS = ("mask", "overlay", "confidence")
+"""of an entry, the files of its image"""
+IMPORTED = ("coco.json", "cvat.zip", "labelstudio.json", "labelstudio.xml")
+"""files of `prediction_formats`"""
 
 Entry = dict[str, Any]
 """what is known of a labelled image, plain data; its name is under `image`"""
@@ -29,6 +33,7 @@ class PredictionFolder:
     def __init__(self, path: Path, made_by: Mapping[str, Any]):
         self.path = path
         self._made_by = dict(made_by)
+        self._before: dict[str, Entry] = {}
         self._log: TextIO | None = None
         self._lock = FileLock(path / LOCK)
 
@@ -42,7 +47,7 @@ class PredictionFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(blocking=False)
-            entries = self._earlier()  # all that another process may have done meanwhile
+            entries = self._before = self._earlier()  # all that another process may have done meanwhile
             lines = [json.dumps(self._made_by), *(_line(entry) for entry in entries.values())]
             # Written anew: what a kill cut off in the middle of a line is gone.
             write_text(self.path / UNFINISHED, "\n".join(lines) + "\n")
@@ -71,9 +76,19 @@ class PredictionFolder:
         else:
             path.unlink(missing_ok=True)
         whole = {**self._made_by, "images": list(entries), "rejected": len(rejected)}
+        self._remove_stale(entries)
         write_json(self.path / PREDICTIONS, whole, sort_keys=False)
         for name in (UNFINISHED, LOCK):
             (self.path / name).unlink()
+
+    def _remove_stale(self, images: Sequence[Entry]) -> None:
+        """Files of images that are no longer among those that are given, and what label tools import if the
+        images are not what they were."""
+        now = {entry["image"]: entry for entry in images}
+        gone = [entry for name, entry in self._before.items() if name not in now]
+        stale = [entry[kind] for entry in gone for kind in KINDS if kind in entry]
+        for file in stale + (list(IMPORTED) if self._before != now else []):
+            (self.path / file).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let others go on."""

@@ -14,6 +14,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from PIL import Image
 
+from spml_dist.data.recipes.image_files import LOWER_SUFFIXES
 from spml_dist.drawing.overlay import palette
 from spml_dist.errors import DataError, RunError
 from spml_dist.files.write import WRITABLE, replacing, write_json, write_text
@@ -169,4 +170,6 @@ def _found(labels: np.ndarray, background: int | None) -> Iterator[int]:
 def _file_name(entry: Entry) -> str:
     """Name of the image's file: that of the prediction with the suffix of the source."""
     name, suffix = entry["image"], os.path.splitext(entry["source"])[1]
-    return name if suffix and name.endswith(suffix) else f"{name}{suffix or '.jpg'}"
+    if suffix.lower() not in LOWER_SUFFIXES:  # an image of a pack, whose key is behind the pack's place
+        suffix = ".jpg"
+    return name if name.endswith(suffix) else f"{name}{suffix}"

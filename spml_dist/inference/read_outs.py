@@ -43,7 +43,7 @@ class Reading:
     """What is read out of an image."""
 
     segments: np.ndarray
-    """[H, W] int32, of the first look"""
+    """[H, W] int32, of the first look; one where the classifier alone has seen windows"""
     predictions: dict[str, np.ndarray]
     """read-out → [H, W] uint8, 0..K-1"""
     hits: float = 0.0
@@ -88,11 +88,14 @@ class ReadOuts:
         hits, queries = 0.0, 0
         if windowed := "classifier" in self.names and self.views.is_windowed(*image.shape[:2]):
             total["classifier"] = scores(self.model, image, self.views)
-        for scale, mirrored in self.views.looks:
+        # Whole images may be too large to be looked at; the neighbours alone cannot do without.
+        looks = () if windowed and self.labelled is None else self.views.looks
+        for scale, mirrored in looks:
             seen = np.ascontiguousarray(image[:, ::-1]) if mirrored else image
             embedded = whole_image.embed(self.model, seen, self.views.longer_side, scale)
-            segments = whole_image.segments(embedded, self.settings.grid, self.settings.iterations)
-            drawn = embedded.geometry.to_image(segments) if drawn is None else drawn
+            if drawn is None or self.labelled is not None:
+                segments = whole_image.segments(embedded, self.settings.grid, self.settings.iterations)
+                drawn = embedded.geometry.to_image(segments) if drawn is None else drawn
             if "classifier" in self.names and not windowed:
                 logits = torch.from_numpy(whole_image.classify(self.model, embedded))
                 self._add(total, "classifier", logits.softmax(dim=0).numpy(), mirrored)
@@ -104,7 +107,7 @@ class ReadOuts:
                     known = truth >= 0
                     right = neighbours.precision(near[known], self.labelled.label, truth[known])
                     hits, queries = hits + right * float(known.sum()), queries + int(known.sum())
-        assert drawn is not None
+        drawn = np.zeros(image.shape[:2]) if drawn is None else drawn
         predictions = {name: self._decided(image, total[name]) for name in self.names}
         return Reading(drawn.astype(np.int32), predictions, hits, queries)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import sqrt
 from pathlib import Path
@@ -16,10 +16,10 @@ from torch.nn.functional import interpolate, relu
 from spml_dist.config.labeling_models import CamConfig
 from spml_dist.data.stream.augment import normalise
 from spml_dist.labeling import cam_seeds
-from spml_dist.labeling.labeler import with_labels
+from spml_dist.labeling.labeler import annotated, with_labels
 from spml_dist.model import export
 from spml_dist.model.cam import Cam
-from spml_dist.records import Sample
+from spml_dist.records import UNLABELLED, Sample
 
 KIND = "cam"
 """what an image's kinds of annotation gain by seeds"""
@@ -58,18 +58,25 @@ def activations(
     return total[0].cpu().numpy()
 
 
-def with_seeds(model: Cam, sample: Sample, background: int | None, settings: CamConfig) -> Sample:
-    """The sample with the seeds of its tags or boxes, `cam` among its kinds where it has got any."""
-    classes = cam_seeds.mapped_classes(sample)
+def with_seeds(
+    model: Cam, sample: Sample, background: int | None, settings: CamConfig, least: float = 0.0
+) -> Sample:
+    """The sample with the seeds of its tags or boxes, `cam` among its kinds where it has got any.
+
+    least: confidence below which a pixel stays unlabelled.
+    """
+    # Seeds see what people said: labels of an earlier labeler are replaced.
+    weak = replace(sample, semantic=np.where(annotated(sample), sample.semantic, np.uint8(UNLABELLED)))
+    classes = cam_seeds.mapped_classes(weak)
     if classes is None:
         return sample
     none = np.zeros((0, *sample.semantic.shape), np.float32)
     # Inside a box its class is certain: what speaks least against it is where it is.
     rectified = sample.boxes is None
     maps = activations(model, sample.image, classes, settings, rectified) if classes else none
-    semantic = cam_seeds.seeds(sample, maps, background, settings)
-    confidence = cam_seeds.confidence(sample, maps, semantic, background, settings)
-    return with_labels(sample, semantic, confidence, KIND)
+    semantic = cam_seeds.seeds(weak, maps, background, settings)
+    confidence = cam_seeds.confidence(weak, maps, semantic, background, settings)
+    return with_labels(sample, semantic, confidence, KIND, least)
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,13 @@ class CamSeeds:
     """of its weights: a process keeps no network of an earlier training"""
     settings: CamConfig
     device: str
+    least: float = 0.0
+    """confidence below which a pixel stays unlabelled"""
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample as `with_seeds` gives it."""
         model, background = _network(self.export, self.device, self.digest)
-        return with_seeds(model, sample, background, self.settings)
+        return with_seeds(model, sample, background, self.settings, self.least)
 
     def activations(self, image: np.ndarray, classes: Sequence[int]) -> np.ndarray:
         """What speaks for each class, [C, H, W] float32, as `activations` gives it."""

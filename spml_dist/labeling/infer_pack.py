@@ -59,7 +59,8 @@ def trained_config(run: Path, overrides: Sequence[str], changeable: Sequence[str
     for text in overrides:
         if not text.startswith(tuple(changeable)) or text.startswith("cam.steps="):
             key = text.partition("=")[0]
-            may = " and ".join(f"{each}*" if each.endswith(".") else each.rstrip("=") for each in changeable)
+            *others, last = (f"{each}*" if each.endswith(".") else each.rstrip("=") for each in changeable)
+            may = f"{', '.join(others)} and {last}"
             raise ConfigError(f"{key} cannot change", None, f"the run is trained: only {may}")
     return load(RunFolder(run).config, overrides)
 

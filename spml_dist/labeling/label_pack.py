@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spml_dist import __version__
 from spml_dist.config import Config
 from spml_dist.data.format.manifest import Manifest, read_manifest
+from spml_dist.errors import ConfigError
 from spml_dist.labeling import pack_note
 from spml_dist.labeling.cams import CamSeeds
 from spml_dist.labeling.infer_pack import CHANGEABLE, cam_labeler, deciding, shard_cache, trained_config
@@ -43,9 +44,9 @@ def label_pack(
     run: folder of a trained segmenter; shards, out: folders or addresses of the pack to label and of the new
     one; the packs of earlier stages lie beside it, OUT-STAGE. by: as `stages`, or what that returns; cam:
     folder of a run of `spml-dist cam train`; index: the pack whose labelled segments are the neighbours, by
-    default the one that the stage labels; overrides: changes to `labeling.*` and `engine.device` of the run,
-    and to `cam.*` of the other; workers: processes side by side. The same call goes on where it was
-    interrupted, and labels nothing that is labelled already.
+    default the one that the stage labels; overrides: changes to `labeling.*`, `evaluation.*` and
+    `engine.device` of the run, and to `cam.*` of the other; workers: processes side by side. The same call
+    goes on where it was interrupted, and labels nothing that is labelled already.
 
     Raises RunError, DataError or ConfigError for a run, a pack or settings that cannot be used, before
     anything is written.
@@ -53,11 +54,16 @@ def label_pack(
     manifest = read_manifest(shards)
     networks = _networks(run, shards, manifest, cam, overrides)
     plan = stages(by, manifest, cam is not None) if isinstance(by, str) else list(by)
+    if index and not any("neighbours" in stage.kinds for stage in plan):
+        remedy = "add +neighbours to --by, or leave --index out"
+        raise ConfigError("--index without neighbours", index, remedy)
     if index:
         require_classes(index, read_manifest(index), run, networks.info, "give another pack as --index")
     places = [*(f"{out.rstrip('/')}-{stage.name}" for stage in plan[:-1]), out]
     for place in places:
         require_place(shards, place)
+        if index:
+            require_place(index, place)
     for stage, source, place in zip(plan, (shards, *places), places, strict=False):
         yield place, _label(networks, stage, source, place, index or source, workers)
 
@@ -78,13 +84,14 @@ def _networks(
 ) -> _Networks:
     of_cam = [text for text in overrides if cam and text.startswith("cam.")]
     own = [text for text in overrides if text not in of_cam]
-    config = trained_config(run, own, ("labeling.", "engine.device="))
+    config = trained_config(run, own, ("labeling.", "evaluation.", "engine.device="))
     _, info = export.load(RunFolder(run).export)
     require_classes(shards, manifest, run, info, CLASSES)
     cams = None
     if cam:
         device = [text for text in own if text.startswith("engine.device=")]
         cams = cam_labeler(cam, trained_config(cam, [*of_cam, *device], CHANGEABLE), shards, manifest)
+        cams = replace(cams, least=config.labeling.min_confidence)
     return _Networks(run, config, info, trained_segmenter(run, config, info), cams)
 
 

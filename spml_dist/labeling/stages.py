@@ -48,9 +48,16 @@ def stages(by: str, manifest: Manifest, with_cam: bool) -> list[Stage]:
     return [Stage(name, None if name == "cam-walk" else name, name) for name in names]
 
 
+def may_be_tagged_alone(manifest: Manifest) -> bool:
+    """Whether tags may be all that people said of an image: no other kind of theirs is on every one."""
+    kinds = manifest.counts.kinds
+    others = [images for kind, images in kinds.items() if kind not in ("tags", *LABELERS)]
+    return "tags" in kinds and all(images < manifest.samples for images in others)
+
+
 def _chosen(manifest: Manifest, with_cam: bool) -> list[Stage]:
     kinds = set(manifest.counts.kinds)
-    tagged = "tags" in kinds
+    tagged = may_be_tagged_alone(manifest)
     # A pack of version 1 does not say: its images are looked at one by one.
     marked = bool(kinds - {"tags"} - set(LABELERS)) or not kinds
     if not kinds and not any(manifest.counts.images_tagged) and not manifest.counts.images_labelled:

@@ -110,5 +110,5 @@ def _require_same(run: RunFolder, known: Config, config: Config) -> None:
     other = [item for item in differences(known, config) if not item[0].startswith(free)]
     if other:
         keys = ", ".join(f"{key} ({there} there, {here} here)" for key, there, here in other[:5])
-        remedy = "give another name= or remove it"
+        remedy = f"give another {'--out' if run.parent else 'name='}, or remove it"
         raise RunError(f"{run.path} belongs to another configuration", keys, remedy)

@@ -32,6 +32,8 @@ INPUTS = {"embedding": "another embedding", "labels": "other labels"}
 """what a classifier is made from, and what is said where it has changed"""
 OWN = "classifier."
 """the section that says how the classifier is trained"""
+UNREAD = ("relations.", "segments.", "bank.", "loss.", "cam.", "labeling.")
+"""sections that no classifier reads"""
 
 
 def classify(
@@ -111,7 +113,7 @@ def _require_effect(overrides: Sequence[str], config: Config, stage: Config) -> 
     for name in (text.partition("=")[0] for text in overrides):
         of_override = [key for key in wanted if key == name or key.startswith(f"{name}.")]
         for key in of_override:
-            if not key.startswith(OWN) and wanted[key] != used[key]:
+            if key.startswith(UNREAD) or (not key.startswith(OWN) and wanted[key] != used[key]):
                 remedy = f"the embedding is finished, and the section {OWN[:-1]} says how it is classified"
                 raise ConfigError(f"{key} cannot change here", text_of(wanted[key]), remedy)
 

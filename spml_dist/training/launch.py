@@ -97,7 +97,8 @@ def launch(
             show(f"spml-dist: {notice}")
         if complete:
             data_check.require_sound(config, manifest, run)
-            show(f"already trained to step {exported}; for another run give another name=")
+            another = "stage give another --out" if run.parent else "run give another name="
+            show(f"already trained to step {exported}; for another {another}")
             return False
         _train(config, run, payload, alone, torchrun, show)
     return True

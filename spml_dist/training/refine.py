@@ -18,9 +18,9 @@ from spml_dist.config import Config, load
 from spml_dist.data.format.manifest import Manifest, read_manifest
 from spml_dist.errors import RunError
 from spml_dist.files.write import write_json, write_text
-from spml_dist.inference.evaluate_run import Split, evaluate
+from spml_dist.inference.evaluate_run import Split, evaluate, inputs
 from spml_dist.labeling.label_pack import label_pack
-from spml_dist.labeling.stages import Stage
+from spml_dist.labeling.stages import Stage, may_be_tagged_alone
 from spml_dist.records import LABELERS
 from spml_dist.report import write_report
 from spml_dist.run_folder import RunFolder
@@ -31,6 +31,8 @@ from spml_dist.training.launch import Show, print_line
 
 LABELING = ("labeling.", "cam.")
 """beginnings of the overrides that labelers alone take"""
+MEASURING = ("data.val=", "data.test=", "evaluation.", "engine.device=")
+"""of those by which every network is measured"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def procedure(manifest: Manifest) -> tuple[Round, Round]:
     """
     kinds = set(manifest.counts.kinds)
     # Where seeds are there already, and where a pixel's label is nowhere: images with tags alone.
-    tagged = "tags" in kinds and bool("cam" in kinds or manifest.counts.images_unlabelled)
+    tagged = may_be_tagged_alone(manifest) and bool("cam" in kinds or manifest.counts.images_unlabelled)
     # A pack of version 1 does not say of what its labels are.
     marked = bool(kinds - {"tags", *LABELERS}) or not kinds
     maps = (Labels("cam-walk", None, "cam-walk"), Labels("neighbours-1", None, "neighbours"))
@@ -99,7 +101,8 @@ def refine(
     config = absolute(load(folder.config, overrides), Path.cwd())
     first, second = procedure(read_manifest(config.data.train))
     maps = _cam_run(folder, cam) if first.labels else None
-    network, measured = folder.path, list(_of_classifier(folder.path, "embedding", config))
+    how = [text for text in overrides if text.startswith(MEASURING)]
+    network, measured = folder.path, list(_of_classifier(folder.path, "embedding", how))
     training = [text for text in overrides if not text.startswith(LABELING)]
     for each in (first, second):
         labels = config.data.train
@@ -112,7 +115,7 @@ def refine(
         show(f"stage {each.classifier}: a classifier")
         source = labels if each.labels else None
         network = classify(folder.path, source, each.classifier, training, alone=alone, show=show)
-        measured += _of_classifier(network, each.classifier, config)
+        measured += _of_classifier(network, each.classifier, how)
     return _write(folder, config, measured)
 
 
@@ -149,20 +152,24 @@ def _label(
 ) -> dict[str, Any]:
     """Label a pack into another, unless that is done; what its note says."""
     cam = maps if stage.tagged == "cam-walk" else None
-    taken = ("labeling.", "engine.device=", *(["cam."] if cam else []))
+    taken = ("labeling.", "evaluation.", "engine.device=", *(["cam."] if cam else []))
     own = [*(text for text in overrides if text.startswith(taken)), *stage.overrides]
     by = [Stage(stage.name, stage.annotated, stage.tagged)]
     ((_, result),) = label_pack(network, source, out, by, cam, None, own, workers)
     return result
 
 
-def _of_classifier(folder: Path, stage: str, config: Config) -> Iterator[dict[str, Any]]:
+def _of_classifier(folder: Path, stage: str, overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
     """mIoU of a network's read-outs on the validation split, without one on test; nothing without either."""
+    run = RunFolder(folder)
+    config = load(run.config, overrides)
     splits: tuple[Split, ...] = ("val", "test")
     split = next((name for name in splits if getattr(config.data, name)), None)
     if split is None:
         return
-    result = _evaluated(RunFolder(folder), split) or evaluate(folder, split, pictures=0, progress=True)
+    result = _evaluated(run, split, config)
+    if result is None:
+        result = evaluate(folder, split, pictures=0, progress=True, overrides=overrides)
     for readout, values in result["readouts"].items():
         yield {
             "stage": stage,
@@ -174,8 +181,8 @@ def _of_classifier(folder: Path, stage: str, config: Config) -> Iterator[dict[st
         }
 
 
-def _evaluated(run: RunFolder, split: str) -> dict[str, Any] | None:
-    """What an evaluation has found since the network was exported."""
+def _evaluated(run: RunFolder, split: Split, config: Config) -> dict[str, Any] | None:
+    """What an evaluation of the same data and settings has found since the network was exported."""
     path = run.result(split)
     if not path.exists() or path.stat().st_mtime_ns < run.model_info.stat().st_mtime_ns:
         return None
@@ -183,7 +190,8 @@ def _evaluated(run: RunFolder, split: str) -> dict[str, Any] | None:
         result = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return None
-    return result if result.get("step") == exported_step(run) else None
+    same = result.get("inputs") == inputs(config, split) and result.get("step") == exported_step(run)
+    return result if same else None
 
 
 def _of_labels(stage: str, result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

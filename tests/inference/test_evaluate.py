@@ -11,7 +11,7 @@ import pytest
 
 from spml_dist import cluster
 from spml_dist.errors import ConfigError, DataError
-from spml_dist.inference import metrics
+from spml_dist.inference import metrics, whole_image
 from spml_dist.inference.evaluate import EvaluateHow, collect, evaluate_model
 from spml_dist.inference.pixel_labels import label
 from spml_dist.inference.views import Views
@@ -162,6 +162,12 @@ def test_one_read_out_alone_needs_no_other(packed, measure):
     assert alone["readouts"]["classifier"] == both["readouts"]["classifier"]
     with pytest.raises(ConfigError, match="oracle labels neighbours"):
         measure(val, "nowhere", how=EvaluateHow(("classifier",), oracle=True))
+
+
+def test_windows_for_the_classifier_alone_need_no_look_at_the_whole_image(packed, measure, monkeypatch):
+    monkeypatch.setattr(whole_image, "embed", None)
+    result = measure(packed("val", [stripes(4)]), "nowhere", how=EvaluateHow(("classifier",), window=32))
+    assert result["readouts"]["classifier"]["miou"] > 0.8
 
 
 def test_the_counts_are_the_same_for_any_number_of_workers(packed, measure, monkeypatch):

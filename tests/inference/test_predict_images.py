@@ -141,9 +141,20 @@ def test_files_lists_and_packs_are_named_after_their_paths(run, photos, packed, 
 def test_images_that_differ_in_their_suffix_alone_keep_it(run, photos, tmp_path):
     shutil.copy(photos / "a.jpg", photos / "trip" / "c.jpg")
     files = [photos / "trip" / name for name in ("c.jpg", "c.png")]
-    assert predict(run, *files, "--out", tmp_path / "out") == 0
-    names = [entry["image"] for entry in predictions(tmp_path / "out")["images"]]
-    assert names == ["c.jpg", "c.png"] and (tmp_path / "out" / "masks" / "c.jpg.png").exists()
+    for out, given in (("files", files), ("folder", [photos / "trip"])):
+        assert predict(run, *given, "--out", tmp_path / out) == 0
+        names = [entry["image"] for entry in predictions(tmp_path / out)["images"]]
+        assert names == ["c.jpg", "c.png"] and (tmp_path / out / "masks" / "c.jpg.png").exists()
+
+
+def test_what_is_left_of_images_that_are_gone_goes_too(run, photos, tmp_path):
+    out = tmp_path / "out"
+    assert predict(run, photos, "--out", out, "--format", "coco") == 0
+    assert predict(run, photos, "--out", out) == 0 and (out / "coco.json").exists(), "it is as true as before"
+    (photos / "b.png").unlink()
+    assert predict(run, photos, "--out", out) == 0
+    left = contents(out)
+    assert "masks/a.png" in left and not [name for name in left if "/b." in name or name == "coco.json"]
 
 
 def test_the_files_are_the_same_for_any_number_of_workers(run, photos, tmp_path, monkeypatch):
@@ -272,6 +283,13 @@ def test_coco_holds_the_masks(run, photos, tmp_path):
             assert annotation["area"] == inside.sum()
             covered[inside] = annotation["category_id"] - 1
         np.testing.assert_array_equal(covered, labels)
+
+
+def test_coco_names_images_of_a_pack_whatever_its_folder_is_called(run, packed, tmp_path):
+    folder = packed("val", [stripes(0)]).rename(tmp_path / "val.v2")
+    assert predict(run, folder, "--out", tmp_path / "out", "--format", "coco") == 0
+    images = json.loads((tmp_path / "out" / "coco.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["stripes-0.jpg"]
 
 
 def test_cvat_holds_the_masks_in_the_colours_of_its_label_map(run, photos, tmp_path):

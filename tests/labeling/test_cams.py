@@ -20,6 +20,7 @@ from spml_dist.errors import RunError
 from spml_dist.labeling import cams
 from spml_dist.labeling.cam_seeds import box_seeds, mapped_classes, seeds, tag_seeds
 from spml_dist.labeling.label_quality import measure
+from spml_dist.labeling.labeler import with_labels
 from spml_dist.labeling.labelled_parts import LabelledParts, PackParts
 from spml_dist.records import IGNORED, IMAGENET, UNLABELLED, Sample
 from tests.labeling import builders
@@ -302,9 +303,25 @@ class TestSamples:
         plain = sample(kinds=("tags",))
         assert cams.with_seeds(Colours(), plain, BACKGROUND, CONFIG) is plain
 
-    def test_seeds_are_not_made_twice(self):
+    def test_made_twice_seeds_are_the_same(self):
         once = cams.with_seeds(Colours(), halves(0), BACKGROUND, CONFIG)
-        assert cams.with_seeds(Colours(), once, BACKGROUND, CONFIG) is once
+        twice = cams.with_seeds(Colours(), once, BACKGROUND, CONFIG)
+        assert np.array_equal(once.semantic, twice.semantic) and once.kinds == twice.kinds
+        assert np.array_equal(once.confidence, twice.confidence)
+
+    def test_what_another_labeler_has_labelled_is_replaced(self):
+        weak = halves(0)
+        walked = with_labels(weak, np.ones_like(weak.semantic), np.full(weak.semantic.shape, 0.5), "walk")
+        ours, theirs = (cams.with_seeds(Colours(), each, BACKGROUND, CONFIG) for each in (walked, weak))
+        assert np.array_equal(ours.semantic, theirs.semantic)
+        assert np.array_equal(ours.confidence, theirs.confidence) and ours.kinds == ("tags", "walk", "cam")
+
+    def test_pixels_that_are_not_sure_enough_stay_unlabelled(self):
+        everywhere = cams.with_seeds(Colours(), halves(0), BACKGROUND, CONFIG)
+        found = cams.with_seeds(Colours(), halves(0), BACKGROUND, CONFIG, least=0.9)
+        unsure = (everywhere.confidence > 0) & (everywhere.confidence < 0.89 * 254)
+        assert unsure.any() and (found.semantic[unsure] == UNLABELLED).all()
+        assert (found.semantic != UNLABELLED).any()
 
     def test_quality_is_counted_over_the_images_that_have_seeds(self, packed):
         part = np.full((24, 36), UNLABELLED, np.uint8)

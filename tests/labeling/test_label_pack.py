@@ -183,7 +183,8 @@ def test_segments_of_another_pack_can_be_asked(run, weak, tmp_path):
     [
         (["--by", "magic"], "--by (got magic); use auto"),
         (["--by", "cam"], "--cam"),
-        (["stream.batch=3"], "cannot change; the run is trained: only labeling.* and engine.device"),
+        (["stream.batch=3"], "the run is trained: only labeling.*, evaluation.* and engine.device"),
+        (["--by", "walk", "--index", "elsewhere"], "--index without neighbours (got elsewhere)"),
         (["labeling.step=3"], "did you mean labeling.steps?"),
         (["cam.foreground=0.4"], "cam.foreground cannot change"),
     ],
@@ -203,6 +204,15 @@ def test_places_and_classes_that_do_not_fit_are_named(run, weak, tmp_path, packe
     other = packed("other", [stripes(0)], classes=("red", "green", "pink"))
     assert label(run, other, "--out", tmp_path / "out") == 2
     assert "classes are not those that" in message(capsys)
+
+
+def test_the_pack_that_is_asked_is_not_replaced(run, weak, tmp_path, capsys):
+    asked = tmp_path / "asked"
+    assert label(run, weak, "--out", asked, "--by", "walk") == 0
+    before = {path: path.read_bytes() for path in asked.iterdir()}
+    assert label(run, weak, "--out", asked, "--by", "neighbours", "--index", asked) == 2
+    assert "asked: the pack that is read" in message(capsys)
+    assert before == {path: path.read_bytes() for path in asked.iterdir()}
 
 
 def test_a_pack_that_people_labelled_is_not_replaced(run, weak, tmp_path, packed, capsys):

@@ -37,6 +37,11 @@ def test_by_itself_it_follows_the_labels(kinds, with_cam, expected):
     assert stages("auto", pack(*kinds), with_cam) == expected
 
 
+def test_tags_beside_annotations_on_every_image_want_no_stage_of_their_own():
+    everywhere = replace(PACK, counts=replace(COUNTS, kinds={"boxes": 4, "tags": 4, "cam": 4}))
+    assert stages("auto", everywhere, True) == [WALK]
+
+
 def test_named_labelers_label_all_images_one_after_the_other():
     expected = [Stage("walk", "walk", "walk"), Stage("neighbours", "neighbours", "neighbours")]
     assert stages("walk+neighbours", pack("tags"), False) == expected

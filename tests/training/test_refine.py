@@ -18,6 +18,7 @@ from spml_dist.data.pack.pack import pack
 from spml_dist.data.stream.reader import samples
 from spml_dist.errors import RunError
 from spml_dist.inference import metrics
+from spml_dist.inference.evaluate_run import evaluate
 from spml_dist.records import UNLABELLED, Sample
 from spml_dist.training.absolute_paths import absolute
 from spml_dist.training.claim import claim
@@ -51,6 +52,7 @@ def names(manifest: Manifest) -> list[str]:
         ({"tags": 5}, 5, ["cam-walk", "neighbours-1", "s1", "scores", "neighbours-2", "s2"]),
         ({"tags": 5, "cam": 5}, 0, ["cam-walk", "neighbours-1", "s1", "scores", "neighbours-2", "s2"]),
         ({"points": 2, "tags": 5}, 3, STAGES),
+        ({"boxes": 5, "tags": 5, "cam": 5}, 0, ["s1", "walk", "s2"]),
         ({}, 0, ["s1", "walk", "s2"]),
     ],
 )
@@ -58,7 +60,7 @@ def test_the_stages_are_those_of_the_labels(sample, kinds, unlabelled: int, expe
     """Of pixels and boxes algorithm 1, of tags alone algorithm 2, of a pack of version 1 the first."""
     manifest = read_manifest(sample / "train")
     counts = replace(manifest.counts, kinds=kinds, images_unlabelled=unlabelled)
-    assert names(replace(manifest, counts=counts)) == expected
+    assert names(replace(manifest, counts=counts, samples=5)) == expected
 
 
 def test_each_image_takes_part_in_the_stages_of_its_own_labels(mixed):
@@ -173,6 +175,17 @@ def test_once_more_passes_over_everything(refined, run: Path):
     assert refine(run, BRIEFLY, alone=True, show=lines.append) == refined
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert len([line for line in lines if line.startswith("already trained to step 2")]) == 2
+
+
+def test_every_network_is_measured_on_the_same_images_by_the_same_settings(refined, run: Path, sample: Path):
+    """Whatever was asked of some of them before: numbers of one table can be compared."""
+    evaluate(run, "val", overrides=["evaluation.neighbours=1"], pictures=0)
+    again = refine(run, BRIEFLY, alone=True)
+    assert again == refined, "an evaluation by other settings is none of this table's"
+    on_train = refine(run, [*BRIEFLY, f"data.val={sample / 'train'}"], alone=True)
+    measured = [each for each in on_train["stages"] if each["readout"] != "labels"]
+    assert {each["images"] for each in measured} == {read_manifest(sample / "train").samples}
+    assert refine(run, BRIEFLY, alone=True) == refined
 
 
 def test_the_report_shows_what_each_stage_gained(refined, run: Path):

@@ -27,13 +27,8 @@ def open_images(root: str | Path, split: str = "all", classes: str | Path | None
     Raises DataError for a folder without images and for two images of one id.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder", None, "give a folder of images")
-    tree = _walk(root)
-    notes, by_id = tuple(_notes(tree)), _by_id(root, tree.images)
-    if not by_id:
-        remedy = "; ".join((f"images end in {', '.join(LOWER_SUFFIXES)}", *notes))
-        raise DataError(f"{root}: no image in it", None, remedy)
+    files, notes = images_below(root)
+    by_id = _by_id(root, files)
     names = () if classes is None else read_classes(Path(classes))
     background = None if classes is None else read_background(Path(classes), names)
     return Recipe(
@@ -49,6 +44,23 @@ def open_images(root: str | Path, split: str = "all", classes: str | Path | None
     )
 
 
+def images_below(root: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """The image files below a folder, in the order of their ids, and the notes; DataError as `open_images`,
+    but for images of one id."""
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder", None, "give a folder of images")
+    tree = _walk(root)
+    notes = tuple(_notes(tree))
+    if not tree.images:
+        remedy = "; ".join((f"images end in {', '.join(LOWER_SUFFIXES)}", *notes))
+        raise DataError(f"{root}: no image in it", None, remedy)
+    return sorted(tree.images, key=lambda path: (_id(root, path), path.name)), notes
+
+
+def _id(root: Path, path: Path) -> str:
+    return path.relative_to(root).with_suffix("").as_posix()
+
+
 def _nothing(image_id: str, shape: tuple[int, int]) -> Annotation:
     return Annotation()
 
@@ -58,15 +70,15 @@ def _path(by_id: dict[str, str], image_id: str) -> Path:
 
 
 def _by_id(root: Path, files: list[Path]) -> dict[str, Path]:
-    """The images among the files by their image ids, in the order of the ids."""
+    """The files by their image ids."""
     by_id: dict[str, Path] = {}
     for path in files:
-        image_id = path.relative_to(root).with_suffix("").as_posix()
+        image_id = _id(root, path)
         if image_id in by_id:
             other = by_id[image_id].name
             raise DataError(f"{path}: two images of one id", f"{other} beside it", "rename one of them")
         by_id[image_id] = path
-    return dict(sorted(by_id.items()))
+    return by_id
 
 
 @dataclass(frozen=True)
