@@ -444,7 +444,7 @@ REFINEMENT = {
 
 
 def test_what_each_stage_of_a_refinement_came_to_is_shown_as_a_table_and_as_bars(finished):
-    assert "What each stage gained" not in write_report(finished).read_text()
+    assert "What each stage came to" not in write_report(finished).read_text()
     (finished / "refinement.json").write_text(json.dumps(REFINEMENT))
     text = write_report(finished).read_text()
     assert Page(text).open == []
@@ -454,6 +454,6 @@ def test_what_each_stage_of_a_refinement_came_to_is_shown_as_a_table_and_as_bars
     assert ">12.5<" in text, "the boundary IoU of what was read out; labels and earlier releases have none"
     assert "precision, walk" in text and ">62.5<" in text and ">87.5<" in text
     assert "<td>–</td><td>–</td>" in text, "of a class that nothing tells of"
-    picture = text[text.index("What each stage gained") :]
+    picture = text[text.index("What each stage came to") :]
     assert "embedding, classifier" in picture[: picture.index("</svg>")]
     assert summary(read(finished))["refinement"] == REFINEMENT

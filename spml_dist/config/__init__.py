@@ -8,8 +8,18 @@ tells the whole.
 from __future__ import annotations
 
 from spml_dist.config.flatten import differences, dump, flatten
-from spml_dist.config.load import explain, load, read_section
+from spml_dist.config.load import expanded, explain, load, read_section
 from spml_dist.config.models import Config
 from spml_dist.config.reference import reference
 
-__all__ = ["Config", "differences", "dump", "explain", "flatten", "load", "read_section", "reference"]
+__all__ = [
+    "Config",
+    "differences",
+    "dump",
+    "expanded",
+    "explain",
+    "flatten",
+    "load",
+    "read_section",
+    "reference",
+]

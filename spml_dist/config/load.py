@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +34,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def explain(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[str, str]]:
     """The experiment, and where the value of every dotted key comes from: `default`, `FILE:LINE` or
     `override`. Raises as `load`."""
+    if isinstance(overrides, str):
+        raise ConfigError("overrides are one text", overrides, f"give a list: [{overrides!r}]")
     # Before the overrides: an old name in the file and today's on the command line are one key.
     settings = migrations.migrated(document.settings(Path(path)))
     for text in overrides:
@@ -47,6 +50,25 @@ def explain(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, di
         if not suggest.is_section(key)
     }
     return _validated(Config, settings, ""), origins
+
+
+def expanded(overrides: Iterable[str]) -> list[str]:
+    """Overrides with `section={key: value}` as `section.key=value`, one for each key; others, and what cannot
+    be read, as they are."""
+    return [each for text in overrides for each in _expanded(text)]
+
+
+def _expanded(text: str) -> Iterator[str]:
+    key, _, value = text.partition("=")
+    try:
+        parsed = document.parse(value) if suggest.is_section(key) else None
+    except document.UNREADABLE:
+        parsed = None
+    if not isinstance(parsed, dict):
+        yield text
+        return
+    for name, setting in _leaves(key, parsed, OVERRIDE):
+        yield f"{name}={json.dumps(setting.value, ensure_ascii=False)}"
 
 
 def read_section(name: str, model: type[S], values: Any, path: Path) -> S:

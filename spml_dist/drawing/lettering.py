@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,7 @@ class Lettering:
     def width(self, text: str) -> int:
         """Pixels that the text takes in a line."""
         text, font = self._set(text)
-        return round(font.getlength(text))
+        return math.ceil(font.getlength(text))
 
     def write(
         self, paper: Image.Image, text: str, at: tuple[int, int], colour: tuple[int, int, int], room: int

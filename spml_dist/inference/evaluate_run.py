@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from spml_dist.config import Config, flatten, load
+from spml_dist.config import Config, expanded, flatten, load
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import ConfigError, RunError
@@ -99,7 +99,7 @@ def evaluate_run(
     """Evaluate, and write result, table, pictures and report into the run folder; as `evaluate`."""
     run, how = RunFolder(folder), how or EvaluateHow()
     _require_trained(run)
-    config = load(run.config, _changes(overrides))
+    config = load(run.config, _changes(expanded(overrides)))
     split_folder = _split_folder(run, config, split)
     shown = _Shown(
         read_manifest(split_folder).samples, config.evaluation.pictures if pictures is None else pictures
@@ -120,15 +120,26 @@ def evaluate_run(
         cache=ShardCache(config.stream.cache, config.stream.cache_gb, config.stream.retry_seconds),
         each=shown.add if shown.count else None,
     )
-    result = {"run": config.name, "step": info.get("step"), "inputs": inputs(config, split), **numbers}
+    asks_train = "neighbours" in how.readouts
+    result = {
+        "run": config.name,
+        "step": info.get("step"),
+        "pack": split_folder,
+        "inputs": inputs(config, split, asks_train),
+        **({"train_labels": read_manifest(config.data.train).labels.split(",")} if asks_train else {}),
+        **numbers,
+    }
     table = result_table.markdown(result)
     files = _write(run, result, table, shown)
     return RunEvaluation(result, table, files, _track(folder, config))
 
 
-def inputs(config: Config, split: Split) -> str:
-    """A digest of what a result depends on beside its network and its views: settings and packs."""
-    packs = (_tars(getattr(config.data, split)), _tars(config.data.train))
+def inputs(config: Config, split: Split, asks_train: bool = True) -> str:
+    """A digest of what a result depends on beside its network and its views: settings and packs.
+
+    asks_train: whether neighbours are searched in the training set.
+    """
+    packs = (_tars(getattr(config.data, split)), _tars(config.data.train) if asks_train else [])
     decides = [config.evaluation.model_dump(mode="json"), config.stream.mirror_swaps, config.seed, *packs]
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
 
@@ -197,6 +208,8 @@ def _require_trained(run: RunFolder) -> None:
 
 def _split_folder(run: RunFolder, config: Config, split: Split) -> str:
     """Where the split lies."""
+    if split not in SPLITS:
+        raise ConfigError("split", split, f"one of {', '.join(SPLITS)}")
     packed = {name: getattr(config.data, name) for name in SPLITS if getattr(config.data, name)}
     if split not in packed:
         remedy = f"write the path of a packed split there, or give another --split ({', '.join(packed)})"

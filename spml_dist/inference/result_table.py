@@ -32,4 +32,5 @@ def markdown(result: dict[str, Any]) -> str:
         lines.append(f"| {name:<{first}} | " + " | ".join(cells) + " |")
     ways = "".join(f", {way}" for way in result.get("ways", ()))
     head = f"{result['run']} on {result['split']}{ways}: {result['images']} images, IoU in per cent"
-    return "\n".join([head, "", *lines]) + "\n"
+    pack = [f"pack: {result['pack']}"] if "pack" in result else []
+    return "\n".join([head, *pack, "", *lines]) + "\n"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spml_dist.config import Config, load
+from spml_dist.config import Config, expanded, load
 from spml_dist.data.format.manifest import Manifest, read_manifest
 from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import ConfigError, DataError, RunError
@@ -35,7 +35,7 @@ def infer_pack(
     `label_quality.measure`. Raises RunError, DataError or ConfigError for a run, a pack or settings that
     cannot be used, before anything is written.
     """
-    config = trained_config(run, overrides, CHANGEABLE)
+    config = trained_config(run, expanded(overrides), CHANGEABLE)
     manifest = read_manifest(shards)
     require_place(shards, out)
     if KIND in manifest.counts.kinds:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spml_dist import __version__
-from spml_dist.config import Config
+from spml_dist.config import Config, expanded
 from spml_dist.data.format.manifest import Manifest, read_manifest
 from spml_dist.errors import ConfigError
 from spml_dist.labeling import pack_note
@@ -51,7 +51,7 @@ def label_pack(
     Raises RunError, DataError or ConfigError for a run, a pack or settings that cannot be used, before
     anything is written.
     """
-    manifest = read_manifest(shards)
+    manifest, overrides = read_manifest(shards), expanded(overrides)
     networks = _networks(run, shards, manifest, cam, overrides)
     plan = stages(by, manifest, cam is not None) if isinstance(by, str) else list(by)
     if index and not any("neighbours" in stage.kinds for stage in plan):

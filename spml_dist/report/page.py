@@ -120,9 +120,11 @@ def _details(result: dict) -> list[tuple[str, list[float]]]:
 def _notes(result: dict) -> Iterable[str]:
     readouts = result["readouts"].items()
     accuracy = ", ".join(f"{title(name)} {100 * values['pixel_accuracy']:.1f} %" for name, values in readouts)
-    yield f"Intersection over union in per cent, counted over {result['images']:,} images."
+    pack = f" of {result['pack']}" if "pack" in result else ""  # results of earlier releases name none
+    yield f"Intersection over union in per cent, counted over {result['images']:,} images{pack}."
     yield f"Pixels that are right: {accuracy}."
-    labelled = "with ground truth." if result["oracle"] else "by weak labels only."
+    kinds = ", ".join(result.get("train_labels", ["the training set's labels"]))
+    labelled = "with ground truth." if result["oracle"] else f"by {kinds}."
     for name, values in readouts:
         if "prototypes" in values:
             count = f"{values['prototypes']:,} training prototypes"

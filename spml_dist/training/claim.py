@@ -109,6 +109,9 @@ def _require_same(run: RunFolder, known: Config, config: Config) -> None:
     free = FREE if config.loss.reduction == "global" else tuple(key for key in FREE if key != WORKERS)
     other = [item for item in differences(known, config) if not item[0].startswith(free)]
     if other:
+        if run.parent:  # what is typed for a stage are the keys of its section
+            typed = [item for item in differences(known, config) if item[0].startswith("classifier.")]
+            other = typed or other
         keys = ", ".join(f"{key} ({there} there, {here} here)" for key, there, here in other[:5])
-        remedy = f"give another {'--out' if run.parent else 'name='}, or remove it"
+        remedy = "remove it" if run.parent else "give another name= or remove it"
         raise RunError(f"{run.path} belongs to another configuration", keys, remedy)

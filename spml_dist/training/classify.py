@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from spml_dist.config import Config, differences, explain, read_section
+from spml_dist.config import Config, differences, expanded, explain, read_section
 from spml_dist.config.classifier import classifier_experiment
 from spml_dist.config.flatten import leaves, text_of
 from spml_dist.config.models import ModelConfig
@@ -55,7 +55,7 @@ def classify(
     trained network and a folder that was begun on other labels or another embedding, DataError for labels
     that cannot be used, ConfigError for a key that cannot change, and otherwise as `train`.
     """
-    folder = RunFolder(Path(os.path.abspath(run)))
+    folder, overrides = RunFolder(Path(os.path.abspath(run))), expanded(overrides)
     config, origins = stage_experiment(folder, labels, out or (SECOND if labels else FIRST), overrides)
     manifest = data_check.check(config)  # a mistake must not claim the folder
     if not manifest.counts.images_labelled:
@@ -124,7 +124,7 @@ def _require_same_inputs(stage: RunFolder, now: dict[str, str]) -> None:
     others = [words for key, words in INPUTS.items() if before.get(key, now[key]) != now[key]]
     if begun(stage) and others:
         what = f"{stage.path} was begun on {' and '.join(others)}"
-        raise RunError(what, None, "remove it, or give another --out")
+        raise RunError(what, None, "remove it, or `spml-dist classify` into another --out")
     stage.path.mkdir(parents=True, exist_ok=True)
     write_json(stage.stage_inputs, now)
 

@@ -37,7 +37,9 @@ def write(folder: Path, manifest: Manifest, relations: RelationsConfig, network:
 
 def _hints(manifest: Manifest, relations: RelationsConfig, network: Network) -> Iterator[str]:
     """Those that a run can use: it cannot learn by relations that weigh nothing, and CAM asks for no CAM."""
-    for hint in hints(manifest, training=True, ignored=relations.cooccurrence.ignore_classes):
+    asked = relations.cooccurrence
+    ignored = asked.ignore_classes if asked.weight else range(len(manifest.classes))
+    for hint in hints(manifest, training=True, ignored=ignored):
         if network == "segmenter":
             yield hint.replace(TEACH, _teach(relations))
         elif _CAM not in hint and TEACH not in hint:

@@ -97,8 +97,8 @@ def launch(
             show(f"spml-dist: {notice}")
         if complete:
             data_check.require_sound(config, manifest, run)
-            another = "stage give another --out" if run.parent else "run give another name="
-            show(f"already trained to step {exported}; for another {another}")
+            again = "to train it anew, remove it" if run.parent else "for another run give another name="
+            show(f"already trained to step {exported}; {again}")
             return False
         _train(config, run, payload, alone, torchrun, show)
     return True

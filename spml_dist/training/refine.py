@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spml_dist import tables
-from spml_dist.config import Config, load
+from spml_dist.config import Config, expanded, load
 from spml_dist.data.format.manifest import Manifest, read_manifest
 from spml_dist.errors import RunError
 from spml_dist.files.write import write_json, write_text
@@ -97,7 +97,7 @@ def refine(
     Returns what RUN/refinement.json then holds: each stage with split, images and mIoU. Raises as `classify`,
     and RunError where activation maps are needed and there is no run that makes them.
     """
-    folder = RunFolder(Path(os.path.abspath(run)))
+    folder, overrides = RunFolder(Path(os.path.abspath(run))), expanded(overrides)
     config = absolute(load(folder.config, overrides), Path.cwd())
     first, second = procedure(read_manifest(config.data.train))
     maps = _cam_run(folder, cam) if first.labels else None

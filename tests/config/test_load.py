@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spml_dist.config import dump, explain, flatten, load
+from spml_dist.config import dump, expanded, explain, flatten, load
 from spml_dist.config.suggest import fields
 from spml_dist.errors import ConfigError
 from tests.conftest import SMALL
@@ -445,3 +445,15 @@ def test_any_typo_in_a_file_is_named_and_leads_to_the_key_that_is_lacking(
     message = mistake(path)
     assert message.startswith(f"{typo} at {path}:")
     assert f"did you mean {key}?" in message
+
+
+def test_a_sections_override_is_one_of_each_of_its_keys():
+    given = ["optimizer={lr: 0.01, clip_norm: null}", "name=a", "segments.grid=[8, 8]", "data={val: [}"]
+    assert expanded(given) == [
+        *("optimizer.lr=0.01", "optimizer.clip_norm=null", "name=a", "segments.grid=[8, 8]", "data={val: [}")
+    ]
+
+
+def test_overrides_in_one_text_are_named(write):
+    with pytest.raises(ConfigError, match=r"give a list: \['schedule.steps=3'\]"):
+        load(write("name: mine\n"), "schedule.steps=3")

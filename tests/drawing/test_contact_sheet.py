@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from spml_dist.drawing.contact_sheet import SIDE, Card, class_chips, fitted, sheet
 from spml_dist.drawing.lettering import Lettering, _font, _letters, without_font
@@ -63,6 +64,15 @@ def test_text_that_does_not_fit_is_cut_off():
 def test_letters_beyond_ascii_are_drawn(text):
     assert set(text) <= _letters(_font(frozenset(text), bold=False))
     assert not (ink(text) == ink(text.encode("ascii", "replace").decode())).all()
+
+
+@pytest.mark.parametrize("share", range(1, 100))
+def test_a_name_has_room_for_all_of_itself(share):
+    lettering, text = Lettering(13), f"ground {share}%"
+    paper, wider = (Image.new("RGB", (200, 20), "white") for _ in range(2))
+    lettering.write(paper, text, (0, 0), RED, lettering.width(text))
+    lettering.write(wider, text, (0, 0), RED, 200)
+    assert paper.tobytes() == wider.tobytes()
 
 
 def test_a_letter_that_no_font_has_is_written_as_its_number():

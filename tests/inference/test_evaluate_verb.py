@@ -56,6 +56,10 @@ def test_the_run_folder_gets_result_table_images_and_report(finished, tmp_path, 
     assert f"{100 * result['miou']:.1f}" in printed
     assert "| classifier | neighbours |" in printed
     assert (finished / "result.md").read_text() in printed
+    assert result["train_labels"] and f"pack: {result['pack']}" in printed
+    page = (finished / "report.html").read_text()
+    assert f"images of {result['pack']}." in page
+    assert f"training prototypes labelled by {', '.join(result['train_labels'])}." in page
     for name in ("pictures/val.png", "pictures/confusion_val.png"):
         assert cv2.imread(str(finished / name)) is not None
         assert str(finished / name) in printed

@@ -157,7 +157,7 @@ def test_an_embedding_that_was_trained_anew_is_noticed(run, stages, tmp_path):
     other = shutil.copytree(run, tmp_path / "run")
     given = [*BRIEFLY, *VARIANTS["alone"]]
     (other / "stages" / "alone" / "stage.json").write_text(json.dumps({"embedding": "of before"}))
-    with pytest.raises(RunError, match=r"stages/alone was begun on another embedding; remove it, or give"):
+    with pytest.raises(RunError, match=r"stages/alone was begun on another embedding; remove it, or"):
         classify(other, None, "alone", given, alone=True)
 
 
@@ -170,6 +170,7 @@ def test_an_embedding_that_was_trained_anew_is_noticed(run, stages, tmp_path):
         ("bank.capacity=999", "bank.capacity cannot change here"),
         ("loss.tagless=reference", "loss.tagless cannot change here"),
         ("labeling.min_confidence=0.5", "labeling.min_confidence cannot change here"),
+        ("bank={capacity: 999}", "bank.capacity cannot change here"),
         ("schedule.steps=9", "the section classifier says how it is classified"),
         ("classifier.stepz=9", "did you mean classifier.steps?"),
     ],

@@ -138,6 +138,15 @@ def test_images_without_a_label_teach_by_what_the_run_gives_a_weight(tmp_path, o
     assert sentence in hinted(tmp_path, MANIFEST, relations(*overrides))
 
 
+def test_where_nothing_cooccurs_no_class_is_to_be_left_out(tmp_path):
+    everywhere = replace(COUNTS, images_tagged=(6, 1), images_tags_unknown=0)
+    manifest = replace(MANIFEST, counts=everywhere, samples=6)
+    for overrides, told in (((), True), ((NO_COOCCURRENCE,), False)):
+        label_summary.write(tmp_path, manifest, relations(*overrides), "segmenter")
+        said = json.loads((tmp_path / "labels.json").read_text())["hints"]
+        assert any("ignore_classes" in hint for hint in said) == told
+
+
 def test_a_run_on_whole_masks_or_on_nothing_is_told_what_it_lacks_all_the_same(tmp_path):
     masks = replace(MANIFEST, labels="masks", counts=replace(COUNTS, kinds={"masks": 4}))
     assert "No pixel is labelled as dog" in hinted(tmp_path, masks, relations())

@@ -190,7 +190,7 @@ def test_every_network_is_measured_on_the_same_images_by_the_same_settings(refin
 
 def test_the_report_shows_what_each_stage_gained(refined, run: Path):
     page = (run / "report.html").read_text()
-    assert "What each stage gained" in page and "recall, neighbours-2" in page
+    assert "What each stage came to" in page and "recall, neighbours-2" in page
 
 
 def test_tags_without_activation_maps_are_one_line(run: Path, tmp_path):

@@ -47,6 +47,16 @@ def holds_ignored_alone(paths: Sequence[Path], background: int | None) -> bool:
     return IGNORED in values and values <= {0 if background is None else background, IGNORED}
 
 
+def mostly(paths: Sequence[Path]) -> int | None:
+    """The class of most pixels of label maps that leave none unlabelled (255), None where one does or none
+    can be read."""
+    pixels = np.zeros(IGNORED + 1, np.int64)
+    for path in paths:
+        with suppress(DataError):
+            pixels += np.bincount(_indices(path).ravel(), minlength=IGNORED + 1)
+    return int(pixels.argmax()) if pixels.any() and not pixels[IGNORED] else None
+
+
 def _indices(path: Path) -> np.ndarray:
     try:
         encoded = path.read_bytes()

@@ -30,7 +30,8 @@ class OutputStore(Protocol):
     """What a place where packs are written can do. It travels to the processes that write."""
 
     def held(self) -> AbstractContextManager[None]:
-        """Keep others from packing there while the block runs. Raises DataError where somebody does."""
+        """Keep others from packing there while the block runs. Raises DataError where somebody does, and for
+        a place with files that are no pack's."""
 
     def begin(self, fingerprint: str) -> dict[str, bytes]:
         """{name: content} of the records that an interrupted pack of this fingerprint has left."""
@@ -67,6 +68,7 @@ class FolderStore:
 
     @contextmanager
     def held(self) -> Iterator[None]:
+        self._require_ours()
         is_new = not self.out.exists()
         self.unfinished.mkdir(parents=True, exist_ok=True)
         if is_new:
@@ -81,6 +83,15 @@ class FolderStore:
             yield
         finally:
             lock.release()
+
+    def _require_ours(self) -> None:
+        """Somebody's files do not become a pack's neighbours: a folder of both would be read as a pack."""
+        if self.unfinished.exists() or (self.out / manifests.FILE).exists() or not self.out.is_dir():
+            return
+        files = sorted(path.name for path in self.out.iterdir() if path.is_file() and path.name[0] != ".")
+        if files:
+            remedy = "choose an empty folder or a new one"
+            raise DataError(f"{self.out}: holds other files than a pack's", files[0], remedy)
 
     def begin(self, fingerprint: str) -> dict[str, bytes]:
         note = self.unfinished / _FINGERPRINT

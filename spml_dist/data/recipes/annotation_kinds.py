@@ -14,7 +14,7 @@ import numpy as np
 
 from spml_dist.data.annotations.boxes import box_labels, checked_boxes
 from spml_dist.data.annotations.keypoints import HeatMap, heat_labels
-from spml_dist.data.annotations.label_maps import holds_ignored_alone, read_label_map, sparse_labels
+from spml_dist.data.annotations.label_maps import holds_ignored_alone, mostly, read_label_map, sparse_labels
 from spml_dist.data.annotations.mixture import ImageLabels
 from spml_dist.data.annotations.points import checked_points, discs
 from spml_dist.data.format.keys import same_letters, spelt
@@ -84,10 +84,16 @@ class LabelMaps:
         return ImageLabels(labels, shown if (labels < self.classes.number).any() else None)
 
     def doubt(self, name: str, ids: Sequence[str]) -> str | None:
-        """What to say of maps of 0 and 255 alone, by some of the images; None = nothing."""
+        """What to say of maps of 0 and 255 alone, and of sparse ones in which 0 is everywhere else, by some
+        of the images; None = nothing."""
         paths = [path for image_id in ids if os.path.isfile(path := self._path(image_id))]
         some = paths[:: max(1, len(paths) // _LOOKED_AT)]
-        if self.classes.number < 2 or not holds_ignored_alone(some, self.classes.background):
+        if self.classes.number < 2:
+            return None
+        if self.sparse and mostly(some) == 0:
+            sample = f"in the {len(some)} of its {len(paths)} files that were looked at every pixel"
+            return f"{name}: {sample} is labelled, most of them 0: is 0 nobody's pixel? write 255 there"
+        if not holds_ignored_alone(some, self.classes.background):
             return None
         means = "no label" if self.sparse else "to be ignored"
         sample = f"the {len(some)} of its {len(paths)} files that were looked at hold"

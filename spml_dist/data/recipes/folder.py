@@ -94,6 +94,9 @@ def open_folder(
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder", None, "give a folder in the layout of shards/README.md")
+    if not (root / "images").is_dir():
+        remedy = "put the images there, in the layout of shards/README.md"
+        raise DataError(f"{root / 'images'}: no such folder", None, remedy)
     names = read_classes(root)
     classes = Classes(len(names), read_background(root, names))
     ids = read_split(root, split)

@@ -54,7 +54,8 @@ class Plan:
         self._pools: dict[tuple[int, int], np.ndarray] = {}
         self._orders: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         if self.samples < 1 or batch < 1 or window_shards < 1:
-            raise ValueError("a plan needs at least one sample, one image a batch and one shard a window")
+            counts = f"{self.samples} samples, batch {batch}, {window_shards} shards a window"
+            raise ValueError(f"a plan needs at least one of each: {counts}")
 
     def batch(self, step: int) -> tuple[Draw, ...]:
         """The global batch of a step, in order."""

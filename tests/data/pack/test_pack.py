@@ -85,6 +85,13 @@ def test_two_packs_into_one_folder_are_refused(tmp_path):
     assert digests(tmp_path / "out").keys() == {"manifest.json", "pets-000000.tar", "pets-000001.tar"}
 
 
+def test_a_folder_with_somebodys_files_is_refused(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(DataError, match=r"holds other files than a pack's \(got photo.jpg\)"):
+        pack(samples(1), tmp_path, "pets", **DESCRIBED)
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
 def test_an_interrupted_pack_leaves_the_one_before_it_as_it_was(tmp_path):
     pack(samples(2), tmp_path, "pets", **DESCRIBED)
     before = digests(tmp_path)

@@ -125,6 +125,21 @@ def test_maps_of_0_and_255_alone_are_told(root, folder, labels):
     assert note.startswith(f"{Path(folder).name}: the 3 of its 3 files") and "is 255 your object?" in note
 
 
+def test_scribbles_between_which_0_is_everywhere_are_told(root):
+    for path in (root / "weak/lines").glob("*.png"):
+        drawn = np.array(Image.open(path))
+        Image.fromarray(np.where(drawn == 255, 0, drawn).astype(np.uint8)).save(path)
+    (note,) = [note for note in open_folder(root, "train", "lines").notes if "is 0 nobody's pixel?" in note]
+    assert note.startswith("lines: in the 3 of its 3 files") and note.endswith("write 255 there")
+    assert not any("nobody's" in note for note in open_folder(root, "train", "masks").notes)
+
+
+def test_without_a_folder_of_images_nothing_is_looked_for(root):
+    (root / "images").rename(root / "imgs")
+    with pytest.raises(DataError, match=r"images: no such folder; put the images there"):
+        open_folder(root, "train", "lines")
+
+
 def test_names_are_found_in_either_form_of_unicode(root):
     name = "Bäume_café"
     written, shown = (unicodedata.normalize(form, name) for form in ("NFD", "NFC"))
