@@ -2,10 +2,12 @@
 
 Trains the row `nearest+sampled` of `benchmarks.learning` where OUT/runs does not hold it, then `spml-dist
 refine` with the settings of the small configurations, and evaluates each classifier once more with a dense
-CRF; with --test all of it on the test split too, for sets that have one. Tags and boxes get seeds of
-class activation maps first, the same for all seeds (`spml-dist cam`). What is there is not repeated, so the
-same command goes on. OUT/refined.md has the mIoU and the boundary IoU of each stage, in per cent, means and
-deviations over the seeds; OUT/refined.json the values of each seed; --table writes them without training.
+CRF; with --test all of it on the test split too, for sets that have one; with --again a network is trained
+once more, from the labels that S2 learns from, by the relations and by cross-entropy into the backbone. Tags
+and boxes get seeds of class activation maps first, the same for all seeds (`spml-dist cam`). What is there is
+not repeated, so the same command goes on. OUT/refined.md has the mIoU and the boundary IoU of each stage, in
+per cent, means and deviations over the seeds; OUT/refined.json the values of each seed; --table writes them
+without training.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ CLASSIFIER = (
     *("classifier.dropout=0.1", "classifier.grey=0", "classifier.blur=0"),
 )
 CRF = ("--readouts", "classifier", "--crf")
+AGAIN = "_again"
+"""behind the name of an embedding, that of the network that learns from the labels made by it"""
 Values = tuple[float, float | None]
 """mIoU and boundary IoU in per cent; labels have none of the second"""
 
@@ -37,6 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--labels", nargs="+", choices=learning.LABELS, default=[], metavar="KIND")
     parser.add_argument("--seed", nargs="+", type=int, default=[learning.SEEDS[0]], metavar="N", dest="seeds")
     parser.add_argument("--test", action="store_true", help="on the test split too")
+    parser.add_argument(
+        "--again", action="store_true", help="train once more, from the labels that were made"
+    )
     parser.add_argument("--table", action="store_true", help="write the table of what is there")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -47,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.error("--set and --labels are needed")
         for seed, name, labels in product(args.seeds, args.sets, args.labels):
             refine(args.out, args.data / name, labels, seed, args.test)
+            if args.again:
+                again(args.out, name, labels, seed)
             write(args.out)
     write(args.out)
     return 0
@@ -56,7 +65,7 @@ def refine(out: Path, folder: Path, labels: str, seed: int, test: bool) -> None:
     """One embedding and all that follows it, or what is left of that."""
     name = folder.name
     learning.train(out, folder, labels, ROW, seed, learning.STEPS)
-    run = f"{learning.run_name(name, labels, ROW, learning.STEPS)}_{seed}"
+    run = run_name(name, labels, seed)
     cam = ("--cam", f"runs/{learning.maps_run(name, labels)}") if labels == "tags" else ()
     training.verb(out, "refine", f"runs/{run}", "--alone", *cam, *CLASSIFIER)
     for split in ("val", "test") if test else ("val",):
@@ -65,6 +74,21 @@ def refine(out: Path, folder: Path, labels: str, seed: int, test: bool) -> None:
             if not (out / "runs" / network / _result(split, crf)).exists():
                 words = (f"data.{split}={pack}", "--split", split, "--pictures", "0", *crf)
                 training.verb(out, "evaluate", f"runs/{network}", *words)
+
+
+def again(out: Path, name: str, labels: str, seed: int) -> None:
+    """One more network on the labels of all pixels, evaluated on val."""
+    run = run_name(name, labels, seed)
+    made = Path("runs") / run / "stages" / ("neighbours-2" if labels == "tags" else "walk")
+    val = Path("data") / f"{name}_masks" / "val"
+    words = (f"seed={seed}", *learning.WORDS, *learning.ROWS["both_losses"])
+    packs = {"train": made, "val": val, "test": val}
+    training.train(out, learning.SETS[name], run + AGAIN, learning.STEPS, "val", packs, *words)
+
+
+def run_name(name: str, labels: str, seed: int) -> str:
+    """Of the embedding that all stages follow."""
+    return f"{learning.run_name(name, labels, ROW, learning.STEPS)}_{seed}"
 
 
 def write(out: Path) -> None:
@@ -95,6 +119,7 @@ def measured(run: Path) -> Iterator[tuple[tuple[str, str, str], Values]]:
         if each["readout"] == "labels":
             yield (each["stage"], "labels", each["split"]), (100 * each["miou"], None)
     yield from _classifier(run / "stages" / "s2", "s2")
+    yield from _classifier(run.with_name(run.name + AGAIN), "again")
 
 
 def _classifier(network: Path, stage: str) -> Iterator[tuple[tuple[str, str, str], Values]]:

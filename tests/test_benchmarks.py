@@ -131,11 +131,13 @@ def test_what_follows_an_embedding_is_told_by_stage(tmp_path):
         other = {"stage": "s2", "readout": "classifier", "split": "val", "miou": 0.5}
         _write(run / "refinement.json", json.dumps({"stages": [walk, other]}))
     _write(tmp_path / "runs/msrc21_boxes_nearest_sampled_235/result.json", "{}")  # not refined yet
+    _write(tmp_path / "runs/msrc21_boxes_nearest_sampled_7_again/result.json", json.dumps(result))
     assert refined.main(["--out", str(tmp_path), "--table"]) == 0
     assert (tmp_path / "refined.md").read_text().splitlines()[2:] == [
         "| msrc21 | boxes | embedding | classifier | val | 2 | 9.0 ± 2.8 | 5.0 ± 0.0 |",
         "| msrc21 | boxes | walk | labels | train | 2 | 75.0 ± 0.0 | - |",
         "| msrc21 | boxes | s2 | classifier | val | 2 | 9.0 ± 2.8 | 5.0 ± 0.0 |",
         "| msrc21 | boxes | s2 | classifier, CRF | val | 2 | 9.0 ± 2.8 | 5.0 ± 0.0 |",
+        "| msrc21 | boxes | again | classifier | val | 1 | 11.0 | 5.0 |",
     ]
     assert json.loads((tmp_path / "refined.json").read_text())[0]["miou"] == pytest.approx([7, 11])
