@@ -62,13 +62,13 @@ def _expanded(text: str) -> Iterator[str]:
     key, _, value = text.partition("=")
     try:
         parsed = document.parse(value) if suggest.is_section(key) else None
+        leaves = dict(_leaves(key, parsed, OVERRIDE)) if isinstance(parsed, dict) else {}
+        values = {
+            name: json.dumps(leaf.value, ensure_ascii=False, allow_nan=False) for name, leaf in leaves.items()
+        }
     except document.UNREADABLE:
-        parsed = None
-    if not isinstance(parsed, dict):
-        yield text
-        return
-    for name, setting in _leaves(key, parsed, OVERRIDE):
-        yield f"{name}={json.dumps(setting.value, ensure_ascii=False)}"
+        values = {}
+    yield from (f"{name}={value}" for name, value in values.items()) if values else (text,)
 
 
 def read_section(name: str, model: type[S], values: Any, path: Path) -> S:

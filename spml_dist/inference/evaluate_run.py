@@ -140,7 +140,8 @@ def inputs(config: Config, split: Split, asks_train: bool = True) -> str:
     asks_train: whether neighbours are searched in the training set.
     """
     packs = (_tars(getattr(config.data, split)), _tars(config.data.train) if asks_train else [])
-    decides = [config.evaluation.model_dump(mode="json"), config.stream.mirror_swaps, config.seed, *packs]
+    evaluation = config.evaluation.model_dump(mode="json", exclude={"pictures"})
+    decides = [evaluation, config.stream.mirror_swaps, config.seed, *packs]
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
 
 

@@ -85,9 +85,11 @@ class PredictionFolder:
         """Files of images that are no longer among those that are given, and what label tools import if the
         images are not what they were."""
         now = {entry["image"]: entry for entry in images}
-        gone = [entry for name, entry in self._before.items() if name not in now]
+        _, listed = self._finished() or ({}, [])
+        whole = {entry["image"]: entry for entry in listed}
+        gone = [entry for name, entry in (whole | self._before).items() if name not in now]
         stale = [entry[kind] for entry in gone for kind in KINDS if kind in entry]
-        for file in stale + (list(IMPORTED) if self._before != now else []):
+        for file in stale + (list(IMPORTED) if whole != now else []):
             (self.path / file).unlink(missing_ok=True)
 
     def close(self) -> None:

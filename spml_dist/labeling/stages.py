@@ -49,10 +49,11 @@ def stages(by: str, manifest: Manifest, with_cam: bool) -> list[Stage]:
 
 
 def may_be_tagged_alone(manifest: Manifest) -> bool:
-    """Whether tags may be all that people said of an image: no other kind of theirs is on every one."""
-    kinds = manifest.counts.kinds
-    others = [images for kind, images in kinds.items() if kind not in ("tags", *LABELERS)]
-    return "tags" in kinds and all(images < manifest.samples for images in others)
+    """Whether tags may be all that people said of an image: there is one without a box, and one without a
+    labelled pixel or with labels of a labeler."""
+    kinds, unlabelled = manifest.counts.kinds, manifest.counts.images_unlabelled
+    unboxed = kinds.get("boxes", 0) < manifest.samples
+    return "tags" in kinds and unboxed and bool(unlabelled or set(kinds) & set(LABELERS))
 
 
 def _chosen(manifest: Manifest, with_cam: bool) -> list[Stage]:

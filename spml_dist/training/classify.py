@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from spml_dist.config import Config, differences, expanded, explain, read_section
+from spml_dist.config import Config, differences, expanded, explain, load, read_section
 from spml_dist.config.classifier import classifier_experiment
 from spml_dist.config.flatten import leaves, text_of
 from spml_dist.config.models import ModelConfig
@@ -94,7 +94,7 @@ def stage_experiment(
     _require_same_classes(pack, run, info)
     model = read_section("model", ModelConfig, info["model"], run.model_info)
     stage = classifier_experiment(config, run.stage(name), run.export, model, pack)
-    _require_effect(overrides, config, stage)
+    _require_effect(overrides, load(run.config), config, stage)
     origins |= {key: "spml-dist classify" for key, *_ in differences(config, stage)}
     return absolute(stage, Path.cwd()), origins
 
@@ -107,13 +107,17 @@ def _require_same_classes(pack: str, run: RunFolder, info: Mapping) -> None:
         raise DataError(what, difference, "give labels of the same classes")
 
 
-def _require_effect(overrides: Sequence[str], config: Config, stage: Config) -> None:
-    """Raise ConfigError for an override that the stage has no use for: it would seem to do something."""
-    wanted, used = leaves(config), leaves(stage)
+def _require_effect(overrides: Sequence[str], own: Config, config: Config, stage: Config) -> None:
+    """Raise ConfigError for an override that the stage has no use for: it would seem to do something.
+
+    own: of the run; config: of the run with the overrides.
+    """
+    before, wanted, used = leaves(own), leaves(config), leaves(stage)
     for name in (text.partition("=")[0] for text in overrides):
         of_override = [key for key in wanted if key == name or key.startswith(f"{name}.")]
         for key in of_override:
-            if key.startswith(UNREAD) or (not key.startswith(OWN) and wanted[key] != used[key]):
+            unread = key.startswith(UNREAD) and wanted[key] != before[key]
+            if unread or (not key.startswith(OWN) and wanted[key] != used[key]):
                 remedy = f"the embedding is finished, and the section {OWN[:-1]} says how it is classified"
                 raise ConfigError(f"{key} cannot change here", text_of(wanted[key]), remedy)
 

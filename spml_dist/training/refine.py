@@ -65,7 +65,7 @@ def procedure(manifest: Manifest) -> tuple[Round, Round]:
     """
     kinds = set(manifest.counts.kinds)
     # Where seeds are there already, and where a pixel's label is nowhere: images with tags alone.
-    tagged = may_be_tagged_alone(manifest) and bool("cam" in kinds or manifest.counts.images_unlabelled)
+    tagged = may_be_tagged_alone(manifest)
     # A pack of version 1 does not say of what its labels are.
     marked = bool(kinds - {"tags", *LABELERS}) or not kinds
     maps = (Labels("cam-walk", None, "cam-walk"), Labels("neighbours-1", None, "neighbours"))

@@ -448,10 +448,11 @@ def test_any_typo_in_a_file_is_named_and_leads_to_the_key_that_is_lacking(
 
 
 def test_a_sections_override_is_one_of_each_of_its_keys():
-    given = ["optimizer={lr: 0.01, clip_norm: null}", "name=a", "segments.grid=[8, 8]", "data={val: [}"]
-    assert expanded(given) == [
-        *("optimizer.lr=0.01", "optimizer.clip_norm=null", "name=a", "segments.grid=[8, 8]", "data={val: [}")
-    ]
+    given = ["optimizer={lr: 0.01, clip_norm: null}", "name=a", "segments.grid=[8, 8]"]
+    keys = ["optimizer.lr=0.01", "optimizer.clip_norm=null", "name=a", "segments.grid=[8, 8]"]
+    assert expanded(given) == keys
+    unreadable = ["data={val: [}", "optimizer={lr: .inf}", "data={val: 2024-01-01x}", "stream={}", "name"]
+    assert expanded(unreadable)[:2] == unreadable[:2] and expanded(unreadable)[3:] == unreadable[3:]
 
 
 def test_overrides_in_one_text_are_named(write):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -150,7 +151,8 @@ def test_the_mean_of_the_classes_that_a_split_shows_stands_beside_that_of_all():
     assert "mean of shown classes" not in markdown(result | {"classes_present": list(iou)})
 
 
-def test_other_views_have_files_of_their_own_and_overrides_their_say(finished, capsys):
+def test_other_views_have_files_of_their_own_and_overrides_their_say(finished, tmp_path, capsys):
+    shutil.rmtree(tmp_path / "train")  # a classifier asks no training set
     words = ["--scales", "0.5,1", "--mirror", "--readouts", "classifier", "--pictures", 2]
     assert run(finished, *words) == 0
     name = "val_classifier_scales_mirror"

@@ -23,6 +23,7 @@ from spml_dist.config import dump, load
 from spml_dist.drawing.overlay import palette
 from spml_dist.inference import brush_runs
 from spml_dist.inference.label_pictures import LabelPictures
+from spml_dist.inference.prediction_folder import PredictionFolder
 from spml_dist.inference.trained_model import load_model
 from spml_dist.model import export
 from spml_dist.model.segmenter import build
@@ -147,14 +148,27 @@ def test_images_that_differ_in_their_suffix_alone_keep_it(run, photos, tmp_path)
         assert names == ["c.jpg", "c.png"] and (tmp_path / out / "masks" / "c.jpg.png").exists()
 
 
-def test_what_is_left_of_images_that_are_gone_goes_too(run, photos, tmp_path):
+def test_what_is_left_of_images_that_are_gone_goes_too(run, photos, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
     out = tmp_path / "out"
     assert predict(run, photos, "--out", out, "--format", "coco") == 0
     assert predict(run, photos, "--out", out) == 0 and (out / "coco.json").exists(), "it is as true as before"
     (photos / "b.png").unlink()
     assert predict(run, photos, "--out", out) == 0
+    assert predict(run, photos, "--out", out, "--format", "coco") == 0
+    with monkeypatch.context() as patched:  # with one more it is interrupted when all are labelled
+        shutil.copy(photos / "a.jpg", photos / "d.jpg")
+        patched.setattr(PredictionFolder, "complete", interrupted)
+        assert predict(run, photos, "--out", out) == 130
+    assert predict(run, photos, "--out", out) == 0
     left = contents(out)
-    assert "masks/a.png" in left and not [name for name in left if "/b." in name or name == "coco.json"]
+    assert (
+        "masks/a.png" in left
+        and "masks/d.png" in left
+        and not [name for name in left if "/b." in name or name == "coco.json"]
+    )
 
 
 def test_the_files_are_the_same_for_any_number_of_workers(run, photos, tmp_path, monkeypatch):

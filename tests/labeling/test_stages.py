@@ -37,9 +37,18 @@ def test_by_itself_it_follows_the_labels(kinds, with_cam, expected):
     assert stages("auto", pack(*kinds), with_cam) == expected
 
 
-def test_tags_beside_annotations_on_every_image_want_no_stage_of_their_own():
-    everywhere = replace(PACK, counts=replace(COUNTS, kinds={"boxes": 4, "tags": 4, "cam": 4}))
-    assert stages("auto", everywhere, True) == [WALK]
+@pytest.mark.parametrize(
+    ("kinds", "unlabelled", "expected"),
+    [
+        ({"boxes": 4, "tags": 4, "cam": 4}, 0, [WALK]),
+        ({"scribbles": 4, "tags": 4}, 0, [WALK]),
+        ({"scribbles": 4, "tags": 4}, 1, [Stage("walk", "walk", "cam-walk"), NEIGHBOURS]),
+    ],
+)
+def test_tags_want_stages_of_their_own_where_an_image_may_have_nothing_else(kinds, unlabelled, expected):
+    """A map of scribbles may be empty, a list of boxes may not."""
+    counts = replace(COUNTS, kinds=kinds, images_unlabelled=unlabelled)
+    assert stages("auto", replace(PACK, counts=counts), True) == expected
 
 
 def test_named_labelers_label_all_images_one_after_the_other():

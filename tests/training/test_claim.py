@@ -88,6 +88,14 @@ def test_a_classifier_of_tags_is_one_configuration_s(run):
         claim(run, cam_experiment(load(SMALL, ["cam.lr=0.1"])))
 
 
+def test_a_stage_of_other_settings_is_told_by_the_keys_that_are_typed(tmp_path):
+    stage = RunFolder(tmp_path / "run" / "stages" / "s1")
+    claimed(stage, "classifier.steps=4", "schedule.steps=4", "schedule.warmup=0")
+    stage.metrics.write_text("{}\n")
+    with pytest.raises(RunError, match=r"\(got classifier.steps \(4 there, 5 here\)\); remove it$"):
+        claimed(stage, "classifier.steps=5", "schedule.steps=5", "schedule.warmup=0")
+
+
 def test_a_damaged_export_is_named_with_what_to_do(run):
     assert exported_step(run) is None
     run.export.mkdir(parents=True)

@@ -88,7 +88,9 @@ class FolderStore:
         """Somebody's files do not become a pack's neighbours: a folder of both would be read as a pack."""
         if self.unfinished.exists() or (self.out / manifests.FILE).exists() or not self.out.is_dir():
             return
-        files = sorted(path.name for path in self.out.iterdir() if path.is_file() and path.name[0] != ".")
+        ours = re.compile(rf"\..*|.*-[0-9]{{6}}\.tar|{re.escape(REJECTED)}")
+        files = sorted(path.name for path in self.out.iterdir() if path.is_file())
+        files = [name for name in files if not ours.fullmatch(name)]
         if files:
             remedy = "choose an empty folder or a new one"
             raise DataError(f"{self.out}: holds other files than a pack's", files[0], remedy)
@@ -97,7 +99,9 @@ class FolderStore:
         note = self.unfinished / _FINGERPRINT
         same = fingerprint and note.is_file() and note.read_text(encoding="utf-8") == fingerprint
         for path in list(self.unfinished.iterdir()):
-            if path.name.endswith(".half") or not (same or path.name in (_NEW_FOLDER, _LOCK)):
+            if path.is_dir():  # counters of a process that was killed
+                shutil.rmtree(path)
+            elif path.name.endswith(".half") or not (same or path.name in (_NEW_FOLDER, _LOCK)):
                 path.unlink()
         note.write_text(fingerprint, encoding="utf-8")
         return {path.name: path.read_bytes() for path in self.unfinished.glob("*.json")}

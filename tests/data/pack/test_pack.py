@@ -92,6 +92,16 @@ def test_a_folder_with_somebodys_files_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
+def test_what_a_killed_pack_left_is_in_nobodys_way(tmp_path):
+    (tmp_path / "out/.packing/seen-1").mkdir(parents=True)
+    (tmp_path / "out/.packing/fingerprint").write_text("of other settings")
+    (tmp_path / "out/pets-000007.tar").touch()
+    pack(samples(1), tmp_path / "out", "pets", **DESCRIBED)
+    assert digests(tmp_path / "out").keys() == {"manifest.json", "pets-000000.tar"}
+    (tmp_path / "out/manifest.json").unlink()
+    pack(samples(1), tmp_path / "out", "pets", **DESCRIBED)
+
+
 def test_an_interrupted_pack_leaves_the_one_before_it_as_it_was(tmp_path):
     pack(samples(2), tmp_path, "pets", **DESCRIBED)
     before = digests(tmp_path)
