@@ -179,7 +179,7 @@ def features(net: nn.Module, images: Tensor) -> Tensor:
         # Attention cannot do without an image, but every parameter needs its gradient, zero.
         return features(net, images.new_zeros(1, *images.shape[1:]))[:0]
     if not torch.is_grad_enabled():
-        # On a CPU MobileNetV2 takes a quarter less time so; a training step, whose loss has most of it, none.
+        # Convolutions of a CPU are faster so; a training step, whose loss has most of the time, gains little.
         images = images.contiguous(memory_format=torch.channels_last)
     last = net(images)[-1]
     return last.movedim(-1, 1) if getattr(net, "output_fmt", "NCHW") == "NHWC" else last
