@@ -5,9 +5,10 @@ refine` with the settings of the small configurations, and evaluates each classi
 CRF; with --test all of it on the test split too, for sets that have one; with --again a network is trained
 once more, from the labels that S2 learns from, by the relations and by cross-entropy into the backbone. Tags
 and boxes get seeds of class activation maps first, the same for all seeds (`spml-dist cam`). What is there is
-not repeated, so the same command goes on. OUT/refined.md has the mIoU and the boundary IoU of each stage, in
-per cent, means and deviations over the seeds; OUT/refined.json the values of each seed; --table writes them
-without training.
+not repeated, neither where OUT/runs holds it nor where OUT/refined.json knows it, so the same command goes
+on, and on another machine from the file of this one, such as docs/refined.json. OUT/refined.md has the mIoU
+and the boundary IoU of each stage, in per cent, means and deviations over the seeds; OUT/refined.json the
+values of each seed; --table writes them without training.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ CLASSIFIER = (
 CRF = ("--readouts", "classifier", "--crf")
 AGAIN = "_again"
 """behind the name of an embedding, that of the network that learns from the labels made by it"""
+STAGES = ("embedding", "cam-walk", "neighbours-1", "s1", "walk", "scores", "neighbours-2", "s2", "again")
+READOUTS = ("labels", "classifier", "neighbours", "classifier, CRF")
+KEYS = ("set", "labels", "stage", "readout", "split")
+Case = tuple[str, ...]
+"""a value of each of KEYS"""
 Values = tuple[float, float | None]
 """mIoU and boundary IoU in per cent; labels have none of the second"""
 
@@ -53,9 +59,10 @@ def main(argv: list[str] | None = None) -> int:
         if not (args.sets and args.labels):
             parser.error("--set and --labels are needed")
         for seed, name, labels in product(args.seeds, args.sets, args.labels):
-            refine(args.out, args.data / name, labels, seed, args.test)
-            if args.again:
-                again(args.out, name, labels, seed)
+            if not _is_known(args.out, name, labels, seed, args.test, args.again):
+                refine(args.out, args.data / name, labels, seed, args.test)
+                if args.again:
+                    again(args.out, name, labels, seed)
             write(args.out)
     write(args.out)
     return 0
@@ -68,7 +75,7 @@ def refine(out: Path, folder: Path, labels: str, seed: int, test: bool) -> None:
     run = run_name(name, labels, seed)
     cam = ("--cam", f"runs/{learning.maps_run(name, labels)}") if labels == "tags" else ()
     training.verb(out, "refine", f"runs/{run}", "--alone", *cam, *CLASSIFIER)
-    for split in ("val", "test") if test else ("val",):
+    for split in _splits(test):
         pack = training.pack(out, folder, split, f"{name}_masks/{split}", "--labels", "masks")
         for network, crf in product((run, f"{run}/stages/s1", f"{run}/stages/s2"), ((), CRF)):
             if not (out / "runs" / network / _result(split, crf)).exists():
@@ -92,8 +99,8 @@ def run_name(name: str, labels: str, seed: int) -> str:
 
 
 def write(out: Path) -> None:
-    """The table and its JSON, of every refinement that OUT/runs holds."""
-    found: dict[tuple[str, ...], dict[int, Values]] = {}
+    """The table and its JSON: of what OUT/refined.json knew, and of every refinement that OUT/runs holds."""
+    found = known(out)
     for name, labels in product(learning.SETS, learning.LABELS):
         start = learning.run_name(name, labels, ROW, learning.STEPS)
         for run in (out / "runs").glob(f"{start}_*"):
@@ -102,13 +109,24 @@ def write(out: Path) -> None:
                 for what, values in measured(run):
                     found.setdefault((name, labels, *what), {})[int(seed)] = values
     rows, table = [], [("set", "labels", "stage", "read-out", "split", "seeds", "mIoU", "boundary IoU")]
-    for case, runs in found.items():
-        seeds = sorted(runs)
-        miou, boundary = zip(*(runs[seed] for seed in seeds), strict=True)
-        keys = ("set", "labels", "stage", "readout", "split")
-        rows.append(dict(zip(keys, case, strict=True)) | {"seeds": seeds, "miou": miou, "boundary": boundary})
+    for case in sorted(found, key=_place):
+        seeds = sorted(found[case])
+        miou, boundary = zip(*(found[case][seed] for seed in seeds), strict=True)
+        row = dict(zip(KEYS, case, strict=True))
+        rows.append(row | {"seeds": seeds, "miou": miou, "boundary": boundary})
         table.append((*case, str(len(seeds)), training.mean(miou, 1), training.mean(boundary, 1)))
     training.write(out, "refined", rows, table)
+
+
+def known(out: Path) -> dict[Case, dict[int, Values]]:
+    """What OUT/refined.json says: the values of each case by seed."""
+    path = out / "refined.json"
+    cases: dict[Case, dict[int, Values]] = {}
+    for row in json.loads(path.read_text()) if path.exists() else ():
+        values = zip(row["miou"], row["boundary"], strict=True)
+        case = tuple(row[key] for key in KEYS)
+        cases[case] = dict(zip(row["seeds"], values, strict=True))
+    return cases
 
 
 def measured(run: Path) -> Iterator[tuple[tuple[str, str, str], Values]]:
@@ -130,6 +148,24 @@ def _classifier(network: Path, stage: str) -> Iterator[tuple[tuple[str, str, str
             way = f"{readout}, CRF" if crf else readout
             edges = values.get("boundary_miou")  # results of earlier releases have none
             yield (stage, way, split), (100 * values["miou"], None if edges is None else 100 * edges)
+
+
+def _is_known(out: Path, name: str, labels: str, seed: int, test: bool, again: bool) -> bool:
+    """Whether OUT/refined.json has all that is measured last."""
+    ends = [("s2", "classifier, CRF", split) for split in _splits(test)]
+    ends += [("again", "neighbours", "val")] if again else []
+    cases = known(out)
+    return all(seed in cases.get((name, labels, *end), {}) for end in ends)
+
+
+def _place(case: Case) -> tuple[int, ...]:
+    name, labels, stage, readout, split = case
+    places = list(learning.SETS).index(name), learning.LABELS.index(labels), STAGES.index(stage)
+    return *places, ("train", "val", "test").index(split), READOUTS.index(readout)
+
+
+def _splits(test: bool) -> tuple[str, ...]:
+    return ("val", "test") if test else ("val",)
 
 
 def _result(split: str, crf: Sequence[str]) -> str:

@@ -118,9 +118,11 @@ def test_the_controls_spoil_a_bank_and_nothing_else(monkeypatch):
     assert taken == [(0, 1), (1, 1), (2, 0), (3, 0)]
 
 
-def test_what_follows_an_embedding_is_told_by_stage(tmp_path):
-    """Means over the seeds, in the order of the stages; labels are of train and have no boundary IoU."""
+def test_what_follows_an_embedding_is_told_by_stage(tmp_path, monkeypatch):
+    """Means over the seeds, in the order of the stages; labels are of train and have no boundary IoU. What
+    the JSON knows is told where the runs are gone, and not trained again."""
     refined = importlib.import_module("benchmarks.refined")
+    monkeypatch.setattr(refined.training, "verb", lambda out, *words: pytest.fail(f"started {words}"))
     for seed in (7, 11):
         run = tmp_path / "runs" / f"msrc21_boxes_nearest_sampled_{seed}"
         result = {"readouts": {"classifier": {"miou": seed / 100, "boundary_miou": 0.05}}}
@@ -141,3 +143,8 @@ def test_what_follows_an_embedding_is_told_by_stage(tmp_path):
         "| msrc21 | boxes | again | classifier | val | 1 | 11.0 | 5.0 |",
     ]
     assert json.loads((tmp_path / "refined.json").read_text())[0]["miou"] == pytest.approx([7, 11])
+    table = (tmp_path / "refined.md").read_text()
+    shutil.rmtree(tmp_path / "runs")
+    words = ["--set", "msrc21", "--labels", "boxes", "--seed", "7", "11", "--data", str(tmp_path)]
+    assert refined.main(["--out", str(tmp_path), *words]) == 0
+    assert (tmp_path / "refined.md").read_text() == table
