@@ -8,7 +8,7 @@ and boxes get seeds of class activation maps first, the same for all seeds (`spm
 not repeated, neither where OUT/runs holds it nor where OUT/refined.json knows it, so the same command goes
 on, and on another machine from the file of this one, such as docs/refined.json. OUT/refined.md has the mIoU
 and the boundary IoU of each stage, in per cent, means and deviations over the seeds; OUT/refined.json the
-values of each seed; --table writes them without training.
+values of each seed; --table writes them without training. Extra `crf`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks import learning, training
+from spml_dist.errors import RunError
+from spml_dist.inference.crf import require as require_crf
 
 ROW = "nearest+sampled"
 CLASSIFIER = (
@@ -58,11 +60,20 @@ def main(argv: list[str] | None = None) -> int:
             parser.error("--data or the environment's SPML_DATA is needed")
         if not (args.sets and args.labels):
             parser.error("--set and --labels are needed")
-        for seed, name, labels in product(args.seeds, args.sets, args.labels):
-            if not _is_known(args.out, name, labels, seed, args.test, args.again):
-                refine(args.out, args.data / name, labels, seed, args.test)
-                if args.again:
-                    again(args.out, name, labels, seed)
+        wanted = [
+            case
+            for case in product(args.seeds, args.sets, args.labels)
+            if not _is_known(args.out, *case, args.test, args.again)
+        ]
+        if wanted:
+            try:
+                require_crf()  # not after an hour of training
+            except RunError as error:
+                parser.error(str(error))
+        for seed, name, labels in wanted:
+            refine(args.out, args.data / name, labels, seed, args.test)
+            if args.again:
+                again(args.out, name, labels, seed)
             write(args.out)
     write(args.out)
     return 0
@@ -150,7 +161,7 @@ def _classifier(network: Path, stage: str) -> Iterator[tuple[tuple[str, str, str
             yield (stage, way, split), (100 * values["miou"], None if edges is None else 100 * edges)
 
 
-def _is_known(out: Path, name: str, labels: str, seed: int, test: bool, again: bool) -> bool:
+def _is_known(out: Path, seed: int, name: str, labels: str, test: bool, again: bool) -> bool:
     """Whether OUT/refined.json has all that is measured last."""
     ends = [("s2", "classifier, CRF", split) for split in _splits(test)]
     ends += [("again", "neighbours", "val")] if again else []
