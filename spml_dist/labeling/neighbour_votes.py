@@ -35,8 +35,8 @@ class NeighbourVotes:
     def __call__(self, sample: Sample) -> Sample:
         """The sample with `neighbours` among its kinds; as it is where nothing tells of its classes.
 
-        Classes that the image cannot show win no pixel (the release lets them); their votes make what does
-        less sure.
+        Classes that the image cannot show win no pixel, nor do those that have boxes outside them (the
+        release lets both); their votes make what does less sure.
         """
         network = self.network
         present = possible(sample, network.num_classes, network.background)
@@ -45,9 +45,9 @@ class NeighbourVotes:
         votes = self.votes(sample.image)
         classes = np.flatnonzero(present).tolist()
         scores = torch.from_numpy(rescale(votes, present, self.settings.floor))
-        labels, confidence = painted(
-            scores[classes], classes, sample.image.shape[:2], scores[~torch.from_numpy(present)].sum(dim=0)
-        )
+        others = scores[~torch.from_numpy(present)].sum(dim=0)
+        size = sample.image.shape[:2]
+        labels, confidence = painted(scores[classes], classes, size, others, sample.boxes or ())
         return with_labels(sample, labels, confidence, "neighbours", self.settings.min_confidence)
 
     @torch.inference_mode()

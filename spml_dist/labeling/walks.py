@@ -23,7 +23,9 @@ from spml_dist.records import Sample
 
 @dataclass(frozen=True)
 class SoftmaxWalk:
-    """Spreads the classifier's probabilities of the classes that an image may show (algorithm 1, step 4)."""
+    """Spreads the classifier's probabilities of the classes that an image may show (algorithm 1, step 4).
+
+    A class that has boxes wins no pixel outside them, which the published method lets it."""
 
     network: TrainedSegmenter
     settings: LabelingConfig
@@ -109,5 +111,5 @@ def _spread_over(
     kind: str,
 ) -> Sample:
     walked = spread(seeds, seen.embedding, settings)
-    labels, confidence = painted(walked, classes, sample.image.shape[:2])
+    labels, confidence = painted(walked, classes, sample.image.shape[:2], boxes=sample.boxes or ())
     return with_labels(sample, labels, confidence, kind, settings.min_confidence)

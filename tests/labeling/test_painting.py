@@ -40,6 +40,21 @@ def test_what_speaks_for_classes_that_cannot_be_makes_a_label_less_sure():
     assert labels.tolist() == [[5]] and confidence[0, 0] == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("at_once", [1, 1 << 22])
+def test_a_class_that_has_boxes_wins_no_pixel_outside_them(monkeypatch, at_once):
+    """Class 2 is the strongest everywhere and lies in two boxes, 4 has no box and may be anywhere, 7 is the
+    weakest and in a box of its own; 9 has a box and no map."""
+    monkeypatch.setattr(painting, "ROWS_AT_ONCE", at_once)
+    maps = torch.tensor([0.6, 0.3, 0.1])[:, None, None].expand(3, 2, 2)
+    boxes = [(2, 0, 0, 2, 1), (2, 1, 2, 4, 9), (7, 0, 0, 4, 3), (9, 0, 0, 4, 3)]
+    labels, confidence = painted(maps, (2, 4, 7), (3, 4), boxes=boxes)
+    assert labels.tolist() == [[2, 2, 4, 4], [4, 4, 4, 4], [4, 2, 2, 2]]
+    np.testing.assert_allclose(confidence, np.where(labels == 2, 0.6, 0.3), atol=1e-6)
+    labels, confidence = painted(maps[:1], (2,), (3, 4), boxes=boxes)
+    assert labels.tolist() == [[2, 2, 254, 254], [254] * 4, [254, 2, 2, 2]]
+    np.testing.assert_array_equal(confidence, labels == 2)
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (9, 2), (6, 5)])
 def test_sampling_at_the_centres_of_cells_gives_the_cells(height, width):
     maps = scores(2, 3, height, width)
