@@ -14,6 +14,8 @@ MODEL_WEIGHTS, MODEL_INFO = "model.safetensors", "model.json"
 """in an export, the network's tensors, and what is needed to build it around them"""
 MODEL_GRAPH = "model.onnx"
 """in an export as ONNX, in the place of the tensors"""
+RESULT = re.compile(r"result(_.+)?")
+"""stem of an evaluation's numbers; what else begins so is somebody's own"""
 STAGES = "stages"
 """in a run folder, what was made of the run after its training, a folder each"""
 
@@ -127,12 +129,13 @@ class RunFolder:
 
     def results(self) -> Iterator[Path]:
         """Those that exist."""
-        return self.path.glob("result*.json")
+        return (path for path in self.path.glob("result*.json") if RESULT.fullmatch(path.stem))
 
     def evaluations(self) -> list[Path]:
         """All files that evaluations have left, in a fixed order."""
-        patterns = ("result*.json", "result*.md", "pictures/*.png")
-        return [path for pattern in patterns for path in sorted(self.path.glob(pattern))]
+        results = sorted(self.results())
+        tables = [path.with_suffix(".md") for path in results if path.with_suffix(".md").exists()]
+        return [*results, *tables, *sorted(self.path.glob("pictures/*.png"))]
 
     def pictures(self, split: str, oracle: bool = False, ways: Sequence[str] = ()) -> Path:
         """An evaluation's images, predictions and ground truth."""

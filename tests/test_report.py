@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -404,6 +407,28 @@ def test_a_damaged_file_is_named(finished, name, content):
     (finished / name).write_text(content)
     with pytest.raises(RunError, match=rf"{name} cannot be read .*; restore it"):
         write_report(finished)
+
+
+def test_a_result_that_is_none_is_named_and_other_files_are_somebody_s_own(finished):
+    (finished / "results_mine.json").write_text("[1]")
+    write_report(finished)
+    (finished / "result_mine.json").write_text("{}")
+    with pytest.raises(RunError, match=r"result_mine.json is no result of `spml-dist evaluate`"):
+        write_report(finished)
+    (finished / "result_mine.json").write_bytes(b"\xff")
+    with pytest.raises(RunError, match=r"result_mine.json cannot be read"):
+        write_report(finished)
+
+
+def test_a_sheet_that_is_higher_than_a_page_s_images_can_be_is_shown_smaller(finished):
+    write_picture(finished / "previews" / "step_000002.png", np.zeros((20_000, 40, 3), np.uint8))
+    sides = [picture.shape[0] for picture in _embedded(write_report(finished))]
+    assert max(sides) == 16383
+
+
+def _embedded(page: Path) -> list[np.ndarray]:
+    codes = re.findall(r"data:image/webp;base64,([^\"']+)", page.read_text())
+    return [cv2.imdecode(np.frombuffer(base64.b64decode(code), np.uint8), 1) for code in codes]
 
 
 def test_a_damaged_preview_is_named(finished):

@@ -98,8 +98,8 @@ one's own images, a folder with images/, weak/, masks/ of val, classes.txt, meta
   spml-dist train configs/gid15_scribble.yaml name=mine data.train=data/mine/train data.val=data/mine/val
   spml-dist evaluate runs/mine
 
-`spml-dist VERB --help` tells more. Exit status: 0, 2 for a mistake in what was given, 3 for images
-that could not be read among others that were labelled, 75 for a training
+`spml-dist VERB --help` tells more. Exit status: 0, 2 for a mistake in what was given, 3 where `predict`,
+`label` or `cam infer` could not read some of the images and labelled the others, 75 for a training
 that was asked to stop and saved (the same command goes on), 130 and 143 when interrupted at once.
 """
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 
 def add_verb(
@@ -17,6 +19,23 @@ def add_verb(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+SOME_REJECTED = 3
+"""exit status: done, but for images that could not be read"""
+
+
+def tell_rejected(note: Mapping[str, Any], out: str) -> int:
+    """Say how many images of a pack could not be labelled, and return the exit status.
+
+    note: with what `LabelledPack.write` returns; out: where it has written.
+    """
+    if not note["rejected"]:
+        return 0
+    print(
+        f"images that could not be read: {note['rejected']:,}, named in {out}/rejected.jsonl", file=sys.stderr
+    )
+    return SOME_REJECTED
 
 
 MOST = 10**9

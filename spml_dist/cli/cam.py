@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from spml_dist.cli import train
-from spml_dist.cli.arguments import add_verb, at_least
+from spml_dist.cli.arguments import add_verb, at_least, tell_rejected
 from spml_dist.config import differences, explain
 from spml_dist.config.cam import cam_experiment
 
@@ -95,4 +95,4 @@ def run_infer(args: argparse.Namespace) -> int:
     result = infer_pack(args.run_folder, args.shards, args.out, args.overrides, args.workers)
     print(table(result, "seeds"))
     print(f"\nwritten to {args.out}; train with: spml-dist train CONFIG data.train={args.out}")
-    return 0
+    return tell_rejected(result, args.out)

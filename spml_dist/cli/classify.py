@@ -46,9 +46,12 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train to the end, and say what comes next."""
     require_run(args.folder)
+    from spml_dist.config import load
     from spml_dist.training.classify import classify
     from spml_dist.training.launch import from_here
 
     stage = classify(args.folder, args.labels, args.out, args.overrides, alone=args.alone)
-    print(f"trained; evaluate with: spml-dist evaluate {from_here(stage)} --split val", flush=True)
+    data = load(stage / "config.yaml").data
+    split = next(name for name in ("val", "test", "train") if getattr(data, name))
+    print(f"trained; evaluate with: spml-dist evaluate {from_here(stage)} --split {split}", flush=True)
     return 0

@@ -25,6 +25,8 @@ examples:
 The splits are those of RUN/config.yaml, packed with masks. Every image of data.train is a neighbour, and is
 cut into segments first. Boundary IoU counts pixels within 2 % of the diagonal of their mask's edge.
 Results by other views, with a CRF or of one read-out alone have files of their own: result_SPLIT_WAYS.json.
+What key=value changes has not: `settings` in the file says by what it was made. Windows are the classifier's
+alone.
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from spml_dist.cli.arguments import add_verb, at_least
+from spml_dist.cli.arguments import add_verb, at_least, tell_rejected
 from spml_dist.cli.report import require_run
 
 EXAMPLES = """\
@@ -59,10 +59,12 @@ def run(args: argparse.Namespace) -> int:
     from spml_dist.labeling.label_quality import table
 
     given = (args.folder, args.shards, args.out, args.by, args.cam, args.index, args.overrides, args.workers)
+    status = 0
     for place, result in label_pack(*given):
         print(f"{result['by']}: {table(result)}")
         for name, images in result["unreachable"].items():
             print(f"no labelled segment of {name}, which tags of {images} images promise: none gets it")
         print(f"\nwritten to {place}\n", flush=True)
+        status = max(status, tell_rejected(result, place))
     print(f"train with: spml-dist train CONFIG data.train={args.out}")
-    return 0
+    return status

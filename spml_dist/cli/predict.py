@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
-from spml_dist.cli.arguments import add_verb, at_least
+from spml_dist.cli.arguments import SOME_REJECTED, add_verb, at_least
 from spml_dist.cli.view_options import add_views, add_workers
-
-SOME_REJECTED = 3
-"""exit status: done, but for images that could not be read"""
 
 EXAMPLES = f"""\
 examples:
@@ -18,7 +16,7 @@ examples:
   spml-dist predict runs/quickstart photos/ --out predictions --workers 4
   spml-dist predict runs/mine data/mine/val --out predictions --scales 0.75,1,1.25 --mirror --crf
   spml-dist predict runs/mine slide.tif --out predictions --window 512 --batch 8
-  find photos -name '*.jpg' -newer last | spml-dist predict runs/mine - --out predictions
+  find photos -name '*.jpg' -mtime -1 | spml-dist predict runs/mine - --out today
   spml-dist predict runs/mine photos/ --out predictions --format coco --format cvat
 
 MODEL is a run folder, its export, or model.safetensors beside model.json. PATHS are images, folders (searched
@@ -33,7 +31,8 @@ to any depth), packs, and - for a list of them on standard input. OUT gets
   rejected.jsonl     images that could not be read, and why; the exit status is then {SOME_REJECTED}
 
 under the images' paths below the folder that holds them all. The same command goes on where it was
-interrupted; what it writes does not depend on the number of workers.
+interrupted; what it writes does not depend on the number of workers. OUT then holds the images of the last
+call: files of those that are no longer given go.
 """
 
 
@@ -77,8 +76,9 @@ def run(args: argparse.Namespace) -> int:
     """Label, and say what was found and what could not be read."""
     from spml_dist.inference.image_sources import expand, find_images, require_outside
     from spml_dist.inference.predict_images import PredictSettings, predict_images
-    from spml_dist.inference.prediction_formats import write_format
 
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # names of files are bytes
     paths = expand(args.paths, sys.stdin)
     require_outside(args.out, paths)
     sources, notes = find_images(paths)
@@ -95,9 +95,8 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         batch=args.batch,
         workers=args.workers,
+        formats=tuple(dict.fromkeys(args.format)),
     )
-    for name in dict.fromkeys(args.format):
-        write_format(name, args.out, found.images, found.classes, found.background)
     _tell(found, args.out)
     return SOME_REJECTED if found.rejected else 0
 

@@ -69,10 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
         height, width = sheet.picture.shape[:2]
         what = f"{flag}: {sheet.images} images are too many for {arguments.out}"
         raise ConfigError(what, f"{height} x {width} pixels", "show fewer, or write a .png") from error
-    except OSError as error:
-        raise DataError(
-            f"{arguments.out}: cannot be written", error.strerror, "give another --out"
-        ) from error
     if letters := sheet.without_font:
         some = f"{' '.join(letters[:10])}{' ...' * (len(letters) > 10)}"
         print(f"no font here has {some}: drawn as codes; install one, such as Noto Sans CJK", file=sys.stderr)

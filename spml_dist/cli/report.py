@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spml_dist.cli.arguments import add_verb
 from spml_dist.errors import RunError
-from spml_dist.files.write import write_text
+from spml_dist.files.write import require_place, write_text
 from spml_dist.run_folder import RunFolder
 
 EXAMPLES = """\
@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from spml_dist.report.contents import read
     from spml_dist.report.summary import headline, summary
 
+    if args.json is not None:
+        require_place(args.json)
     path = write_report(args.folder)
     contents = read(args.folder)
     if args.json is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from spml_dist.config.derived import changed, without_relations
 from spml_dist.config.models import Config, ModelConfig
+from spml_dist.errors import ConfigError
 
 
 def classifier_experiment(
@@ -50,4 +52,16 @@ def classifier_experiment(
         # Where the run's own are, as the stage's folder is in the run's.
         "checkpoint": {"remote": remote and f"{remote.rstrip('/')}/{config.name}/{folder.parent.name}"},
     }
-    return changed(config, changes | without_relations(config))
+    try:
+        return changed(config, changes | without_relations(config))
+    except ConfigError as error:
+        raise ConfigError(_own(error.what), error.value, _own(error.remedy)) from error
+
+
+def _own(text: str) -> str:
+    """An error's words with the keys that the classifier's values are given by."""
+    return re.sub(
+        r"\b(stream|optimizer|schedule)\.(batch|scale|grey|blur|lr|steps|power|warmup)\b",
+        r"classifier.\2",
+        text,
+    )

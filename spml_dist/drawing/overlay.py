@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from spml_dist.errors import DataError
-from spml_dist.files.write import replacing
+from spml_dist.files.write import require_place, write_bytes
 from spml_dist.records import IGNORED, UNLABELLED
 
 # Okabe and Ito's colours, then the colours farthest from all before them in CIELAB, as seen with normal
@@ -84,13 +84,13 @@ def outline(image: np.ndarray, segments: np.ndarray, colour: Sequence[int] = (25
 def write_picture(path: str | Path, image: np.ndarray) -> None:
     """Write [H, W, 3] RGB as .png, .jpg or .jpeg, whole or not at all. The folder is made if need be.
 
-    Raises DataError for an image that the format cannot hold: a JPEG has at most 65,500 pixels a side.
+    Raises DataError for an image that the format cannot hold (a JPEG has at most 65,500 pixels a side), and
+    RunError where it cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     fits, encoded = cv2.imencode(path.suffix.lower(), np.ascontiguousarray(image[..., ::-1]))
     if not fits:
         height, width = image.shape[:2]
         raise DataError(f"{path}: cannot hold so large an image", f"{height} x {width}", "write a .png")
-    with replacing(path) as aside:
-        aside.write_bytes(encoded.tobytes())
+    require_place(path)
+    write_bytes(path, encoded.tobytes())

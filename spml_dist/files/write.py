@@ -7,6 +7,7 @@ folders, which are renamed as a whole, are the exceptions.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from typing import Any
 from spml_dist.errors import RunError
 
 WRITABLE = "choose a writable place"
+LONGEST = 255
+"""bytes of a file's name"""
 
 
 @contextmanager
@@ -26,7 +29,7 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
     For libraries that write files themselves. durable: nor may a crash of the machine leave half of the file:
     it is on the disk before it has the name, and the name is before the block is over. Raises OSError.
     """
-    aside = path.with_name(f"{path.name}.tmp")
+    aside = _aside(path)
     try:
         aside.unlink(missing_ok=True)  # of a writer that was killed; some libraries would add to it
         yield aside
@@ -39,6 +42,13 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
         raise
+
+
+def _aside(path: Path) -> Path:
+    """Beside the path, as .tmp; with a short name where the path's is as long as a name can be."""
+    name = f"{path.name}.tmp"
+    long = len(os.fsencode(name)) > LONGEST
+    return path.with_name(f"{hashlib.sha256(os.fsencode(name)).hexdigest()}.tmp" if long else name)
 
 
 def require_place(path: Path, remedy: str = WRITABLE) -> None:

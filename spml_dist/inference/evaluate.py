@@ -280,6 +280,9 @@ def _require_readouts(how: EvaluateHow) -> None:
         raise ConfigError("readouts", ", ".join(how.readouts), f"give some of {', '.join(READ_OUTS)}")
     if how.oracle and "neighbours" not in how.readouts:
         raise ConfigError("readouts", ", ".join(how.readouts), "the oracle labels neighbours: add them")
+    if how.window is not None and "classifier" not in how.readouts:
+        remedy = "neighbours see the image whole: leave the windows out, or add the classifier"
+        raise ConfigError("window", how.window, remedy)
 
 
 def _require_classes(folder, classes: list[str]) -> None:

@@ -125,6 +125,7 @@ def evaluate_run(
         "run": config.name,
         "step": info.get("step"),
         "pack": split_folder,
+        "settings": config.evaluation.model_dump(mode="json"),
         "inputs": inputs(config, split, asks_train),
         **({"train_labels": read_manifest(config.data.train).labels.split(",")} if asks_train else {}),
         **numbers,

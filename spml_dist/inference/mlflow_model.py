@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from spml_dist.data.decoding import decode
+from spml_dist.data.recipes.image_files import decode_image
 from spml_dist.inference.trained_model import TrainedModel, load_model
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ class PictureModel:
 
     def predict(self, pictures: DataFrame, params: dict[str, Any] | None = None) -> DataFrame:
         """pictures: a column IMAGE of files' bytes (JPEG, PNG, ...), shown upright. Raises DataError, with
-        its number, for one that cannot be decoded."""
+        its number, for one that `spml-dist predict` would reject."""
         import pandas
 
         files = enumerate(pictures[IMAGE])
-        labels = [self._model(_rgb(content, f"picture {number}")) for number, content in files]
+        labels = [self._model(decode_image(content, f"picture {number}")) for number, content in files]
         return pandas.DataFrame(
             {LABELS: [_png(each) for each in labels], CLASSES: [list(self._model.classes)] * len(labels)},
         )
@@ -50,10 +50,6 @@ def example() -> bytes:
     ramp = np.linspace(0, 255, 96, dtype=np.uint8)
     rows, columns = np.meshgrid(ramp, ramp, indexing="ij")
     return _png(np.stack([rows, columns, rows[::-1]], axis=-1))
-
-
-def _rgb(content: bytes, name: str) -> np.ndarray:
-    return np.asarray(decode(content, name, upright=True).convert("RGB"))
 
 
 def _png(values: np.ndarray) -> bytes:

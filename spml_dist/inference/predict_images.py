@@ -23,6 +23,7 @@ from spml_dist.inference.image_sources import ImageSource
 from spml_dist.inference.label_pictures import LabelPictures
 from spml_dist.inference.pixel_labels import PixelLabels, label
 from spml_dist.inference.prediction_folder import Entry, PredictionFolder
+from spml_dist.inference.prediction_formats import require_format, write_format
 from spml_dist.inference.trained_model import TrainedModel, export_folder, load_model
 from spml_dist.progress import progress_bar
 from spml_dist.run_folder import MODEL_WEIGHTS
@@ -65,15 +66,17 @@ def predict_images(
     device: str = "auto",
     batch: int = 1,
     workers: int | None = None,
+    formats: Sequence[str] = (),
     progress: bool = True,
 ) -> Predictions:
     """Label images and write the folder `out`; the same call goes on where it was interrupted.
 
     model: as `load_model`; batch: images, or windows of one, that the network is given at a time; workers:
     processes of one thread each, on the Ray cluster of RAY_ADDRESS if it is set; what is written does not
-    depend on their number. None = this process with all its threads. An image that cannot be read is listed
-    in rejected.jsonl, the others go on. Raises as `load_model`; RunError for a folder with anything but
-    predictions of these settings, and for a dense CRF that is not installed; ConfigError for bad views.
+    depend on their number. None = this process with all its threads; formats: of label tools, as
+    `write_format` names them. An image that cannot be read is listed in rejected.jsonl, the others go on.
+    Raises as `load_model` and `write_format`; RunError for a folder with anything but predictions of these
+    settings, and for a dense CRF that is not installed; ConfigError for bad views.
     """
     if settings.crf:
         crf.require()
@@ -81,6 +84,8 @@ def predict_images(
     _loaded.cache_clear()  # another call may have had other weights there
     trained = _loaded(place, device)  # whatever is wrong with it is told before anything is written
     trained.views(settings.scales, settings.mirror, settings.window)
+    for name in formats:
+        require_format(name, trained.classes)
     pictures = LabelPictures(out, trained.classes, trained.background, settings.overlays, settings.confidence)
     folder = PredictionFolder(out, _made_by(trained, place, settings))
     predictor = _Predictor(place, device, settings, pictures, batch, threads=workers and 1)
@@ -92,6 +97,8 @@ def predict_images(
         labelled = [entry for entry in ordered if "reason" not in entry]
         rejected = [entry for entry in ordered if "reason" in entry]
         folder.complete(labelled, rejected)
+    for name in formats:
+        write_format(name, out, labelled, trained.classes, trained.background)
     return Predictions(labelled, rejected, trained.classes, trained.background, len(done), clock.rate())
 
 

@@ -62,9 +62,11 @@ class PredictionFolder:
     def add(self, entries: Iterable[Entry]) -> None:
         """Note images whose files are all there."""
         assert self._log is not None
-        for entry in entries:
-            self._log.write(f"{_line(entry)}\n")
-        self._log.flush()
+        try:
+            self._log.write("".join(f"{_line(entry)}\n" for entry in entries))
+            self._log.flush()
+        except OSError as error:
+            raise RunError(f"{self._log.name}: cannot be written", error.strerror, WRITABLE) from error
 
     def complete(self, entries: Sequence[Entry], rejected: Sequence[Entry]) -> None:
         """Write what the folder holds, in the order of the images that were given."""
@@ -124,9 +126,9 @@ class PredictionFolder:
         lines = _text(self.path / UNFINISHED)
         if lines is None:
             return None
-        made_by, *entries = [
-            value for line in lines.splitlines() if (value := _parsed(line)) is not None
-        ] or [None]
+        made_by, *entries = [value for line in lines.split("\n") if (value := _parsed(line)) is not None] or [
+            None
+        ]
         return (made_by or {}), entries
 
     def _finished(self) -> tuple[Any, list[Entry]] | None:

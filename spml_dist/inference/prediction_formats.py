@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import posixpath
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from PIL import Image
 
-from spml_dist.data.recipes.image_files import LOWER_SUFFIXES
 from spml_dist.drawing.overlay import palette
 from spml_dist.errors import DataError, RunError
 from spml_dist.files.write import WRITABLE, replacing, write_json, write_text
@@ -27,13 +27,21 @@ def write_format(
 ) -> Path:
     """Write one of FORMATS beside the masks, and return its file.
 
-    images: entries of predictions.json; the background is what no annotation covers. Raises DataError for a
-    class name that the format cannot hold, RunError for a file that cannot be written.
+    images: entries of predictions.json; the background is what no annotation covers. Raises as
+    `require_format`, and RunError for a file that cannot be written.
     """
+    require_format(name, classes)
     try:
         return FORMATS[name](out, images, classes, background)
     except OSError as error:
         raise RunError(f"{out}: cannot be written", error.strerror, WRITABLE) from error
+
+
+def require_format(name: str, classes: Sequence[str]) -> None:
+    """Raise DataError for a class name that a format cannot hold."""
+    if name == "cvat" and (bad := [each for each in classes if set(each) & set(":#\n")]):
+        remedy = "labelmap.txt has no way to write it: rename the class"
+        raise DataError("cvat: a class name with a colon, a hash or a line break", bad[0], remedy)
 
 
 def _coco(out: Path, images: Sequence[Entry], classes: Sequence[str], background: int | None) -> Path:
@@ -79,9 +87,6 @@ def _coco(out: Path, images: Sequence[Entry], classes: Sequence[str], background
 
 def _cvat(out: Path, images: Sequence[Entry], classes: Sequence[str], background: int | None) -> Path:
     """cvat.zip: "Segmentation mask 1.1", which tells classes by the colours of labelmap.txt."""
-    if bad := [name for name in classes if set(name) & set(":#\n")]:
-        remedy = "labelmap.txt has no way to write it: rename the class"
-        raise DataError("cvat: a class name with a colon, a hash or a line break", bad[0], remedy)
     colours = palette(len(classes))
     if background is not None:
         colours[background] = 0
@@ -168,8 +173,10 @@ def _found(labels: np.ndarray, background: int | None) -> Iterator[int]:
 
 
 def _file_name(entry: Entry) -> str:
-    """Name of the image's file: that of the prediction with the suffix of the source."""
-    name, suffix = entry["image"], os.path.splitext(entry["source"])[1]
-    if suffix.lower() not in LOWER_SUFFIXES:  # an image of a pack, whose key is behind the pack's place
-        suffix = ".jpg"
-    return name if name.endswith(suffix) else f"{name}{suffix}"
+    """Name of the image's file below the folder of all: the prediction's, and of its source the last part."""
+    place, stem = posixpath.split(entry["image"])
+    file = os.path.basename(entry["source"])
+    if stem in (file, PurePosixPath(file).stem):
+        return posixpath.join(place, file)
+    # An image of a pack, whose key is behind the pack's place.
+    return posixpath.join(place, stem if stem.endswith(".jpg") else f"{stem}.jpg")

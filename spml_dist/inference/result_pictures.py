@@ -23,7 +23,7 @@ def write(
     worst: Sequence[EvaluatedImage] = (),
 ) -> list[Path]:
     """Write the confusion matrices of all read-outs, a sheet of the given images, and one of the best and the
-    worst, if there are any.
+    worst; sheets of an evaluation before go where there are none.
 
     result: as `evaluate` gives it. Returns the files; raises DataError where they cannot be written.
     """
@@ -35,14 +35,17 @@ def write(
     named = result["split"], result["oracle"], result["ways"]
     files = [run.confusion(*named)]
     overlay.write_picture(files[0], np.concatenate(matrices, axis=1))
-    if images:
-        heading = f"{len(images)} of {result['images']:,} images"
-        files.append(run.pictures(*named))
-        overlay.write_picture(files[-1], _sheet(result, heading, images, readouts))
-    if best or worst:
-        heading = f"the {len(best)} best and the {len(worst)} worst images"
-        files.append(run.extremes(*named))
-        overlay.write_picture(files[-1], _sheet(result, heading, [*best, *worst], readouts))
+    spread = f"{len(images)} of {result['images']:,} images"
+    extremes = f"the {len(best)} best and the {len(worst)} worst images"
+    for path, heading, shown in (
+        (run.pictures(*named), spread, images),
+        (run.extremes(*named), extremes, [*best, *worst]),
+    ):
+        if shown:
+            files.append(path)
+            overlay.write_picture(path, _sheet(result, heading, shown, readouts))
+        else:
+            path.unlink(missing_ok=True)  # of an evaluation before this one, whose numbers are gone
     return files
 
 

@@ -29,7 +29,7 @@ def infer_pack(
 
     run: folder of a trained CAM classifier; shards, out: folders or addresses of the pack to label and of the
     new one; overrides: changes to the run's `cam.*` and `engine.device`; workers: processes side by side.
-    The same call goes on where it was interrupted.
+    The same call goes on where it was interrupted, and labels nothing that is labelled already.
 
     Returns the contents of OUT/seeds.json: what the seeds come from, and the numbers of
     `label_quality.measure`. Raises RunError, DataError or ConfigError for a run, a pack or settings that
@@ -45,7 +45,7 @@ def infer_pack(
     note = {"run": config.name, "shards": str(shards), "cam": config.cam.model_dump(mode="json")}
     parts = PackParts(str(shards), manifest, shard_cache(config))
     pack = LabelledPack(parts, out, (KIND,), pack_note.SEEDS, deciding(label))
-    return pack.write(label, note, workers)
+    return pack.finished() or pack.write(label, note, workers)
 
 
 def trained_config(run: Path, overrides: Sequence[str], changeable: Sequence[str]) -> Config:

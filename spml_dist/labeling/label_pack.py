@@ -116,6 +116,9 @@ def _label(
         "shards": source,
         "by": stage.name,
         "labeling": settings.model_dump(mode="json"),
+        "evaluation": networks.config.evaluation.model_dump(mode="json"),
+        "cam": None if networks.cams is None else networks.cams.settings.model_dump(mode="json"),
+        "index": index if "neighbours" in stage.kinds else None,
         "unreachable": _unreachable(parts.manifest, segments),
     }
     result = pack.write(_labeler(networks, stage, segments), note, workers)

@@ -56,6 +56,7 @@ class LabelledPack:
         }
         # Twice: a call that was cut off while it measured finds its pack and measures alone.
         pack_note.write(self.out, self.file, made)
+        pack_note.remove_other(self.out, self.file)
         result = note | made | label_quality.measure(self.out, *self.kinds, cache=self.parts.cache)
         pack_note.write(self.out, self.file, result)
         return result

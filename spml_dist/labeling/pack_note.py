@@ -37,6 +37,13 @@ def write(out: str, file: str, note: dict[str, Any]) -> None:
         address.store(Path(folder) / file, place)
 
 
+def remove_other(out: str, file: str) -> None:
+    """Take away the note of a pack of another kind that lay in this folder before."""
+    if not address.is_remote(out):
+        for name in {SEEDS, LABELS} - {file}:
+            (Path(out) / name).unlink(missing_ok=True)
+
+
 def left_unmeasured(out: str, file: str, source: str) -> Manifest | None:
     """The manifest of OUT if the same work made the pack that lies there and was cut off before its numbers.
 

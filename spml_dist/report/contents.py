@@ -56,17 +56,14 @@ def read(folder: Path) -> Contents:
     """
     run = RunFolder(folder)
     path = run.config
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    config = _parsed(path, yaml.safe_load, text) or {}
-    results = [_parsed(path, json.loads, path.read_text("utf-8")) for path in run.results()]
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    config = (_parsed(path, yaml.safe_load) if path.exists() else None) or {}
     return Contents(
         name=config.get("name", folder.name),
         config=config,
         config_text=text,
         steps=_steps(run.metrics),
-        results=sorted(
-            results, key=lambda r: (r["split"] != "val", r["split"], r["oracle"], r.get("ways", []))
-        ),
+        results=sorted(map(_result, run.results()), key=_place),
         labels=_noted(run.labels),
         refinement=_noted(run.refinement),
         previews=run.previews(),
@@ -76,6 +73,14 @@ def read(folder: Path) -> Contents:
     )
 
 
+def _result(path: Path) -> dict:
+    """An evaluation. Raises RunError for a file that holds something else."""
+    found = _parsed(path, json.loads)
+    if not isinstance(found, dict) or not {"split", "oracle", "readouts", "images"} <= found.keys():
+        raise RunError(f"{path} is no result of `spml-dist evaluate`", None, "give it another name")
+    return found
+
+
 def _place(result: dict) -> tuple:
     """The validation split first, and of each split one look at whole images."""
     return result["split"] != "val", result["split"], result["oracle"], result.get("ways", [])
@@ -83,12 +88,12 @@ def _place(result: dict) -> tuple:
 
 def _noted(path: Path) -> Any:
     """What a JSON file holds; None where there is none."""
-    return _parsed(path, json.loads, path.read_text("utf-8")) if path.exists() else None
+    return _parsed(path, json.loads) if path.exists() else None
 
 
-def _parsed(path: Path, parse: Callable[[str], Any], text: str) -> Any:
+def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
-        return parse(text)
+        return parse(path.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
         raise RunError(f"{path} cannot be read", problem, "restore it, or take it away") from error

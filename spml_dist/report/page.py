@@ -23,7 +23,7 @@ from spml_dist.run_folder import RunFolder, preview_step
 
 PREVIEWS = 4
 """training previews shown at most, spread over the training"""
-WIDEST = 1400
+WIDEST, HIGHEST = 1400, 16383
 """pixels of an embedded image, twice what a card is wide where two stand side by side"""
 
 _TEMPLATES = Environment(
@@ -145,12 +145,15 @@ def _spread(previews: Sequence[Path]) -> list[Path]:
 
 
 def _webp(path: Path) -> str:
-    """The image in base64 as WebP, a fifth of the bytes of its PNG, no wider than it is ever shown."""
+    """The image in base64 as WebP, a fifth of the bytes of its PNG, no wider than it is ever shown and no
+    higher than the format can hold."""
     image = cv2.imread(str(path))
     if image is None:
         raise RunError(f"{path} is not an image", None, "take it away")
-    if image.shape[1] > WIDEST:
-        height = round(image.shape[0] * WIDEST / image.shape[1])
-        image = cv2.resize(image, (WIDEST, height), interpolation=cv2.INTER_AREA)
+    height, width = image.shape[:2]
+    scale = min(1, WIDEST / width, HIGHEST / height)
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     encoded = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 84])[1]
     return base64.b64encode(encoded.tobytes()).decode()

@@ -16,7 +16,7 @@ from typing import Any
 from spml_dist import tables
 from spml_dist.config import Config, expanded, load
 from spml_dist.data.format.manifest import Manifest, read_manifest
-from spml_dist.errors import RunError
+from spml_dist.errors import ConfigError, RunError
 from spml_dist.files.write import write_json, write_text
 from spml_dist.inference.evaluate_run import Split, evaluate, inputs
 from spml_dist.labeling.label_pack import label_pack
@@ -26,7 +26,7 @@ from spml_dist.report import write_report
 from spml_dist.run_folder import RunFolder
 from spml_dist.training.absolute_paths import absolute
 from spml_dist.training.claim import exported_step
-from spml_dist.training.classify import FIRST, SECOND, classify
+from spml_dist.training.classify import FIRST, SECOND, classify, stage_experiment
 from spml_dist.training.launch import Show, print_line
 
 LABELING = ("labeling.", "cam.")
@@ -99,11 +99,14 @@ def refine(
     """
     folder, overrides = RunFolder(Path(os.path.abspath(run))), expanded(overrides)
     config = absolute(load(folder.config, overrides), Path.cwd())
+    _require_own_labels(folder, config)
     first, second = procedure(read_manifest(config.data.train))
     maps = _cam_run(folder, cam) if first.labels else None
+    training = [text for text in overrides if not text.startswith(LABELING)]
+    _require_maps_wanted(bool(maps), overrides)
+    stage_experiment(folder, None, FIRST, training)  # before anything is measured or labelled
     how = [text for text in overrides if text.startswith(MEASURING)]
     network, measured = folder.path, list(_of_classifier(folder.path, "embedding", how))
-    training = [text for text in overrides if not text.startswith(LABELING)]
     for each in (first, second):
         labels = config.data.train
         for stage in each.labels:
@@ -130,6 +133,20 @@ def table(refinement: Mapping[str, Any]) -> str:
         for each in refinement["stages"]
     ]
     return tables.table(("stage", "split", "images", "mIoU", "boundary"), rows)
+
+
+def _require_own_labels(run: RunFolder, config: Config) -> None:
+    """Raise ConfigError for other labels than the run's, which the last stage would refuse after hours."""
+    if config.data.train != absolute(load(run.config), Path.cwd()).data.train:
+        remedy = "what follows an embedding learns from the labels that it was trained with"
+        raise ConfigError("data.train cannot change here", config.data.train, remedy)
+
+
+def _require_maps_wanted(maps: bool, overrides: Sequence[str]) -> None:
+    """Raise ConfigError for settings of activation maps that nobody asks for."""
+    if not maps and (idle := [text for text in overrides if text.startswith("cam.")]):
+        remedy = "no image of the run has tags alone, so no activation maps are made: leave it out"
+        raise ConfigError(f"{idle[0].partition('=')[0]} changes nothing", None, remedy)
 
 
 def _cam_run(run: RunFolder, cam: str | Path | None) -> Path:

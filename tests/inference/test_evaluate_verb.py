@@ -170,6 +170,21 @@ def test_other_views_have_files_of_their_own_and_overrides_their_say(finished, t
     assert not (finished / "result.json").exists()
 
 
+def test_numbers_do_not_stand_beside_pictures_of_an_evaluation_before(finished):
+    """A result says by which settings it was made, and has no pictures but its own."""
+    evaluate(finished, pictures=2)
+    assert len(list((finished / "pictures").iterdir())) == 3
+    result = evaluate(finished, pictures=0, overrides=["evaluation.grid=[4, 4]"])
+    assert result["settings"]["grid"] == [4, 4]
+    assert [path.name for path in (finished / "pictures").iterdir()] == ["confusion_val.png"]
+
+
+def test_neighbours_alone_have_no_windows(finished):
+    with pytest.raises(ConfigError, match=r"window .*neighbours see the image whole"):
+        evaluate(finished, readouts=["neighbours"], window=32)
+    assert not list(finished.glob("result*"))
+
+
 def test_the_network_of_a_run_cannot_change(finished):
     with pytest.raises(RunError, match=r"data.val is null"):
         evaluate(finished, overrides=["data.val=null"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -304,6 +305,49 @@ def test_coco_names_images_of_a_pack_whatever_its_folder_is_called(run, packed, 
     assert predict(run, folder, "--out", tmp_path / "out", "--format", "coco") == 0
     images = json.loads((tmp_path / "out" / "coco.json").read_text())["images"]
     assert [image["file_name"] for image in images] == ["stripes-0.jpg"]
+
+
+def test_label_tools_are_told_the_files_as_they_are_called(run, photos, tmp_path):
+    """A suffix twice, none, or one of a camera's: what people gave is what the tool looks for."""
+    for name in ("a.jpg.jpg", "noted", "b.jfif"):
+        shutil.copy(photos / "a.jpg", tmp_path / name)
+    given = [tmp_path / name for name in ("a.jpg.jpg", "noted", "b.jfif")]
+    assert predict(run, *given, "--out", tmp_path / "out", "--format", "coco") == 0
+    images = json.loads((tmp_path / "out" / "coco.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["a.jpg.jpg", "noted", "b.jfif"]
+
+
+def test_a_class_that_cvat_cannot_name_is_told_before_an_image_is_labelled(run, photos, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    info = tmp_path / "run" / "export" / "model.json"
+    info.write_text(info.read_text().replace('"red"', '"a:b"'))
+    assert predict(tmp_path / "run", photos, "--out", tmp_path / "out", "--format", "cvat") == 2
+    assert "a class name with a colon" in message(capsys) and not (tmp_path / "out").exists()
+
+
+def test_names_as_long_as_names_can_be_are_written(run, photos, tmp_path):
+    name = f"{'名' * 83}{'a' * 2}"  # 251 bytes: no room for .tmp behind .png
+    (photos / "a.jpg").rename(photos / f"{name}.jpg")
+    assert predict(run, photos, "--out", tmp_path / "out") == 0
+    assert (tmp_path / "out" / "masks" / f"{name}.png").exists()
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_a_list_with_names_of_other_bytes_is_one_line(run, photos, tmp_path, monkeypatch, capsys):
+    (photos / os.fsdecode(b"caf\xe9.jpg")).write_bytes((photos / "a.jpg").read_bytes())
+    listed = io.TextIOWrapper(io.BytesIO(os.fsencode(photos) + b"/caf\xe9.jpg\n"), "utf-8", "strict")
+    monkeypatch.setattr(sys, "stdin", listed)
+    assert predict(run, "-", "--out", tmp_path / "out") == 2
+    assert "its name is no UTF-8; rename it" in message(capsys)
+
+
+def test_an_image_s_name_may_hold_what_ends_lines_elsewhere(run, photos, tmp_path, monkeypatch):
+    (photos / "a.jpg").rename(photos / "a\u2028b.jpg")
+    folder = PredictionFolder(tmp_path / "out", {"model": 1})
+    folder.begin()
+    folder.add([{"image": "a\u2028b"}, {"image": "c"}])
+    folder.close()
+    assert list(PredictionFolder(tmp_path / "out", {"model": 1}).begin()) == ["a\u2028b", "c"]
 
 
 def test_cvat_holds_the_masks_in_the_colours_of_its_label_map(run, photos, tmp_path):

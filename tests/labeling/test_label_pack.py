@@ -102,6 +102,7 @@ def test_the_pack_is_sound_and_says_what_made_it(run, weak, tmp_path):
     assert (note["run"], note["step"], note["by"], note["split"]) == ("toy", 40, "walk", "train")
     assert (note["images"], note["images_labelled"], note["images_measured"]) == (6, 4, 4)
     assert note["all"]["iou"] > 0.9 and note["labeling"]["steps"] == 64
+    assert note["evaluation"]["grid"] and (note["cam"], note["index"]) == (None, None)
     assert not (run / "segments").exists()
 
 
@@ -152,7 +153,8 @@ def test_what_is_done_is_not_done_again(run, weak, tmp_path, monkeypatch, capsys
 def test_a_broken_image_is_named_and_the_others_go_on(run, weak, tmp_path, capsys):
     tar = weak / read_manifest(weak).shards[0].url
     tar.write_bytes(tar.read_bytes().replace(b"\xff\xd8\xff", b"\0\0\0", 1))
-    assert label(run, weak, "--out", tmp_path / "out", "--by", "neighbours") == 0
+    assert label(run, weak, "--out", tmp_path / "out", "--by", "neighbours") == 3
+    assert "images that could not be read: 1, named in" in capsys.readouterr().err
     assert [one.key for one in samples(tmp_path / "out")] == [f"stripes-{n}" for n in range(1, 6)]
     rejected = json.loads((tmp_path / "out" / "rejected.jsonl").read_text())
     assert rejected["image"] == "stripes-0" and "cannot be decoded" in rejected["reason"]

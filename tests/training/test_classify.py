@@ -173,6 +173,7 @@ def test_an_embedding_that_was_trained_anew_is_noticed(run, stages, tmp_path):
         ("bank={capacity: 999}", "bank.capacity cannot change here"),
         ("schedule.steps=9", "the section classifier says how it is classified"),
         ("classifier.stepz=9", "did you mean classifier.steps?"),
+        ("classifier.scale=[2, 0.5]", "classifier.scale"),
     ],
 )
 def test_what_would_change_nothing_is_refused(run, override: str, message: str):

@@ -16,7 +16,7 @@ from spml_dist.config.cam import cam_experiment
 from spml_dist.data.format.manifest import Manifest, read_manifest
 from spml_dist.data.pack.pack import pack
 from spml_dist.data.stream.reader import samples
-from spml_dist.errors import RunError
+from spml_dist.errors import ConfigError, RunError
 from spml_dist.inference import metrics
 from spml_dist.inference.evaluate_run import evaluate
 from spml_dist.records import UNLABELLED, Sample
@@ -191,6 +191,16 @@ def test_every_network_is_measured_on_the_same_images_by_the_same_settings(refin
 def test_the_report_shows_what_each_stage_gained(refined, run: Path):
     page = (run / "report.html").read_text()
     assert "What each stage came to" in page and "recall, neighbours-2" in page
+
+
+@pytest.mark.parametrize("override", ["stream.batch=6", "schedule.steps=9", "data.train=elsewhere"])
+def test_what_a_later_stage_would_refuse_is_refused_at_once(
+    refined, run: Path, monkeypatch, tmp_path, override: str
+):
+    monkeypatch.setattr("spml_dist.training.refine.evaluate", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"{override.partition('=')[0]} cannot change here"):
+        refine(run, [*BRIEFLY, "evaluation.neighbours=3", override], alone=True)
 
 
 def test_tags_without_activation_maps_are_one_line(run: Path, tmp_path):
