@@ -33,9 +33,13 @@ FREE = (
     "classifier.",
     "data.val",
     "data.test",
+    "output",
 )
 """keys that may change between a run and its continuation: they do not change what is learnt. What a stage's
-own training takes of cam.* and classifier.* stands in its other sections."""
+own training takes of cam.* and classifier.* stands in its other sections.
+A run is where its folder is found."""
+DATA, EMBEDDING = "data.train", "model.embedding"
+"""keys whose content matters, and not where it lies"""
 
 
 @contextmanager
@@ -60,18 +64,20 @@ def held(run: RunFolder) -> Iterator[None]:
         lock.release()
 
 
-def claim(run: RunFolder, config: Config, origins: Mapping[str, str] | None = None) -> None:
+def claim(
+    run: RunFolder, config: Config, origins: Mapping[str, str] | None = None, same_data: bool = False
+) -> None:
     """Make the run folder and write config.yaml, or check that it belongs to this configuration.
 
     origins: dotted key → where its value comes from, for config.yaml to show; it keeps those that it has as
-    long as no value changes.
+    long as no value changes; same_data: data.train is what the run has learnt from, wherever it lies now.
     A folder where no step was ever logged is free: what stopped that run is perhaps what is changed now.
     Raises RunError for a folder of another configuration, naming the keys, and for one that cannot be made.
     """
     text = dump(config, origins)
     if run.config.exists() and begun(run):
         known = load(run.config)
-        _require_same(run, known, config)
+        _require_same(run, known, config, same_data)
         if known == config:
             text = run.config.read_text(encoding="utf-8")
     try:
@@ -104,9 +110,13 @@ def _unwritable(run: RunFolder, problem: OSError) -> RunError:
     return RunError(f"{run.path} cannot be written", problem.strerror, "choose another output=")
 
 
-def _require_same(run: RunFolder, known: Config, config: Config) -> None:
+def _require_same(run: RunFolder, known: Config, config: Config, same_data: bool) -> None:
     # Where every rank takes its own mean, the number of workers decides what is learnt.
     free = FREE if config.loss.reduction == "global" else tuple(key for key in FREE if key != WORKERS)
+    if run.parent:  # what a stage is made of is known by digests
+        free += DATA, EMBEDDING
+    elif same_data:
+        free += (DATA,)
     other = [item for item in differences(known, config) if not item[0].startswith(free)]
     if other:
         if run.parent:  # what is typed for a stage are the keys of its section

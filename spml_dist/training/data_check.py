@@ -42,7 +42,7 @@ def require_sound(config: Config, manifest: Manifest, run: RunFolder) -> None:
 
     Checkpoints that somebody has removed are none: a finished run needs none.
     """
-    from spml_dist.data.stream.loader import fingerprint, start_of
+    from spml_dist.data.stream.loader import start_of
     from spml_dist.training import checkpoint
 
     if not any(run.checkpoints.glob("step_*")):
@@ -55,9 +55,25 @@ def require_sound(config: Config, manifest: Manifest, run: RunFolder) -> None:
         remedy = f"{error.remedy}; or remove {run.checkpoints}, which a finished run does not need"
         raise RunError(error.what, error.value, remedy) from error
     if last:
-        stream = config.stream
-        now = fingerprint(manifest, stream.batch, config.seed, stream.window_shards)
-        start_of(config.data.train, checkpoint.stream_state(last), now)
+        start_of(config.data.train, checkpoint.stream_state(last), _fingerprint(config, manifest))
+
+
+def is_known(config: Config, manifest: Manifest, run: RunFolder) -> bool:
+    """Whether a run's last checkpoint has learnt from this very pack, wherever it lay; not without one."""
+    from spml_dist.training import checkpoint
+
+    try:
+        last = checkpoint.latest(run.checkpoints)
+        state = checkpoint.stream_state(last) if last else {}
+    except RunError:
+        return False  # told where it is read
+    return state.get("fingerprint") == _fingerprint(config, manifest)
+
+
+def _fingerprint(config: Config, manifest: Manifest) -> str:
+    from spml_dist.data.stream.loader import fingerprint
+
+    return fingerprint(manifest, config.stream.batch, config.seed, config.stream.window_shards)
 
 
 def _check_split(key: str, folder: str, train: str, manifest: Manifest) -> None:

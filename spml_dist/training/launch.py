@@ -91,7 +91,7 @@ def launch(
             _beside_rank_zero(config, payload)
         return False
     with held(run):
-        claim(run, config, origins)
+        claim(run, config, origins, data_check.is_known(config, manifest, run))
         show(f"run folder {run.path}")
         if network == "segmenter" and (notice := unreached_dilations(config)):
             show(f"spml-dist: {notice}")

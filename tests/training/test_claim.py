@@ -71,6 +71,16 @@ def test_a_run_that_logged_a_step_is_one_configuration_s(run):
     assert load(run.config).stream.batch == 4
 
 
+def test_a_run_may_lie_elsewhere_and_so_may_its_data_if_it_is_the_same(run, tmp_path):
+    claimed(run, "output=/before", "data.train=/before/train")
+    run.metrics.write_text("{}\n")
+    config = load(SMALL, [f"output={tmp_path}", "data.train=/now/train"])
+    with pytest.raises(RunError, match=r"\(got data.train \(/before/train there, /now/train here\)\)"):
+        claim(run, config)
+    claim(run, config, same_data=True)
+    assert load(run.config) == config
+
+
 def test_what_later_stages_take_may_change(run):
     """A run of an earlier release goes on by the configuration of today, with other settings for them."""
     claimed(run)

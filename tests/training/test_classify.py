@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from spml_dist import load_model
+from spml_dist.config import load
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.pack.pack import pack
 from spml_dist.data.stream.reader import samples
@@ -23,6 +24,7 @@ from spml_dist.records import UNLABELLED
 from spml_dist.run_folder import RunFolder
 from spml_dist.training.claim import claim
 from spml_dist.training.classify import classify, stage_experiment
+from spml_dist.training.launch import train
 from tests.conftest import payload, work
 from tests.spawn import spawn
 
@@ -151,6 +153,25 @@ def test_other_labels_make_another_classifier_that_goes_on_by_the_same_call(run,
     assert json.loads((stage / "labels.json").read_text())["labels"] == "masks"
     with pytest.raises(RunError, match="was begun on other labels"):
         classify(run, sample / "train", "s2", given, alone=True)
+
+
+def test_a_project_that_was_moved_goes_on_where_it_is_now(run, stages, labels, sample, tmp_path):
+    """Folders and packs are known by what they hold. The stages' paths follow those of the run."""
+    shutil.copytree(run, tmp_path / "runs" / "run")
+    shutil.copytree(sample, tmp_path / "data")
+    folder, lines = tmp_path / "runs" / "run", []
+    before = (folder / "config.yaml").read_text()
+    places = [f"output={tmp_path / 'runs'}", f"data.val={tmp_path / 'data' / 'val'}"]
+    with pytest.raises(RunError, match=r"belongs to another configuration \(got data.train"):
+        train(folder / "config.yaml", [*places, f"data.train={labels}"], alone=True)
+    assert (folder / "config.yaml").read_text() == before
+    train(folder / "config.yaml", [*places, f"data.train={tmp_path / 'data' / 'train'}"], alone=True)
+    assert load(folder / "config.yaml").data.train == str(tmp_path / "data" / "train")
+    given = [*BRIEFLY, *VARIANTS["alone"]]
+    assert (
+        classify(folder, None, "alone", given, alone=True, show=lines.append) == folder / "stages" / "alone"
+    )
+    assert [line for line in lines if line.startswith("already trained to step 4")]
 
 
 def test_an_embedding_that_was_trained_anew_is_noticed(run, stages, tmp_path):
