@@ -48,9 +48,11 @@ def run(args: argparse.Namespace) -> int:
     require_run(args.folder)
     from spml_dist.config import load
     from spml_dist.training.classify import classify
-    from spml_dist.training.launch import from_here
+    from spml_dist.training.launch import from_here, is_beside_rank_zero
 
     stage = classify(args.folder, args.labels, args.out, args.overrides, alone=args.alone)
+    if is_beside_rank_zero():
+        return 0
     data = load(stage / "config.yaml").data
     split = next(name for name in ("val", "test", "train") if getattr(data, name))
     print(f"trained; evaluate with: spml-dist evaluate {from_here(stage)} --split {split}", flush=True)

@@ -16,7 +16,7 @@ from spml_dist.config import Config, expanded, flatten, load
 from spml_dist.data.format.manifest import read_manifest
 from spml_dist.data.stream.shard_cache import ShardCache
 from spml_dist.errors import ConfigError, RunError
-from spml_dist.files.write import write_json, write_text
+from spml_dist.files.write import require_place, write_json, write_text
 from spml_dist.inference import result_pictures, result_table
 from spml_dist.inference.device import resolve_device
 from spml_dist.inference.evaluate import READ_OUTS, EvaluateHow, evaluate_model
@@ -101,6 +101,7 @@ def evaluate_run(
     _require_trained(run)
     config = load(run.config, _changes(expanded(overrides)))
     split_folder = _split_folder(run, config, split)
+    require_place(run.result(split, how.oracle, how.ways), "make the run folder writable")
     shown = _Shown(
         read_manifest(split_folder).samples, config.evaluation.pictures if pictures is None else pictures
     )
@@ -142,7 +143,7 @@ def inputs(config: Config, split: Split, asks_train: bool = True) -> str:
     """
     packs = (_tars(getattr(config.data, split)), _tars(config.data.train) if asks_train else [])
     evaluation = config.evaluation.model_dump(mode="json", exclude={"pictures"})
-    decides = [evaluation, config.stream.mirror_swaps, config.seed, *packs]
+    decides = [evaluation, config.stream.mirror_swaps, config.stream.crop, config.seed, *packs]
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
 
 

@@ -49,7 +49,7 @@ def export_run(run: Path, form: Format = "safetensors", out: Path | None = None)
     if out.exists():
         _require_same(out, info, FILE[form])
         return ExportedModel(out, info, new=False)
-    aside = out.with_name(f"{out.name}.tmp")
+    aside = out.with_name(f".{out.name}.spml-dist-export")  # a name that is nobody's
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)

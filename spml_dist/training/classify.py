@@ -22,7 +22,7 @@ from spml_dist.run_folder import MODEL_WEIGHTS, RunFolder
 from spml_dist.training import data_check
 from spml_dist.training.absolute_paths import absolute
 from spml_dist.training.claim import begun
-from spml_dist.training.launch import Show, launch, print_line
+from spml_dist.training.launch import Show, is_beside_rank_zero, launch, print_line
 
 FIRST, SECOND = "s1", "s2"
 """the paper's classifiers: of the run's own weak labels, and of labels that were made from them"""
@@ -129,8 +129,9 @@ def _require_same_inputs(stage: RunFolder, now: dict[str, str]) -> None:
     if begun(stage) and others:
         what = f"{stage.path} was begun on {' and '.join(others)}"
         raise RunError(what, None, "remove it, or `spml-dist classify` into another --out")
-    stage.path.mkdir(parents=True, exist_ok=True)
-    write_json(stage.stage_inputs, now)
+    if before != now and not is_beside_rank_zero():
+        stage.path.mkdir(parents=True, exist_ok=True)
+        write_json(stage.stage_inputs, now)
 
 
 def _noted(stage: RunFolder) -> dict[str, str]:

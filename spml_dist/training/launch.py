@@ -59,6 +59,16 @@ def train(
     return folder_of(config).path
 
 
+def under_torchrun() -> bool:
+    """Whether this process is one of those that torchrun has started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def is_beside_rank_zero() -> bool:
+    """Whether another of torchrun's processes speaks and writes for this one."""
+    return under_torchrun() and int(os.environ["RANK"]) > 0
+
+
 def folder_of(config: Config) -> RunFolder:
     """Where a configuration is trained: OUTPUT/NAME."""
     return RunFolder(Path(config.output) / config.name)
@@ -85,8 +95,8 @@ def launch(
     run, payload = folder_of(config), {"config": config.model_dump(mode="json"), "network": network}
     exported = exported_step(run)
     complete = exported is not None and exported >= config.schedule.steps
-    torchrun = not alone and "TORCHELASTIC_RUN_ID" in os.environ
-    if torchrun and int(os.environ["RANK"]) > 0:
+    torchrun = not alone and under_torchrun()
+    if torchrun and is_beside_rank_zero():
         if not complete:  # else rank 0 says so, and joins nobody
             _beside_rank_zero(config, payload)
         return False

@@ -27,7 +27,7 @@ from spml_dist.run_folder import RunFolder
 from spml_dist.training.absolute_paths import absolute
 from spml_dist.training.claim import exported_step
 from spml_dist.training.classify import FIRST, SECOND, classify, stage_experiment
-from spml_dist.training.launch import Show, print_line
+from spml_dist.training.launch import Show, print_line, under_torchrun
 
 LABELING = ("labeling.", "cam.")
 """beginnings of the overrides that labelers alone take"""
@@ -97,6 +97,9 @@ def refine(
     Returns what RUN/refinement.json then holds: each stage with split, images and mIoU. Raises as `classify`,
     and RunError where activation maps are needed and there is no run that makes them.
     """
+    if under_torchrun() and not alone:
+        remedy = "start it once, on Ray: engine.workers says how many train; or torchrun `spml-dist classify`"
+        raise RunError("refine under torchrun: every process would label", None, remedy)
     folder, overrides = RunFolder(Path(os.path.abspath(run))), expanded(overrides)
     config = absolute(load(folder.config, overrides), Path.cwd())
     _require_own_labels(folder, config)

@@ -31,11 +31,11 @@ def output(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def under_torchrun(experiment, output: Path) -> subprocess.CompletedProcess:
-    return torchrun(experiment(output, "torchrun"))
+    return torchrun("train", *experiment(output, "torchrun"))
 
 
-def torchrun(experiment: list[str]) -> subprocess.CompletedProcess:
-    words = [*TORCHRUN, "-m", "spml_dist", "train", *experiment]
+def torchrun(*verb: str) -> subprocess.CompletedProcess:
+    words = [*TORCHRUN, "-m", "spml_dist", *verb]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", *words],
@@ -65,6 +65,13 @@ def test_torchruns_processes_are_the_workers_and_the_first_one_speaks(under_torc
     assert (output / "torchrun" / "export" / "model.json").exists()
 
 
+def test_a_classifier_is_trained_by_torchruns_processes_too(under_torchrun, output: Path):
+    given = ("classifier.steps=1", "classifier.batch=4", "classifier.warmup=0", "tracking.previews=0")
+    process = torchrun("classify", str(output / "torchrun"), *given)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("run folder") == process.stdout.count("trained; evaluate with") == 1
+
+
 def test_the_losses_are_the_same(under_torchrun, alone, output: Path):
     ours, theirs = losses(output / "torchrun"), losses(output / "alone")
     assert len(ours) == 6
@@ -81,7 +88,7 @@ def test_a_run_begun_under_torchrun_is_finished_for_every_launcher(
 
 def test_torchrun_finds_nothing_left_to_do_either(under_torchrun, experiment, output):
     """No process waits for another one that has nothing to join for."""
-    again = torchrun(experiment(output, "torchrun"))
+    again = torchrun("train", *experiment(output, "torchrun"))
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("already trained to step 6") == 1 and "loss" not in again.stdout
 

@@ -203,6 +203,12 @@ def test_what_a_later_stage_would_refuse_is_refused_at_once(
         refine(run, [*BRIEFLY, "evaluation.neighbours=3", override], alone=True)
 
 
+def test_torchruns_processes_would_all_label(run: Path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with pytest.raises(RunError, match="refine under torchrun: every process would label; start it once"):
+        refine(run, BRIEFLY)
+
+
 def test_tags_without_activation_maps_are_one_line(run: Path, tmp_path):
     with pytest.raises(
         RunError, match=r"elsewhere: no run of activation maps, which images with tags alone need"
