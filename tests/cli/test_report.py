@@ -46,6 +46,7 @@ def test_what_is_no_run_folder_is_one_line(tmp_path, capsys):
 
 
 def test_a_place_that_cannot_be_written_is_one_line(crashed, capsys):
+    (crashed / "no").write_text("a file")
     assert cli.main(["report", str(crashed), "--json", str(crashed / "no" / "such.json")]) == 2
     error = capsys.readouterr().err
     assert "such.json: cannot be written" in error and error.count("\n") == 1

@@ -84,7 +84,8 @@ def test_the_backbone_is_the_package_s_network(network, offline):
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         theirs = net.forward_intermediates(images, intermediates_only=True)[-1]
-        torch.testing.assert_close(backbone.features(start.net.eval(), images), theirs)
+        # Other kernels for images that lie channels last: 2e-5 apart on some processors.
+        torch.testing.assert_close(backbone.features(start.net.eval(), images), theirs, atol=1e-4, rtol=1e-3)
     package = pretrained.PACKAGES[network]
     assert start.normalisation == package.normalisation == Normalisation.of(pretrained.described(path))
     assert start.origin == (

@@ -118,6 +118,7 @@ def test_the_nearest_labelled_segments_vote(given, least, within, voting, tile):
 def test_the_order_of_the_segments_does_not_matter(given, least, within, voting, seed):
     """Not even where two classes are equally near."""
     vectors, semantic, image = given
+    vectors = (16 * vectors).round() / 16  # sums are exact: a processor may round each place differently
     vectors = torch.cat([vectors, vectors])
     semantic = torch.cat([semantic, torch.where(semantic < CLASSES, (semantic + 1) % CLASSES, UNLABELLED)])
     image = torch.cat([image, image])
