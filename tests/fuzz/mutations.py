@@ -92,8 +92,7 @@ def _change(draw: st.DrawFn, parent: Any, key: Any, places: list[tuple[Any, Any]
         container, place = places[draw(st.integers(0, len(places) - 1))]
         parent[key] = copy.deepcopy(container[place])
     elif how == "name" and isinstance(parent, dict):
-        parent[draw(st.one_of(st.sampled_from(["a", "b", "id", "é", "e\u0301"]), st.text(max_size=3)))] = (
-            value
-        )
+        name = draw(st.one_of(st.sampled_from(["a", "b", "id", "é", "e\u0301"]), st.text(max_size=3)))
+        parent[name] = copy.deepcopy(value)
     else:
-        parent[key] = draw(JUNK)
+        parent[key] = copy.deepcopy(draw(JUNK))  # its lists are the same for all documents
