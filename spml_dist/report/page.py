@@ -24,7 +24,7 @@ from spml_dist.run_folder import RunFolder, preview_step
 PREVIEWS = 4
 """training previews shown at most, spread over the training"""
 WIDEST, HIGHEST = 1400, 16383
-"""pixels of an embedded image, twice what a card is wide where two stand side by side"""
+"""pixels of an embedded image: twice what a card is wide where two stand side by side, and WebP's limit"""
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),

@@ -113,11 +113,10 @@ def _unwritable(run: RunFolder, problem: OSError) -> RunError:
 def _require_same(run: RunFolder, known: Config, config: Config, same_data: bool) -> None:
     # Where every rank takes its own mean, the number of workers decides what is learnt.
     free = FREE if config.loss.reduction == "global" else tuple(key for key in FREE if key != WORKERS)
-    if run.parent:  # what a stage is made of is known by digests
-        free += DATA, EMBEDDING
-    elif same_data:
-        free += (DATA,)
-    other = [item for item in differences(known, config) if not item[0].startswith(free)]
+    # What a stage is made of is known by digests.
+    moved = (DATA, EMBEDDING) if run.parent else (DATA,) if same_data else ()
+    found = [item for item in differences(known, config) if item[0] not in moved]
+    other = [item for item in found if not item[0].startswith(free)]
     if other:
         if run.parent:  # what is typed for a stage are the keys of its section
             typed = [item for item in differences(known, config) if item[0].startswith("classifier.")]
